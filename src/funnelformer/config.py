@@ -1,0 +1,322 @@
+"""`FunnelformerConfig`: what a model is made of, and the grammar of the papers' names (`B4-4-4H768`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from transformers import PreTrainedConfig
+
+from .errors import UserError, did_you_mean, reject_unknown
+
+__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_name"]
+
+MIXERS = ("attention",)
+_CHOICES = {
+    "pooling": ("mean", "max", "top"),
+    "padding": ("exact", "original", "transformers"),
+    "position": ("relative", "absolute"),
+    "initializer": ("truncated_normal", "normal", "uniform"),
+    "mlm_head": ("dense", "linear"),
+    "classifier_pooling": ("cls", "mean"),
+}
+# What transformers itself passes or stores beside our own fields.
+_FOREIGN_KEYS = (
+    "model_type",
+    "num_labels",
+    "name_or_path",
+    "_name_or_path",
+    "_commit_hash",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "experts_implementation",
+    "_experts_implementation",
+    "_experts_implementation_internal",
+    "output_attentions",
+    "torch_dtype",
+    "auto_map",
+    "custom_pipelines",
+    "quantization_config",
+    "use_cache",  # the Trainer sets it on every config
+)
+
+GRAMMAR = (
+    "a name is B<layers>[x<repeats>]-...H<width> or L<layers>H<width>, "
+    "as in B4-4-4H768, B6-3x2-3x2H768, L12H768"
+)
+_NAME = re.compile(r"(?:L(?P<flat>\d+)|B(?P<blocks>\d+(?:x\d+)?(?:-\d+(?:x\d+)?)*))H(?P<width>\d+)")
+
+# The released Funnel-Transformers (https://huggingface.co/funnel-transformer) and the standard
+# Transformers they are compared with (paper, tables 1 and 2).
+_RELEASED = {
+    "small": "B4-4-4H768",
+    "medium": "B6-3x2-3x2H768",
+    "intermediate": "B6-6-6H768",
+    "large": "B8-8-8H1024",
+    "xlarge": "B10-10-10H1024",
+}
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"funnel-{size}": (name, {"decoder_layers": 2}) for size, name in _RELEASED.items()},
+    **{f"funnel-{size}-base": (name, {"decoder_layers": 0}) for size, name in _RELEASED.items()},
+    "transformer-base": ("L12H768", {}),
+    "transformer-large": ("L24H1024", {}),
+}
+
+
+def parse_name(name: str) -> dict[str, Any]:
+    """Translate a name of the paper's grammar, or a preset, into config arguments.
+
+    Heads are 64 wide (the papers' choice) where the width allows, else the widest power of two down to 8
+    that divides it. The feed-forward layer is four times the width.
+    Raises UserError that shows the grammar.
+    Source: Dai et al. 2020, section 3.1 (notation of tables 1 and 2).
+    """
+    if name in PRESETS:
+        base, extra = PRESETS[name]
+        return {**parse_name(base), **extra}
+    match = _NAME.fullmatch(name)
+    if match is None:
+        hint = did_you_mean(name, [*PRESETS, *_RELEASED.values()])
+        raise UserError(f"model name {name!r} cannot be read: {GRAMMAR}; presets: {', '.join(PRESETS)}{hint}")
+    pairs = [part.split("x") for part in (match["flat"] or match["blocks"]).split("-")]
+    blocks = [int(pair[0]) for pair in pairs]
+    repeats = [int(pair[1]) if len(pair) == 2 else 1 for pair in pairs]
+    width = int(match["width"])
+    if min(blocks) < 1 or min(repeats) < 1 or width < 1:
+        raise UserError(f"model name {name!r}: layers, repeats and width must be at least 1; {GRAMMAR}")
+    head_size = next((size for size in (64, 32, 16, 8) if width % size == 0), None)
+    if head_size is None:
+        raise UserError(f"model name {name!r}: the width {width} is not a multiple of 8")
+    return {
+        "blocks": blocks,
+        "repeats": repeats,
+        "hidden_size": width,
+        "num_attention_heads": width // head_size,
+        "head_size": head_size,
+        "intermediate_size": 4 * width,
+    }
+
+
+class FunnelformerConfig(PreTrainedConfig):
+    r"""Configuration of every funnelformer model. Unknown keys are errors.
+
+    Shape of the encoder:
+        blocks: parameter layers of each block; between two blocks the sequence is halved.
+        repeats: times each layer of a block is applied (`B6-3x2-3x2` is `repeats=[1, 2, 2]`); default all 1.
+        mixer: token mixer, one name, or one for each block.
+        hidden_size, num_attention_heads, head_size, intermediate_size: D, H, E and the feed-forward width.
+        embedding_size: width of the token embeddings; a projection follows when it is not `hidden_size`.
+        decoder_layers: layers at full length after the encoder; default 2, or 0 when there is one block.
+        decoder_repeats: times each decoder layer is applied.
+        decoder_skip_state: index of the hidden state added to the upsampled ones; default the last of block 1.
+
+    Shortening (paper, section 2.2; the ablations of its section 3.3):
+        pooling: "mean", "max", or "top" (keep the half of the tokens that received the most attention; the
+            layer that decides it runs the reference attention, which gives the weights).
+        pool_q_only: the first layer of a block reads the unpooled sequence (keys and values).
+        separate_cls: the first token is never pooled, and has neither position nor segment score.
+        truncate_seq: drop the last token before pooling, so that a length 2^k stays 2^(k-1).
+        padding: what a half-padded window is. "exact": only real tokens count, so a sequence's output does not
+            depend on the batch around it; "original": real if any member is, averages include the padding;
+            "transformers": real if all members are. Checkpoints of the last two keep their source's behaviour.
+
+    Position and segments:
+        position: "relative" (in the attention score) or "absolute" (learned, added to the embedding).
+        max_position_embeddings: the longest input with absolute positions.
+        default_token_type_id: segment of every token when `token_type_ids` is not given; None: no segment score.
+        cls_token_type_id: the segment that counts as the same as every other.
+
+    Training: hidden_dropout, attention_dropout, activation_dropout, classifier_dropout (default hidden_dropout),
+        initializer ("truncated_normal", "normal": initializer_std; "uniform": ± initializer_range).
+
+    Heads: mlm_head "dense" (dense, activation, LayerNorm, tied embedding, bias: the paper's) or "linear" (tied
+        embedding and bias: transformers' Funnel); sparse_prediction: with labels compute logits at the
+        labelled positions alone. classifier_pooling: what a sequence head reads, the first token ("cls", the
+        paper's) or the mean of the encoder's real tokens.
+
+    Source: Dai et al. 2020, arXiv:2006.03236.
+    """
+
+    model_type = "funnelformer"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["hidden_states", "attentions"]
+
+    vocab_size: int = 30522
+    blocks: list[int] | tuple[int, ...] = (4, 4, 4)
+    repeats: list[int] | tuple[int, ...] | None = None
+    mixer: str | list[str] = "attention"
+    hidden_size: int = 768
+    embedding_size: int | None = None
+    num_attention_heads: int = 12
+    head_size: int = 64
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu_new"
+    decoder_layers: int | None = None
+    decoder_repeats: int = 1
+    decoder_skip_state: int | None = None
+
+    pooling: str = "mean"
+    pool_q_only: bool = True
+    separate_cls: bool = True
+    truncate_seq: bool = True
+    padding: str = "exact"
+
+    position: str = "relative"
+    max_position_embeddings: int = 512
+    default_token_type_id: int | None = None
+    cls_token_type_id: int = 2
+
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+    classifier_dropout: float | None = None
+    layer_norm_eps: float = 1e-9
+    initializer: str = "truncated_normal"
+    initializer_std: float = 0.02
+    initializer_range: float = 0.1
+
+    mlm_head: str = "dense"
+    classifier_pooling: str = "cls"
+    sparse_prediction: bool = False
+    tie_word_embeddings: bool = True
+    pad_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        known = {field.name for field in fields(self)}
+        reject_unknown(kwargs.keys() - set(_FOREIGN_KEYS), known, "model config")
+        kwargs.pop("model_type", None)
+        self.blocks = list(_positive_integers("blocks", self.blocks))
+        num_blocks = len(self.blocks)
+        self.repeats = list(
+            _positive_integers("repeats", [1] * num_blocks if self.repeats is None else self.repeats)
+        )
+        if len(self.repeats) != num_blocks:
+            raise UserError(f"model config: repeats {self.repeats} and blocks {self.blocks} differ in length")
+        if self.embedding_size is None:
+            self.embedding_size = self.hidden_size
+        if self.decoder_layers is None:
+            self.decoder_layers = 2 if num_blocks > 1 else 0
+        self._validate()
+        super().__post_init__(**kwargs)
+
+    def _validate(self) -> None:
+        for key, allowed in _CHOICES.items():
+            _one_of(key, getattr(self, key), allowed)
+        mixers = [self.mixer] if isinstance(self.mixer, str) else list(self.mixer)
+        for mixer in mixers:
+            _one_of("mixer", mixer, MIXERS)
+        if not isinstance(self.mixer, str) and len(mixers) != len(self.blocks):
+            raise UserError(
+                f"model config: {len(mixers)} mixers for {len(self.blocks)} blocks; give one, or one a block"
+            )
+        _positive_integers(
+            "sizes",
+            [
+                self.vocab_size,
+                self.hidden_size,
+                self.embedding_size,
+                self.num_attention_heads,
+                self.head_size,
+                self.intermediate_size,
+                self.decoder_repeats,
+                self.max_position_embeddings,
+            ],
+        )
+        if self.hidden_size % 2:
+            raise UserError(
+                f"model config: hidden_size {self.hidden_size} must be even (sine and cosine halves)"
+            )
+        if not isinstance(self.decoder_layers, int) or self.decoder_layers < 0:
+            raise UserError(f"model config: decoder_layers is {self.decoder_layers!r}; allowed: 0, 1, 2, ...")
+        for key in ("hidden_dropout", "attention_dropout", "activation_dropout", "classifier_dropout"):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"model config: {key} is {value!r}; allowed: 0 <= p < 1")
+        applications = self.block_applications[0]
+        if self.decoder_skip_state is not None and not 0 <= self.decoder_skip_state <= applications:
+            raise UserError(
+                f"model config: decoder_skip_state {self.decoder_skip_state} is not one of "
+                f"the first block's states 0..{applications}"
+            )
+
+    @classmethod
+    def from_name(cls, name: str, **overrides: Any) -> FunnelformerConfig:
+        """Build a config from a name such as "B6-3x2-3x2H768" or a preset ("funnel-small"), then apply `overrides`.
+
+        Raises UserError showing the grammar when the name cannot be read, or naming an unknown override.
+        """
+        return cls(**{**parse_name(name), **overrides})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, but a keyword that is no config key is an error unless the caller asks for it back."""
+        known = {field.name for field in fields(cls)}
+        config_dict = {
+            **config_dict,
+            **{key: kwargs.pop(key) for key in known & kwargs.keys() if key != "dtype"},
+        }
+        if kwargs.get("return_unused_kwargs"):
+            return super().from_dict(config_dict, **kwargs)
+        config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
+        reject_unknown(unused, known, "model config")
+        return config
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As in transformers; the config of one of its Funnels is translated."""
+        values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if values.get("model_type") == "funnel":
+            from .checkpoints.transformers_funnel import WITHOUT_DECODER, config_from_theirs
+
+            decoder = not WITHOUT_DECODER.intersection(values.get("architectures") or ())
+            values = config_from_theirs(values, decoder, str(pretrained_model_name_or_path)).to_dict()
+        return values, kwargs
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Parameter layers of the encoder (repeats not counted)."""
+        return sum(self.blocks)
+
+    @property
+    def block_repeats(self) -> list[int]:
+        """How often each layer of each block is applied."""
+        return list(self.repeats or [1] * len(self.blocks))
+
+    @property
+    def block_applications(self) -> list[int]:
+        """Layer applications of each block: its layers times their repeats."""
+        return [layers * repeats for layers, repeats in zip(self.blocks, self.block_repeats, strict=True)]
+
+    @property
+    def block_mixers(self) -> list[str]:
+        """The mixer of each block."""
+        return [self.mixer] * len(self.blocks) if isinstance(self.mixer, str) else list(self.mixer)
+
+    @property
+    def name(self) -> str:
+        """The layout in the paper's notation, such as "B6-3x2-3x2H768"."""
+        repeats = self.block_repeats
+        parts = [f"{n}x{r}" if r > 1 else str(n) for n, r in zip(self.blocks, repeats, strict=True)]
+        flat = len(parts) == 1 and repeats[0] == 1
+        return f"{'L' if flat else 'B'}{'-'.join(parts)}H{self.hidden_size}"
+
+
+def _positive_integers(key: str, values: Sequence[Any]) -> Sequence[int]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise UserError(f"model config: {key} is {values!r}; allowed: a list of integers >= 1")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"model config: {key} is {list(values)!r}; allowed: integers >= 1")
+    return values
+
+
+def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        hint = did_you_mean(str(value), allowed)
+        raise UserError(f"model config: {key} is {value!r}; allowed: {', '.join(allowed)}{hint}")

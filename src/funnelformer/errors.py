@@ -1,0 +1,27 @@
+"""The one exception a user sees as one line, and the suggestion that goes with a misspelt name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "did_you_mean", "reject_unknown"]
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used; the message names the file, key or row. The CLI exits with 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the nearest known name, or an empty string when none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def reject_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise `UserError` for the first of the sorted names that is not known, with the nearest known one."""
+    known = sorted(known)
+    for name in sorted(given):
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            raise UserError(f"{what}: unknown key {name!r}{hint}")

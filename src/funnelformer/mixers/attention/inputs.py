@@ -1,0 +1,91 @@
+"""What all attention layers of one stage share: masks, segments and the sinusoids of every distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...config import FunnelformerConfig
+from ...sequence import SequenceState
+
+__all__ = ["AttentionInputs", "prepare"]
+
+
+@dataclass(frozen=True)
+class AttentionInputs:
+    """Shared by the layers of a stage. Q and K leave out the first token where `num_apart` is 1.
+
+    num_apart: tokens at the front without position and segment score (1 with `separate_cls`).
+    sinusoids: row r belongs to the distance `farthest - r * unit`; None with absolute positions.
+    stride: query i and key j are `unit * (stride * i - j)` apart; None when positions are irregular.
+    mask_bias: 0 for real keys, the least finite number for padding.
+    """
+
+    num_apart: int
+    sinusoids: Float[Tensor, "R D"] | None
+    farthest: int
+    unit: int
+    stride: int | None
+    query_positions: Int[Tensor, "#B Q"]
+    key_positions: Int[Tensor, "#B K"]
+    same_segment: Bool[Tensor, "B Q K"] | None
+    mask_bias: Float[Tensor, "B 1 1 all_keys"] | None
+
+
+def prepare(
+    queries: SequenceState, keys: SequenceState, config: FunnelformerConfig, like: Tensor, training: bool
+) -> AttentionInputs:
+    """Build the inputs for attention from `queries` to `keys`; `like` gives dtype and device.
+
+    Source: Dai et al. 2020, appendix A.2; positions of pooled tokens are the first of each window.
+    """
+    num_apart = 1 if config.separate_cls else 0
+    query_positions, key_positions = queries.positions[:, num_apart:], keys.positions[:, num_apart:]
+    num_queries, num_keys = query_positions.size(1), key_positions.size(1)
+    if queries.is_regular and keys.is_regular:
+        unit, stride = 2**keys.level, 2 ** (queries.level - keys.level)
+        # `stride` rows more than there are distances: the shift in sdpa.py reads whole rows.
+        farthest, num_rows = unit * stride * (num_queries - 1), stride * max(num_queries, 1) + num_keys
+    else:
+        unit, stride = 1, None
+        farthest, num_rows = queries.span - 1, 2 * queries.span - 1
+    sinusoids = None
+    if config.position == "relative":
+        sinusoids = _sinusoids(farthest, unit, num_rows, config.hidden_size, like)
+        sinusoids = F.dropout(sinusoids, config.hidden_dropout, training)
+    same_segment = None
+    if config.position == "relative" and queries.segments is not None and keys.segments is not None:
+        query_segments = queries.segments[:, num_apart:, None]
+        key_segments = keys.segments[:, None, num_apart:]
+        any_cls = (query_segments == config.cls_token_type_id) | (key_segments == config.cls_token_type_id)
+        same_segment = (query_segments == key_segments) | any_cls
+    mask_bias = None
+    if keys.keep is not None:
+        mask_bias = torch.zeros_like(keys.keep, dtype=like.dtype)
+        mask_bias = mask_bias.masked_fill(~keys.keep, torch.finfo(like.dtype).min)[:, None, None]
+    return AttentionInputs(
+        num_apart=num_apart,
+        sinusoids=sinusoids,
+        farthest=farthest,
+        unit=unit,
+        stride=stride,
+        query_positions=query_positions,
+        key_positions=key_positions,
+        same_segment=same_segment,
+        mask_bias=mask_bias,
+    )
+
+
+def _sinusoids(farthest: int, unit: int, num_rows: int, width: int, like: Tensor) -> Float[Tensor, "R D"]:
+    """[sin(t f), cos(t f)] for t = farthest, farthest - unit, ... with f_m = 10000^(-m / (D / 2))."""
+    # Angles need more than half precision; float64 models get float64 angles.
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    half = width // 2
+    frequencies = 10000 ** (-torch.arange(half, device=like.device, dtype=dtype) / half)
+    distances = farthest - unit * torch.arange(num_rows, device=like.device, dtype=dtype)
+    angles = distances[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(like.dtype)

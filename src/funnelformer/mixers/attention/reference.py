@@ -1,0 +1,75 @@
+"""Relative attention as the paper writes it: every score of every pair. The test of all other implementations."""
+
+from __future__ import annotations
+
+import typing
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from .inputs import AttentionInputs
+
+if typing.TYPE_CHECKING:
+    from . import Attention
+
+__all__ = ["attend", "position_scores", "segment_scores"]
+
+
+def attend(
+    layer: Attention,
+    query: Float[Tensor, "B H Q E"],
+    key: Float[Tensor, "B H K E"],
+    value: Float[Tensor, "B H K E"],
+    inputs: AttentionInputs,
+    dropout: float,
+) -> tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q K"]]:
+    """Softmax over content + position + segment score; returns the mixed values and the weights.
+
+    query: already divided by sqrt(E), as all biases are by `layer.scaled`.
+    Source: Dai et al. 2020, appendix A.2.1.
+    """
+    score = (query + layer.scaled(layer.content_bias)) @ key.transpose(-1, -2)
+    apart = inputs.num_apart
+    if layer.relative is not None:
+        # The first token's row and column have a content score alone.
+        relative = position_scores(layer, query[:, :, apart:], inputs)
+        if inputs.same_segment is not None:
+            relative = relative + segment_scores(layer, query[:, :, apart:], inputs)
+        score = score + F.pad(relative, (apart, 0, apart, 0))
+    if inputs.mask_bias is not None:
+        score = score + inputs.mask_bias
+    weights = torch.softmax(score, dim=-1, dtype=torch.promote_types(score.dtype, torch.float32)).to(
+        value.dtype
+    )
+    weights = F.dropout(weights, dropout, layer.training)
+    return weights @ value, weights
+
+
+def position_scores(
+    layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
+) -> Float[Tensor, "B H Q K"]:
+    """P(i, j) = (q_i + r_r) . W_r R(position of i - position of j), the distance looked up for every pair."""
+    by_distance = scores_by_distance(layer, query, inputs)
+    distance = inputs.query_positions[:, :, None] - inputs.key_positions[:, None, :]
+    row = (inputs.farthest - distance) // inputs.unit
+    batch, heads = query.shape[:2]
+    return by_distance.gather(-1, row[:, None].expand(batch, heads, -1, -1))
+
+
+def scores_by_distance(
+    layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
+) -> Float[Tensor, "B H Q R"]:
+    """(q_i + r_r) . W_r R(t) for every distance t of the table."""
+    by_head = layer.relative(inputs.sinusoids).unflatten(-1, layer.per_head)  # type: ignore[misc]
+    return (query + layer.scaled(layer.position_bias)) @ by_head.permute(1, 2, 0)
+
+
+def segment_scores(
+    layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
+) -> Float[Tensor, "B H Q K"]:
+    """S(i, j) = (q_i + r_s) . (embedding of "same segment" or of "other segment")."""
+    both = (query + layer.scaled(layer.segment_bias)) @ layer.segment_embedding.permute(1, 2, 0)
+    other, same = both.unbind(-1)
+    return torch.where(inputs.same_segment[:, None], same[..., None], other[..., None])  # type: ignore[index]

@@ -1,0 +1,188 @@
+"""Heads: masked language modelling, and classification or regression of whole sequences."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ..config import FunnelformerConfig
+from .encoder import activation
+from .model import (
+    FunnelformerModel,
+    FunnelformerModelOutput,
+    FunnelformerPreTrainedModel,
+    sequence_vector,
+    wants_dict,
+)
+
+__all__ = ["FunnelformerForMaskedLM", "FunnelformerForSequenceClassification", "HeadOutput"]
+
+
+@dataclass
+class HeadOutput(ModelOutput):
+    """What a model with a head returns: loss (with labels), logits, and the states and weights asked for."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class MaskedLMHead(nn.Module):
+    """Dense to the embedding's width, activation, LayerNorm, tied embedding, bias; "linear" has the last two alone.
+
+    Source: Dai et al. 2020 and the original code's `lm_proj` and `lm_loss`.
+    """
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        super().__init__()
+        size = config.embedding_size or config.hidden_size
+        self.dense: nn.Linear | None = None
+        if config.mlm_head == "dense":
+            self.dense = nn.Linear(config.hidden_size, size)
+            self.activation = activation(config)
+            self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        elif size != config.hidden_size:
+            raise ValueError(
+                f'mlm_head="linear" needs embedding_size {size} == hidden_size {config.hidden_size}'
+            )
+        self.decoder = nn.Linear(size, config.vocab_size)
+
+    def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        if self.dense is not None:
+            hidden = self.layer_norm(self.activation(self.dense(hidden)))
+        return self.decoder(hidden)
+
+
+class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
+    """Predict the tokens behind `<mask>`, from the decoder's states (or a one-block encoder's)."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "funnelformer.embeddings.word_embeddings.weight"}
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        super().__init__(config)
+        if config.num_blocks > 1 and not config.decoder_layers:
+            raise ValueError("masked language modelling needs a decoder: set decoder_layers >= 1")
+        self.funnelformer = FunnelformerModel(config)
+        self.lm_head = MaskedLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head.decoder = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Num[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+        inputs_embeds: Float[Tensor, "B T W"] | None = None,
+        labels: Int[Tensor, "B T"] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> HeadOutput | tuple[Tensor, ...]:
+        """Return logits [B, T, V], and with `labels` (-100: no target) the mean cross-entropy of the targets.
+
+        With `config.sparse_prediction` and labels, logits are [number of targets, V].
+        kwargs: `num_items_in_batch` of the Trainer divides the loss in place of the targets of this batch.
+        """
+        output = self.funnelformer(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            output_hidden_states,
+            output_attentions,
+            True,
+        )
+        hidden = output.last_hidden_state
+        if self.config.sparse_prediction and labels is not None:
+            is_target = labels != -100
+            hidden, labels = hidden[is_target], labels[is_target]
+        logits = self.lm_head(hidden)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
+            )
+        return _finish(loss, logits, output, return_dict, self.config)
+
+
+class SequenceHead(nn.Module):
+    """Dense with tanh, dropout, linear. Source: Dai et al. 2020, the original code's `cls_head`."""
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        rate = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
+        self.dropout = nn.Dropout(rate)
+        self.output = nn.Linear(config.hidden_size, config.num_labels or 2)
+
+    def forward(self, vector: Float[Tensor, "B D"]) -> Float[Tensor, "B L"]:
+        return self.output(self.dropout(torch.tanh(self.dense(vector))))
+
+
+class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
+    """Classify or score a whole sequence from one vector of it (`config.classifier_pooling`); without decoder.
+
+    `config.num_labels` 1 is regression (mean squared error); `config.problem_type` may say
+    "multi_label_classification" as in transformers.
+    """
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        config = copy.deepcopy(config)
+        config.decoder_layers, config.decoder_skip_state = 0, None
+        super().__init__(config)
+        self.funnelformer = FunnelformerModel(config)
+        self.classifier = SequenceHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Num[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+        inputs_embeds: Float[Tensor, "B T W"] | None = None,
+        labels: Num[Tensor, B * L] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> HeadOutput | tuple[Tensor, ...]:
+        """Return logits [B, num_labels], and with `labels` the loss."""
+        output = self.funnelformer(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            output_hidden_states,
+            output_attentions,
+            True,
+        )
+        logits = self.classifier(sequence_vector(output, self.config))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return _finish(loss, logits, output, return_dict, self.config)
+
+
+def _finish(
+    loss: Tensor | None,
+    logits: Tensor,
+    output: FunnelformerModelOutput,
+    return_dict: bool | None,
+    config: FunnelformerConfig,
+) -> HeadOutput | tuple[Tensor, ...]:
+    result = HeadOutput(
+        loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+    )
+    return result if wants_dict(return_dict, config) else result.to_tuple()

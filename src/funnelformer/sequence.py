@@ -1,0 +1,48 @@
+"""What travels with the hidden states from block to block.
+
+Legend (whole package): B batch, T tokens, S pooled tokens, K keys, Q queries, H heads, D model width, E head width,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+__all__ = ["SequenceState", "start_state"]
+
+
+@dataclass(frozen=True)
+class SequenceState:
+    """What travels with the hidden states of one length.
+
+    keep: True for real tokens; None when all are.
+    segments: segment ids; None when there is no segment score.
+    positions: the position of each token in the unpooled sequence, a pooled one standing at its window's first.
+    span: length of the unpooled sequence.
+    level: how many times the sequence was pooled; neighbours are 2^level apart.
+    source: the tokens of the longer sequence these were chosen from, after top pooling; None while the
+        positions are regular, which is what lets attention use a shift in place of a gather.
+    """
+
+    keep: Bool[Tensor, "B T"] | None
+    segments: Int[Tensor, "B T"] | None
+    positions: Int[Tensor, "#B T"]
+    span: int
+    level: int = 0
+    source: Int[Tensor, "B T"] | None = None
+
+    @property
+    def is_regular(self) -> bool:
+        return self.source is None
+
+
+def start_state(
+    length: int, keep: Bool[Tensor, "B T"] | None, segments: Int[Tensor, "B T"] | None, device: torch.device
+) -> SequenceState:
+    """The state of an unpooled sequence of `length` tokens."""
+    positions = torch.arange(length, device=device)[None]
+    return SequenceState(keep=keep, segments=segments, positions=positions, span=length)

@@ -1,0 +1,26 @@
+"""Shape checks of the public signatures run in every test but those of `torch.compile`."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+if not os.environ.get("FUNNELFORMER_NO_SHAPE_CHECKS"):
+    install_import_hook(
+        ["funnelformer.modeling", "funnelformer.mixers", "funnelformer.sequence"], "beartype.beartype"
+    )
+
+import pytest
+import torch
+
+# The models are tiny: threads cost more than they give, above all beside other test processes.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
