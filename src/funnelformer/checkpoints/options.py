@@ -1,0 +1,46 @@
+"""Options at the border: a config from a file's values, and what a foreign form cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from ..config import FunnelformerConfig
+from ..errors import UserError
+
+__all__ = ["check_holds", "make_config"]
+
+
+def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
+    """Build a config from `values` of the file `source`. Raises UserError naming the file and the key."""
+    try:
+        return FunnelformerConfig(**values)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise UserError(f"{source}: {' '.join(str(error).split())}") from error
+
+
+def check_holds(
+    config: FunnelformerConfig, target: str, allowed: Mapping[str, Sequence[Any]], by_flag: Mapping[str, Any]
+) -> None:
+    """Raise UserError naming every option of `config` that `target` cannot hold.
+
+    allowed: option -> the values the format holds.
+    by_flag: option -> its one value there; these change what the model computes, not its tensors, so that the
+        message offers the `--set` that converts all the same.
+    """
+    bad = [
+        f"{key}={getattr(config, key)!r}"
+        for key, values in allowed.items()
+        if getattr(config, key) not in values
+    ]
+    if bad:
+        raise UserError(f"{target} cannot hold {', '.join(bad)}")
+    changed = [key for key, value in by_flag.items() if getattr(config, key) != value]
+    if changed:
+        given = ", ".join(f"{key}={getattr(config, key)!r}" for key in changed)
+        flags = " ".join(f"--set {key}={'none' if by_flag[key] is None else by_flag[key]}" for key in changed)
+        raise UserError(
+            f"{target} cannot hold {given}; {flags} converts, with outputs changed where it matters"
+        )

@@ -1,0 +1,252 @@
+"""Folders of transformers' Funnel (`model_type: funnel`), read and written.
+
+Source: transformers' models/funnel; its differences from the original are kept in the config (padding
+"transformers", segment 0 where none is given, the skip from hidden state `block_sizes[0]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import FunnelConfig
+
+from ..config import FunnelformerConfig
+from ..errors import UserError
+from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, to_ours
+from .options import check_holds, make_config
+from .weights import find_weights, read_json, read_state_dict
+
+__all__ = ["architecture_name", "config_from_theirs", "config_to_theirs", "export", "load", "save"]
+
+_TARGET = "transformers' Funnel"
+# our config key -> theirs, where the value is the same
+_SAME = {
+    "vocab_size": "vocab_size",
+    "blocks": "block_sizes",
+    "repeats": "block_repeats",
+    "decoder_layers": "num_decoder_layers",
+    "hidden_size": "d_model",
+    "num_attention_heads": "n_head",
+    "head_size": "d_head",
+    "intermediate_size": "d_inner",
+    "hidden_act": "hidden_act",
+    "hidden_dropout": "hidden_dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
+    "initializer_range": "initializer_range",
+    "layer_norm_eps": "layer_norm_eps",
+    "pooling": "pooling_type",
+    "separate_cls": "separate_cls",
+    "truncate_seq": "truncate_seq",
+    "pool_q_only": "pool_q_only",
+    "pad_token_id": "pad_token_id",
+    "tie_word_embeddings": "tie_word_embeddings",
+    "id2label": "id2label",
+    "label2id": "label2id",
+    "problem_type": "problem_type",
+}
+_ARCHITECTURES = {
+    "FunnelForMaskedLM": "masked_lm",
+    "FunnelForSequenceClassification": "sequence_classification",
+}
+# These build on FunnelBaseModel: no decoder, whatever num_decoder_layers says.
+WITHOUT_DECODER = frozenset({"FunnelBaseModel", "FunnelForSequenceClassification", "FunnelForMultipleChoice"})
+
+_EMBEDDINGS = [
+    Row("embeddings.word_embeddings.weight", "V D", "embeddings.word_embeddings.weight"),
+    Row("embeddings.layer_norm.weight", "D", "embeddings.layer_norm.weight"),
+    Row("embeddings.layer_norm.bias", "D", "embeddings.layer_norm.bias"),
+]
+_LAYER_NAMES = {
+    "mixer.query": "attention.q_head",
+    "mixer.key": "attention.k_head",
+    "mixer.value": "attention.v_head",
+    "mixer.output": "attention.post_proj",
+    "mixer.content_bias": "attention.r_w_bias",
+    "mixer.position_bias": "attention.r_r_bias",
+    "mixer.segment_bias": "attention.r_s_bias",
+    "mixer.segment_embedding": "attention.seg_embed",
+    "mixer_norm": "attention.layer_norm",
+    "feed_forward.expand": "ffn.linear_1",
+    "feed_forward.contract": "ffn.linear_2",
+    "feed_forward_norm": "ffn.layer_norm",
+}
+
+
+def _layer_name(ours: str) -> str:
+    module, _, parameter = ours.rpartition(".")
+    return _LAYER_NAMES.get(ours) or f"{_LAYER_NAMES[module]}.{parameter}"
+
+
+_RELATIVE = layer_row("mixer.relative.weight", "attention.r_kernel", "D H E", input_first=True)
+_LAYER = [*(layer_row(name, _layer_name(name)) for name in LAYER if name != _RELATIVE.ours), _RELATIVE]
+_HEADS = {
+    "model": [],
+    "masked_lm": [Row("lm_head.decoder.bias", "V", "lm_head.bias")],
+    "sequence_classification": [
+        Row("classifier.dense.weight", "D D", "classifier.linear_hidden.weight"),
+        Row("classifier.dense.bias", "D", "classifier.linear_hidden.bias"),
+        Row("classifier.output.weight", "L D", "classifier.linear_out.weight"),
+        Row("classifier.output.bias", "L", "classifier.linear_out.bias"),
+    ],
+}
+_UNTIED = Row("lm_head.decoder.weight", "V D", "lm_head.weight")
+
+
+def load(folder: str | Path) -> tuple[FunnelformerConfig, dict[str, Tensor], str, dict[str, str]]:
+    """Read a folder that transformers saved.
+
+    Returns config, state dict in our names, architecture ("model", "masked_lm" or "sequence_classification")
+    and the tensors left out with the reason. Heads we do not have leave the encoder as "model".
+    Raises UserError naming the file and the key or tensor.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    theirs = read_json(path)
+    weights = find_weights(folder)
+    state = read_state_dict(weights)
+    prefix = "funnel." if any(name.startswith("funnel.") for name in state) else ""
+    name = _named_architecture(theirs, state, prefix, path)
+    architecture = _ARCHITECTURES.get(name, "model")
+    config = config_from_theirs(theirs, decoder=name not in WITHOUT_DECODER, source=str(path))
+    if name not in WITHOUT_DECODER and config.decoder_layers == 0:
+        raise UserError(
+            f"{path}: num_decoder_layers is 0 in a {name}; a decoder without layers is not supported"
+        )
+    ours, ignored = to_ours(
+        state, _table(config, architecture, prefix), _ignorable(name, architecture, prefix), str(weights)
+    )
+    return config, ours, architecture, ignored
+
+
+def export(
+    config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str
+) -> tuple[FunnelConfig, dict[str, Tensor], dict[str, str]]:
+    """Translate a model: their config and state dict, and our tensors left out, with reasons.
+
+    Raises UserError naming every option that the format cannot hold.
+    """
+    theirs = config_to_theirs(config, architecture)
+    prefix = "" if architecture == "model" else "funnel."
+    ignorable = {"lm_head.decoder.weight": "tied to the word embeddings"}
+    if architecture == "sequence_classification":
+        ignorable[r"funnelformer\.decoder\..*"] = f"{_TARGET} classifies sequences without a decoder"
+    return theirs, *from_ours(state, _table(config, architecture, prefix), ignorable)
+
+
+def save(
+    config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str, folder: str | Path
+) -> dict[str, str]:
+    """Write `config.json` and `model.safetensors` for stock transformers; returns and raises as `export`."""
+    theirs, tensors, ignored = export(config, state, architecture)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    theirs.save_pretrained(folder)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return ignored
+
+
+def config_from_theirs(theirs: Mapping[str, Any], decoder: bool, source: str) -> FunnelformerConfig:
+    """Translate the content of a Funnel `config.json`; with `decoder` false there are no decoder layers."""
+    try:
+        parsed = FunnelConfig.from_dict(dict(theirs))
+        values = {ours: getattr(parsed, name) for ours, name in _SAME.items()}
+        blocks, repeats = list(parsed.block_sizes), list(parsed.block_repeats or [])
+    except (StrictDataclassError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: {' '.join(str(error).split())}") from error
+    if not decoder:
+        values["decoder_layers"] = 0
+    if parsed.initializer_std is not None:
+        values["initializer_std"] = parsed.initializer_std
+    # theirs is hidden_states[block_sizes[0]]; ours counts the repeats
+    skip = blocks[0] if values["decoder_layers"] and repeats[0] > 1 else None
+    values |= {"blocks": blocks, "repeats": repeats, "decoder_skip_state": skip}
+    return make_config(
+        {**values, "padding": "transformers", "default_token_type_id": 0, "mlm_head": "linear"}, source
+    )
+
+
+def config_to_theirs(config: FunnelformerConfig, architecture: str) -> FunnelConfig:
+    """Translate a config to `FunnelConfig`, naming the class in `architectures`.
+
+    Raises UserError naming every option that transformers' Funnel cannot hold. A different `padding` matters
+    for padded batches, `default_token_type_id` for calls without segments; they need the user's word.
+    """
+    allowed: dict[str, Any] = {
+        "mixer": ["attention", ["attention"] * config.num_blocks],
+        "pooling": ["mean", "max"],
+        "position": ["relative"],
+        "embedding_size": [config.hidden_size],
+        "cls_token_type_id": [2],
+    }
+    if architecture == "masked_lm":
+        allowed["mlm_head"] = ["linear"]
+        if config.decoder_layers == 0:
+            raise UserError(f"{_TARGET} cannot hold decoder_layers=0 in a masked-LM model")
+    by_flag: dict[str, Any] = {"padding": "transformers", "default_token_type_id": 0}
+    if config.decoder_layers and architecture != "sequence_classification":
+        allowed["decoder_repeats"] = [1]
+        if config.decoder_skip_state is not None or (config.repeats or [1])[0] > 1:
+            by_flag["decoder_skip_state"] = config.blocks[0]
+    check_holds(config, _TARGET, allowed, by_flag)
+    return FunnelConfig(
+        **{name: getattr(config, ours) for ours, name in _SAME.items()},
+        initializer_std=config.initializer_std,
+        architectures=[architecture_name(config, architecture)],
+    )
+
+
+def architecture_name(config: FunnelformerConfig, architecture: str) -> str:
+    """The transformers class for one of our architectures."""
+    names = {ours: theirs for theirs, ours in _ARCHITECTURES.items()}
+    return names.get(architecture) or ("FunnelModel" if config.decoder_layers else "FunnelBaseModel")
+
+
+def _named_architecture(
+    theirs: Mapping[str, Any], state: Mapping[str, Tensor], prefix: str, path: Path
+) -> str:
+    names = theirs.get("architectures") or []
+    if names:
+        if not isinstance(names, list) or not str(names[0]).startswith("Funnel"):
+            raise UserError(f"{path}: architectures is {names!r}, not one of transformers' Funnel classes")
+        return str(names[0])
+    if "lm_head.bias" in state:
+        return "FunnelForMaskedLM"
+    if "classifier.linear_out.weight" in state:
+        return "FunnelForSequenceClassification"
+    has_decoder = any(name.startswith(f"{prefix}decoder.") for name in state)
+    return "FunnelModel" if has_decoder else "FunnelBaseModel"
+
+
+def _table(config: FunnelformerConfig, architecture: str, prefix: str) -> list[Row]:
+    ours = "" if architecture == "model" else "funnelformer."
+    rows = expand(_EMBEDDINGS, config, ours, prefix)
+    for _, block, layer in encoder_layers(config):
+        name = f"encoder.blocks.{block}.{layer}."
+        rows += expand(_LAYER, config, ours + name, prefix + name)
+    if architecture != "sequence_classification":
+        for layer in range(config.decoder_layers or 0):
+            name = f"decoder.layers.{layer}."
+            rows += expand(_LAYER, config, ours + name, prefix + name)
+    rows += expand(_HEADS[architecture], config)
+    if architecture == "masked_lm" and not config.tie_word_embeddings:
+        rows += expand([_UNTIED], config)
+    return rows
+
+
+def _ignorable(name: str, architecture: str, prefix: str) -> dict[str, str]:
+    reasons = {}
+    if name in WITHOUT_DECODER:
+        reasons[rf"{prefix}decoder\..*"] = f"{name} does not use the decoder"
+    if architecture == "masked_lm":
+        reasons["lm_head.weight"] = "tied to the word embeddings"
+    elif architecture == "model":
+        reasons[r"(lm_head|classifier|qa_outputs|discriminator_predictions)\..*"] = (
+            f"head of {name}: not loaded"
+        )
+    return reasons

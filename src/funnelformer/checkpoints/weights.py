@@ -1,0 +1,106 @@
+"""State dicts from the files models are kept in: torch's, safetensors, and either one in shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import UserError
+from .torch_file import read_torch_file
+
+__all__ = ["TRANSFORMERS_WEIGHTS", "find_weights", "read_json", "read_state_dict"]
+
+# In the order transformers looks for them.
+TRANSFORMERS_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError naming the file and, for a syntax error, the line."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: line {error.lineno} is not valid JSON ({error.msg})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a JSON object is needed, not {type(content).__name__}")
+    return content
+
+
+def find_weights(folder: Path, names: tuple[str, ...] = TRANSFORMERS_WEIGHTS) -> Path:
+    """Return the first of `names` present in `folder`. Raises UserError listing what was looked for."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: no weights; looked for {', '.join(names)}")
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the model's tensors from a torch file, a .safetensors file, or a shard index (.index.json).
+
+    Of the original's fine-tuned form, a list of state dict and optimizer, the state dict.
+    Raises UserError naming the file, and the tensor when one is no tensor or holds NaN or infinity.
+    """
+    path = Path(path)
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if path.suffix == ".safetensors":
+        state: Any = _read_safetensors(path)
+    else:
+        state = read_torch_file(path)
+        if isinstance(state, list | tuple) and state and isinstance(state[0], Mapping):
+            state = state[0]
+    if not isinstance(state, Mapping) or not state:
+        raise UserError(f"{path}: holds {_kind(state)}, not a state dict of named tensors")
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise UserError(f"{path}: entry {name!r} is {_kind(tensor)}, not a tensor")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path}: tensor {name!r} holds NaN or infinity")
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping | list | tuple) and not value:
+        return f"an empty {type(value).__name__}"
+    return f"a {type(value).__name__}"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: cut short or damaged ({str(error).splitlines()[0]})") from error
+
+
+def _read_shards(path: Path) -> dict[str, Tensor]:
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path}: key 'weight_map' is missing or empty")
+    state: dict[str, Tensor] = {}
+    for shard in sorted(set(weight_map.values())):
+        # an index names files beside itself; anything else would reach outside the model's folder
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise UserError(f"{path}: shard {shard!r} is not a plain file name")
+        state.update(read_state_dict(path.parent / shard))
+    missing = sorted(weight_map.keys() - state.keys())
+    if missing:
+        raise UserError(f"{path}: tensor {missing[0]!r} is in the index but in no shard")
+    return state

@@ -1,0 +1,104 @@
+"""Telling folders apart, and names on the Hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import transformers.utils
+
+from funnelformer.checkpoints import detect, find_foreign, load_foreign, resolve
+from funnelformer.errors import UserError
+from golden_cases import golden_folders, iter_cases
+
+
+def write_config(folder: Path, **values: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_formats_are_told_by_content(tmp_path: Path, golden: Path) -> None:
+    assert detect(write_config(tmp_path / "a", model_type="funnelformer")) == "funnelformer"
+    assert detect(write_config(tmp_path / "b", model_type="funnel")) == "transformers-funnel"
+    assert {detect(folder) for folder in golden_folders("pt_")} == {"original-torch"}
+    assert find_foreign(tmp_path / "a") is None
+    assert find_foreign(golden / "pt_single_sep") == golden / "pt_single_sep"
+
+
+def test_what_is_no_model(tmp_path: Path, golden: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    tensorflow = tmp_path / "tensorflow"
+    tensorflow.mkdir()
+    shutil.copy(golden / "tf_core_e32_b222_d2" / "net_config.json", tensorflow)
+    (tensorflow / "model.ckpt.index").touch()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": \n oops}')
+    cases = {
+        tmp_path
+        / "empty": "no model; looked for config.json .* net_config.pytorch.json or net_config.json with",
+        tmp_path / "emtpy": "no such folder; did you mean 'empty'",
+        tensorflow: "TensorFlow checkpoint, which cannot be read yet",
+        broken / "config.json": "is a file; give the folder",
+        broken: "config.json: line 2 is not valid JSON",
+        write_config(
+            tmp_path / "bert", model_type="bert"
+        ): "model_type is 'bert'; allowed: funnelformer, funnel",
+        write_config(tmp_path / "none"): "model_type is None",
+    }
+    for path, expected in cases.items():
+        with pytest.raises(UserError, match=expected) as error:
+            detect(path)
+        assert "\n" not in str(error.value)
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    folder = write_config(tmp_path, model_type="funnel")
+    with pytest.raises(UserError, match=r"no weights; looked for model\.safetensors, "):
+        load_foreign(folder)
+
+
+def test_hub_name_is_downloaded(tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    config = write_config(tmp_path, model_type="funnel") / "config.json"
+
+    def snapshot_download(name: str, **kwargs: Any) -> str:
+        asked.update(name=name, **kwargs)
+        return str(golden / "pt_single_sep")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(transformers.utils, "cached_file", lambda *_, **__: str(config))
+    assert load_foreign("user/name", revision="main").architecture == "model"
+    assert (asked["name"], asked["revision"]) == ("user/name", "main")
+    assert "tf_model.h5" not in asked["allow_patterns"]
+    assert find_foreign("user/name") == golden / "pt_single_sep"
+    config.write_text('{"model_type": "funnelformer"}')
+    assert find_foreign("user/name") is None
+
+
+def test_hub_failure_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise OSError("offline\nwith much detail")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    monkeypatch.setattr(transformers.utils, "cached_file", fail)
+    for function in (resolve, find_foreign):
+        with pytest.raises(UserError) as error:
+            function("user/name")
+        assert (
+            str(error.value) == "user/name: no such folder, and not found on the Hugging Face Hub (offline)"
+        )
+    with pytest.raises(UserError, match="no such folder"):
+        resolve("./not/a/hub/name")
+
+
+def test_every_golden_case_has_its_arrays() -> None:
+    for folder in [*golden_folders("pt_"), *golden_folders("tf_")]:
+        for name, arrays, meta in iter_cases(folder):
+            assert arrays["inputs"].shape == (3, meta["seq_len"]), (folder.name, name)

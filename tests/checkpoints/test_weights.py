@@ -1,0 +1,85 @@
+"""State dicts: the file forms, shards, and the tensors that are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from funnelformer.checkpoints import read_state_dict
+from funnelformer.errors import UserError
+
+
+def write(state: dict[str, torch.Tensor], path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite(tmp_path: Path, name: str, bad: float) -> None:
+    path = write({"fine": torch.ones(3), "broken": torch.tensor([0.0, bad])}, tmp_path / name)
+    with pytest.raises(UserError, match="tensor 'broken' holds NaN or infinity"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_shards_are_joined(tmp_path: Path, suffix: str) -> None:
+    names = [f"model-{i}{suffix}" for i in range(2)]
+    for i, name in enumerate(names):
+        write({f"t{i}": torch.full((2,), float(i))}, tmp_path / name)
+    index = tmp_path / f"model{suffix}.index.json"
+    index.write_text(json.dumps({"weight_map": {"t0": names[0], "t1": names[1]}}))
+    assert {name: tensor.tolist() for name, tensor in read_state_dict(index).items()} == {
+        "t0": [0, 0],
+        "t1": [1, 1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "expected"),
+    [
+        ({"t0": "../elsewhere.bin"}, "not a plain file name"),
+        ({"t0": "absent.bin"}, "absent.bin: no such file"),
+        ({"t0": "one.bin", "t9": "one.bin"}, "'t9' is in the index but in no shard"),
+        ({}, "'weight_map' is missing or empty"),
+        ([1], "'weight_map' is missing or empty"),
+    ],
+)
+def test_bad_index(tmp_path: Path, weight_map: Any, expected: str) -> None:
+    write({"t0": torch.ones(1)}, tmp_path / "one.bin")
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(UserError, match=expected):
+        read_state_dict(index)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([0.5, 2], "holds a list, not a state dict"),
+        ({}, "holds an empty dict"),
+        ({"step": 3}, "entry 'step' is a int, not a tensor"),
+        (torch.ones(2), "holds a Tensor, not a state dict"),
+    ],
+)
+def test_no_state_dict(tmp_path: Path, value: Any, expected: str) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(value, path)
+    with pytest.raises(UserError, match=expected):
+        read_state_dict(path)
+
+
+def test_damaged_safetensors(tmp_path: Path) -> None:
+    path = write({"t": torch.ones(100)}, tmp_path / "model.safetensors")
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match="cut short or damaged") as error:
+        read_state_dict(path)
+    assert "\n" not in str(error.value)
