@@ -1,0 +1,363 @@
+"""Reading tables, finding their columns, and checking and numbering what is in them."""
+
+import gzip
+import io
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from funnelformer.data.tables import (
+    Labels,
+    Table,
+    TaskColumns,
+    build_labels,
+    check_texts,
+    guess_columns,
+    guess_text_column,
+    load_task,
+    parse_scores,
+    read_table,
+    read_texts,
+)
+from funnelformer.errors import UserError
+
+
+def table(name="train.tsv", **columns):
+    num_rows = len(next(iter(columns.values())))
+    return Table(name, columns, list(range(2, num_rows + 2)))
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def error_of(call, *args, **kwargs):
+    """Return the message of the UserError that `call` raises; it must be one line."""
+    with pytest.raises(UserError) as caught:
+        call(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# ---- formats
+
+
+def test_tsv_takes_quotes_and_missing_markers_literally(tmp_path):
+    path = write(tmp_path / "a.tsv", 'text\tlabel\nsay "hi\tNA\n\n\tnull\n')
+    read = read_table(path)
+    assert read.columns == {"text": ['say "hi', ""], "label": ["NA", "null"]}
+    assert read.lines == [2, 4]
+    assert read.where(1) == f"{path}: row 2 (line 4)"
+    assert len(read) == 2
+
+
+def test_csv_quotes_and_counts_lines(tmp_path):
+    path = write(tmp_path / "a.csv", '\ufefftext,label\r\n"a ""b"",\r\nc",None\r\n\r\nd,007\r\n')
+    read = read_table(path)
+    assert read.columns == {"text": ['a "b",\nc', "d"], "label": ["None", "007"]}
+    assert read.lines == [2, 5]
+
+
+def test_csv_field_longer_than_the_default_limit(tmp_path):
+    read = read_table(write(tmp_path / "a.csv", "text\n" + "x" * 300_000 + "\n"))
+    assert len(read.columns["text"][0]) == 300_000
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json"])
+def test_json_lines(tmp_path, name):
+    path = write(tmp_path / name, '{"text": "a", "label": 1}\n\n{"text": "NaN", "extra": [1]}\n')
+    read = read_table(path)
+    assert read.columns == {"text": ["a", "NaN"], "label": [1, None], "extra": [None, [1]]}
+    assert read.lines == [1, 3]
+
+
+def test_json_array(tmp_path):
+    read = read_table(write(tmp_path / "a.json", '[{"text": "a"},\n {"text": "b"}]'))
+    assert read.columns == {"text": ["a", "b"]}
+    assert read.where(1).endswith("a.json: row 2")
+
+
+def test_parquet_plain_and_compressed(tmp_path):
+    pq.write_table(pa.table({"text": ["a", ""], "n": [1, None]}), tmp_path / "a.parquet")
+    again = write(tmp_path / "b.parquet.gz", gzip.compress((tmp_path / "a.parquet").read_bytes()))
+    for path in (tmp_path / "a.parquet", again):
+        assert read_table(path).columns == {"text": ["a", ""], "n": [1, None]}
+
+
+def test_compressed_table(tmp_path):
+    read = read_table(write(tmp_path / "a.tsv.gz", gzip.compress(b"text\nhello\n")))
+    assert read.columns == {"text": ["hello"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.tsv", "a\tb\n1\t2\n1\t2\t3\n", "line 3: 3 fields, but the header has 2"),
+        ("a.csv", 'a,b\n"1\n1",2\n1\n', "line 4: 1 fields, but the header has 2"),
+        ("a.csv", 'a,b\n1,2\n1,"2\n3,4\n', "line 3: not valid CSV (unexpected end of data)"),
+        ("a.tsv", "a\ta\n1\t2\n", "line 1: the header names column 'a' twice"),
+        ("a.tsv", "a\tb\n", "there are no rows of data in it"),
+        ("a.csv", "a,b\n", "there are no rows of data in it"),
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2: not valid JSON (Expecting value at column"),
+        ("a.jsonl", '{"a": 1}\n[1]\n', "line 2: expected a JSON object of columns, found list"),
+        ("a.jsonl", '{"a": ' + "9" * 5000 + "}\n", "line 1: not usable JSON"),
+        ("a.json", '[{"a": 1},\n{"a" 2}]', "line 2: not valid JSON (Expecting ':' delimiter at column 6)"),
+        ("a.json", '[{"a": 1}, 2]', "row 2: expected a JSON object of columns, found int"),
+        ("a.parquet", "nothing of the kind", "not a readable parquet file"),
+        ("a.xls", "x", "unknown format '.xls'; use one of .csv, .tsv,"),
+    ],
+)
+def test_bad_files(tmp_path, name, content, message):
+    path = write(tmp_path / name, content)
+    assert f"{path}: {message}" in error_of(read_table, path)
+
+
+# ---- folders and the Hub
+
+
+def test_folder_with_one_file_a_split(tmp_path):
+    write(tmp_path / "train.tsv", "text\nNA\n")
+    write(tmp_path / "test.tsv", "text\nb\n")
+    assert read_table(tmp_path, split="train").columns == {"text": ["NA"]}
+    assert read_table(tmp_path, split="test").columns == {"text": ["b"]}
+
+
+def test_saved_dataset_gives_class_names(tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
+    train = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    test = datasets.Dataset.from_dict({"text": ["c"], "label": [-1]}, features=features)
+    datasets.DatasetDict(train=train, test=test).save_to_disk(str(tmp_path))
+    assert read_table(tmp_path, split="train").columns == {"text": ["a", "b"], "label": ["pos", "neg"]}
+    assert read_table(tmp_path, split="test").columns == {"text": ["c"], "label": [None]}
+    assert "has the splits train, test; name one of them" in error_of(read_table, tmp_path)
+    message = error_of(read_table, tmp_path, split="tset")
+    assert "no split 'tset'; did you mean 'test'?; it has train, test" in message
+
+
+def test_folder_without_data(tmp_path):
+    assert f"{tmp_path}: no table can be read from this folder" in error_of(read_table, tmp_path)
+
+
+def test_hub_name_and_config(monkeypatch):
+    asked = []
+
+    def load(*args):
+        asked.append(args)
+        return datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert read_table("user/name").columns == {"text": ["a"]}
+    assert read_table("glue:sst2", split="train").columns == {"text": ["a"]}
+    assert asked == [("user/name", None), ("glue", "sst2")]
+
+
+def test_hub_failure_is_one_line(tmp_path, monkeypatch):
+    def fail(*args):
+        raise ConnectionError("Couldn't reach it\nand more")
+
+    write(tmp_path / "train.tsv", "x")
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.chdir(tmp_path)
+    message = "train.tvs: no such file; did you mean 'train.tsv'?, nor a data set (Couldn't reach it)"
+    assert error_of(read_table, "train.tvs") == message
+
+
+def test_a_missing_file_is_not_looked_for_on_the_hub():
+    assert "nowhere/train.tsv: no such file" in error_of(read_table, "nowhere/train.tsv")
+
+
+# ---- texts to predict on
+
+
+def test_read_texts_of_a_file(tmp_path):
+    read = read_texts(write(tmp_path / "a.txt", "one\n\ntwo\n"))
+    assert read.columns == {"text": ["one", "", "two"]}
+    assert error_of(check_texts, read, "text").endswith("a.txt: row 2 (line 2): column 'text' is empty")
+    assert read_texts(write(tmp_path / "a.tsv", "x\ty\n1\t2\n")).columns == {"x": ["1"], "y": ["2"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [("one\n{two\n", {"text": ["one", "{two"]}), ('\n {"t": "a", "n": 1}\n', {"t": ["a"], "n": [1]})],
+)
+def test_read_texts_of_stdin(monkeypatch, content, columns):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content.encode())))
+    assert read_texts("-").columns == columns
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "stdin: there are no rows of data in it"),
+        (b"a\n\xff\n", "stdin: line 2: not valid UTF-8 (byte 0xff at column 1)"),
+        (b'{"a": 1}\n{\n', "stdin: line 2: not valid JSON"),
+    ],
+)
+def test_read_texts_of_bad_stdin(monkeypatch, content, message):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    assert message in error_of(read_texts, "-")
+
+
+# ---- columns
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["text", "label", "novel"], TaskColumns("text", None, "label")),
+        (["id", "Sentence", "Label"], TaskColumns("Sentence", None, "Label")),
+        (["sentence1", "sentence2", "score"], TaskColumns("sentence1", "sentence2", "score")),
+        (["premise", "hypothesis", "label"], TaskColumns("premise", "hypothesis", "label")),
+        (["idx", "question", "sentence", "label"], TaskColumns("question", "sentence", "label")),
+        (["labels", "tweet"], TaskColumns("tweet", None, "labels")),
+    ],
+)
+def test_guess_columns(names, expected):
+    columns, messages = guess_columns(table(**{name: ["x"] for name in names}))
+    assert columns == expected
+    assert f"using column {expected.text!r} as the text (guessed; set it with --text)" in messages
+    assert f"using column {expected.label!r} as the label (guessed; set it with --label)" in messages
+
+
+def test_given_columns_are_not_announced():
+    data = table(a=["x"], b=["y"], c=["z"])
+    assert guess_columns(data, text="a", text_pair="b", label="c") == (TaskColumns("a", "b", "c"), [])
+
+
+def test_a_given_text_is_not_turned_into_a_pair():
+    data = table(sentence1=["x"], sentence2=["y"], label=["z"])
+    assert guess_columns(data, text="sentence1")[0] == TaskColumns("sentence1", None, "label")
+
+
+def test_guess_without_labels():
+    assert guess_columns(table(tweet=["x"]), need_label=False)[0] == TaskColumns("tweet")
+    assert guess_columns(table(label=["x"], tweet=["y"]), need_label=False)[0] == TaskColumns("tweet")
+    given = guess_columns(table(a=["x"], text=["y"]), need_label=False, label="a")
+    assert given[0] == TaskColumns("text", None, "a")
+
+
+def test_columns_that_cannot_be_guessed():
+    odd = table(a=["x"], b=["y"], label=["z"])
+    message = "train.tsv: cannot tell which column is the text; set --text to one of 'a', 'b'"
+    assert error_of(guess_columns, odd) == message
+    message = "train.tsv: cannot tell which column is the label; set --label to one of 'a'"
+    assert error_of(guess_columns, table(text=["x"], a=["y"])) == message
+    assert "set --label to one of (none left)" in error_of(guess_columns, table(text=["x"]))
+    assert "set --text" in error_of(guess_text_column, ["a", "b"], "x.csv")
+
+
+def test_given_columns_that_are_not_there():
+    data = table(review=["x"], stars=["y"])
+    message = "train.tsv: no column 'reveiw'; did you mean 'review'?; it has 'review', 'stars'"
+    assert error_of(guess_columns, data, text="reveiw") == message
+    message = error_of(guess_columns, data, text="review", label="review")
+    assert message == "train.tsv: column 'review' was given twice"
+
+
+# ---- values
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", "is empty"),
+        (" \t", "is empty"),
+        (None, "is not text but None"),
+        (math.nan, "is not text but nan"),
+        (3, "is not text but 3"),
+        ("\ud800", "has half of a surrogate pair, which is not a character"),
+    ],
+)
+def test_bad_texts(value, problem):
+    message = error_of(check_texts, table(text=["fine", value]), "text")
+    assert message == f"train.tsv: row 2 (line 3): column 'text' {problem}"
+
+
+def test_labels_are_ordered_as_numbers_or_as_text():
+    assert build_labels(table(label=["10", "9", "10", "-1"]), "label").names == ("-1", "9", "10")
+    assert build_labels(table(label=["10", "b", "9", "b"]), "label").names == ("10", "9", "b")
+    assert build_labels(table(label=[True, False, True]), "label").names == ("false", "true")
+    assert build_labels(table(label=[1.0, 0, 2.5, 1]), "label").names == ("0", "1", "2.5")
+    assert build_labels(table(label=["NA", "None", "NA"]), "label").names == ("NA", "None")
+
+
+def test_encode_labels():
+    labels = build_labels(table(label=["pos", "neg", "pos"]), "label")
+    assert labels.id_of == {"neg": 0, "pos": 1}
+    assert labels.encode(table(label=["pos", "neg"]), "label") == [1, 0]
+    message = (
+        "dev.tsv: row 2 (line 3): label 'poss' was not seen in training; did you mean 'pos'?; "
+        "known labels: neg, pos"
+    )
+    assert error_of(labels.encode, table("dev.tsv", label=["pos", "poss"]), "label") == message
+    many = Labels(tuple(str(i) for i in range(30)))
+    assert error_of(many.encode, table(label=["x"]), "label").endswith(", 19, ...")
+
+
+def test_labels_of_a_config():
+    assert Labels.from_id2label({"10": "c", "2": "b", "0": "a"}).names == ("a", "b", "c")
+    assert Labels.from_id2label({1: "b", 0: "a"}).id_of == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("value", ["", "  ", None, math.nan, [1]])
+def test_missing_labels(value):
+    message = error_of(build_labels, table(label=["a", "b", value]), "label")
+    assert message == f"train.tsv: row 3 (line 4): column 'label' has no label ({value!r})"
+
+
+def test_labels_that_are_no_classes():
+    message = "only one class, 'x', in train.tsv: nothing to learn"
+    assert error_of(build_labels, table(label=["x", "x"]), "label") == message
+    message = error_of(build_labels, table(label=["0.1", "0.2", "0.3"]), "label")
+    assert "3 different labels in 3 rows" in message
+    assert "--regression" in message
+    assert "1001 different" in error_of(build_labels, table(label=[str(i) for i in range(1001)] * 2), "label")
+
+
+def test_scores():
+    assert parse_scores(table(label=["1.5", " 2", 3, 0.25]), "label") == [1.5, 2.0, 3.0, 0.25]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "x", "", "1_0", None, True, math.inf, [1]])
+def test_bad_scores(value):
+    message = error_of(parse_scores, table(label=[1, value]), "label")
+    assert message == f"train.tsv: row 2 (line 3): column 'label' is not a finite number ({value!r})"
+
+
+# ---- tasks
+
+
+def test_load_task_for_classes_scores_and_texts():
+    data = table(a=["x", "y"], b=["u", "v"], c=["1", "2"], other=["", ""])
+    classes = load_task(data, TaskColumns("a", "b", "c"), labels=Labels(("2", "1")))
+    assert classes.to_dict() == {"text": ["x", "y"], "text_pair": ["u", "v"], "label": [1, 0]}
+    assert classes.features["label"].dtype == "int64"
+    scores = load_task(data, TaskColumns("b", None, "c"), regression=True)
+    assert scores.to_dict() == {"text": ["u", "v"], "label": [1.0, 2.0]}
+    assert load_task(data, TaskColumns("a")).to_dict() == {"text": ["x", "y"]}
+
+
+def test_load_task_errors():
+    data = table("dev.tsv", text=["x"], label=["a"])
+    with pytest.raises(ValueError, match="needs labels="):
+        load_task(data, TaskColumns("text", None, "label"))
+    message = error_of(load_task, data, TaskColumns("text", None, "lable"), regression=True)
+    assert message == "dev.tsv: no column 'lable'; did you mean 'label'?; it has 'text', 'label'"
+
+
+def test_a_table_from_file_to_task(tmp_path):
+    rows = [{"text": "good", "label": "pos"}, {"text": "bad", "label": "neg"}]
+    read = read_table(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
+    columns, _ = guess_columns(read)
+    task = load_task(read, columns, labels=build_labels(read, columns.label))
+    assert task.to_dict() == {"text": ["good", "bad"], "label": [1, 0]}
