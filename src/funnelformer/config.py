@@ -224,6 +224,12 @@ class FunnelformerConfig(PreTrainedConfig):
                 self.max_position_embeddings,
             ],
         )
+        for field in fields(FunnelformerConfig):
+            value = getattr(self, field.name)
+            if field.type == "bool" and not isinstance(value, bool):
+                raise UserError(f"model config: {field.name} is {value!r}; allowed: true, false")
+            if field.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise UserError(f"model config: {field.name} is {value!r}; allowed: a number")
         if self.hidden_size % 2:
             raise UserError(
                 f"model config: hidden_size {self.hidden_size} must be even (sine and cosine halves)"

@@ -121,12 +121,13 @@ class Encoder(nn.Module):
     ) -> tuple[Float[Tensor, "B S D"], SequenceState, Float[Tensor, "B T D"]]:
         """Return the last block's states and what travels with them, and the state the decoder adds to them."""
         config = self.config
+        blocks = cast(list[list[Layer]], self.blocks)
         skip_index = config.decoder_skip_state
         if skip_index is None:
             skip_index = config.block_applications[0]
         trace.add(hidden)
         skip, num_applied, received = hidden, 0, None
-        for index, (block, mixer) in enumerate(zip(self._blocks(), config.block_mixers, strict=True)):
+        for index, (block, mixer) in enumerate(zip(blocks, config.block_mixers, strict=True)):
             prepare = MIXER_CLASSES[mixer].prepare  # type: ignore[attr-defined]
             keys, key_state = hidden, state
             if index > 0:
@@ -152,9 +153,6 @@ class Encoder(nn.Module):
                     inputs = prepare(state, state, config, hidden, self.training)
                 keys, key_state = hidden, state
         return hidden, state, skip
-
-    def _blocks(self) -> list[list[Layer]]:
-        return cast(list[list[Layer]], self.blocks)
 
 
 class Decoder(nn.Module):

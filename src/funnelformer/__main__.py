@@ -1,0 +1,5 @@
+"""`python -m funnelformer`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,296 @@
+"""The command line: parse, call the plain function, print."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+import datasets
+import transformers
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from .checkpoints import convert
+from .data.files import iter_lines
+from .data.tokenizer import load_tokenizer, train_tokenizer
+from .errors import UserError, reject_unknown
+from .info import describe, render
+from .training.finetune import FinetuneConfig, finetune
+from .training.pretrain import PretrainConfig, pretrain
+from .training.run import parse_options
+from .use import evaluate, predict
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="funnelformer",
+    help="Text encoders that shorten the sequence as they deepen.",
+    default_parameter=Parameter(negative=""),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main says what is left of the run
+)
+app.meta.suppress_keyboard_interrupt = False
+app.meta.group_parameters = cyclopts.Group("Common", sort_key=0)
+
+Files = Annotated[list[str], Parameter(consume_multiple=True)]
+Device = Literal["auto", "cpu"]
+
+
+@app.command(name="pretrain")
+def _pretrain(settings: PretrainConfig) -> None:
+    """Pretrain a model on text, by predicting masked tokens."""
+    _print_metrics(pretrain(settings), f"the model is in {settings.out}")
+
+
+@app.command(name="finetune")
+def _finetune(settings: FinetuneConfig) -> None:
+    """Fine-tune a model on labelled texts: classes, or amounts with --regression."""
+    _print_metrics(finetune(settings), f"the model is in {settings.out}")
+
+
+@app.command(name="tokenizer")
+def _tokenizer(
+    train: Files,
+    out: Path,
+    *,
+    vocab_size: int = 30522,
+    cased: bool = False,
+    min_frequency: int = 2,
+    text_column: str | None = None,
+    max_length: int = 512,
+    overwrite: bool = False,
+) -> None:
+    """Train a WordPiece tokenizer on text files.
+
+    Parameters
+    ----------
+    train: Text files or globs (txt, jsonl, csv, tsv, parquet; compressed or not).
+    out: Folder to write.
+    vocab_size: Most entries of the vocabulary.
+    cased: Keep capital letters and accents.
+    min_frequency: Pairs that occur less often are not merged.
+    text_column: Column of the text in tables.
+    max_length: Tokens at which truncation cuts by default.
+    overwrite: Replace the tokenizer in a folder that is not empty.
+    """
+    train_tokenizer(
+        train,
+        out,
+        vocab_size=vocab_size,
+        lowercase=not cased,
+        min_frequency=min_frequency,
+        text_column=text_column,
+        model_max_length=max_length,
+        overwrite=overwrite,
+    )
+    print(f"{len(load_tokenizer(out)):,} entries; the tokenizer is in {out}")
+
+
+@app.command(name="evaluate")
+def _evaluate(
+    model: str,
+    data: str,
+    *,
+    out: Path | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = 32,
+    device: Device = "auto",
+) -> None:
+    """Score a fine-tuned model on labelled data.
+
+    Parameters
+    ----------
+    model: Folder of the model.
+    data: csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name.
+    out: File for the metrics (JSON).
+    text: Column of the text.
+    text_pair: Column of the second text.
+    label: Column of the label.
+    max_length: Tokens at which a text is cut; by default as in training.
+    batch_size: Texts a batch.
+    device: auto takes an accelerator when there is one.
+    """
+    metrics = evaluate(
+        model,
+        data,
+        out=out,
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        max_length=max_length,
+        batch_size=batch_size,
+        device=device,
+    )
+    _print_metrics(metrics)
+
+
+@app.command(name="predict")
+def _predict(
+    model: str,
+    data: str = "-",
+    *,
+    out: Path | None = None,
+    format: Literal["jsonl", "csv"] | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = 32,
+    device: Device = "auto",
+) -> None:
+    """Label the texts of a file or of stdin.
+
+    Parameters
+    ----------
+    model: Folder of the model.
+    data: txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin.
+    out: File to write; by default stdout.
+    format: Form of the output; by default that of the file's suffix, else jsonl.
+    text: Column of the text.
+    text_pair: Column of the second text.
+    max_length: Tokens at which a text is cut; by default as in training.
+    batch_size: Texts a batch.
+    device: auto takes an accelerator when there is one.
+    """
+    number = predict(
+        model,
+        data,
+        out=out,
+        format=format,
+        text=text,
+        text_pair=text_pair,
+        max_length=max_length,
+        batch_size=batch_size,
+        device=device,
+    )
+    if out is not None:
+        print(f"{number:,} predictions are in {out}")
+
+
+@app.command(name="convert")
+def _convert(
+    source: Path,
+    target: Path,
+    *,
+    to: Literal["funnelformer", "transformers", "original-torch"] = "funnelformer",
+    set: dict[str, str] | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Convert a checkpoint: transformers' Funnel, the original PyTorch release, our own.
+
+    Parameters
+    ----------
+    source: Folder of the model; its form is detected.
+    target: Folder to write.
+    to: Form to write.
+    set: Config keys to change on the way, as --set.padding=exact.
+    dry_run: Print what would be done with every tensor and write nothing.
+    overwrite: Replace the files of a folder that is not empty.
+    """
+    report = convert(
+        source, target, to=to, overwrite=overwrite, dry_run=dry_run, overrides=parse_options(set or {})
+    )
+    print(report)
+
+
+@app.command(name="info")
+def _info(
+    model: str,
+    *,
+    lengths: Annotated[list[int], Parameter(consume_multiple=True)] | None = None,
+    json_output: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Print a model's parameters, operations a token and memory, by part.
+
+    Parameters
+    ----------
+    model: Layout or preset (B4-4-4H768, L12H768, funnel-small), or a model's folder.
+    lengths: Tokens of the sequences to count for; by default 128, 512 and 2048.
+    json_output: Print JSON.
+    """
+    info = describe(model, lengths) if lengths else describe(model)
+    if json_output:
+        print(json.dumps(info.to_dict(), indent=2))
+    else:
+        Console().print(render(info))
+
+
+@app.meta.default
+def _meta(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Path | None = None,
+) -> Any:
+    """Read options from a TOML file first.
+
+    Parameters
+    ----------
+    config: TOML file with options of the command; flags on the command line win.
+    """
+    # As an argument of its own "-" is stdin, the default of `predict`; cyclopts takes it for an option.
+    tokens = tuple(token for i, token in enumerate(tokens) if token != "-" or tokens[i - 1].startswith("--"))
+    app.config = () if config is None or not tokens else _options_from(config, tokens[0])
+    return app(tokens, exit_on_error=False, print_error=False)
+
+
+def _options_from(file: Path, command: str) -> tuple[cyclopts.config.Dict, ...]:
+    """The options in a TOML file, checked against those of the command."""
+    try:
+        options = tomllib.loads("\n".join(line for _, line in iter_lines(file)))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file}: not valid TOML ({error})") from None
+    if command in app:
+        arguments = app[command].assemble_argument_collection()
+        known = {argument.name.removeprefix("--"): argument.hint for argument in arguments}
+        for key, value in options.items():
+            name = key.replace("_", "-")
+            reject_unknown([name], known, str(file))
+            if known[name] is int and isinstance(value, float):  # cyclopts would round it
+                raise UserError(f"{file}: {key} is {value}; allowed: a whole number")
+            if name == "set" and isinstance(value, dict):  # text, as on the command line
+                options[key] = {k: v if isinstance(v, str) else json.dumps(v) for k, v in value.items()}
+    # Under the command's name: at the top level cyclopts drops keys that are commands, as `tokenizer` is.
+    return (cyclopts.config.Dict({command: options}, source=str(file)),)
+
+
+def _print_metrics(metrics: dict[str, Any], last_line: str | None = None) -> None:
+    for key, value in metrics.items():
+        print(f"{key}: {value:.4f}" if isinstance(value, float) else f"{key}: {value}")
+    if last_line:
+        print(last_line)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: exit code 2 and one line for input that cannot be used, 130 when interrupted."""
+    transformers.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.logging.disable_progress_bar()
+        datasets.disable_progress_bars()
+    try:
+        app.meta(arguments, exit_on_error=False, print_error=False)
+    except (UserError, cyclopts.CycloptsError) as error:
+        sys.exit(_fail(" ".join(str(error).split())))
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of stdout left, as `head` does; Python must not try to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # A full disk, a folder without permission; without a file's name it is more likely our mistake.
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        sys.exit(_fail(f"{error.filename or 'output'}: {error.strerror}"))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,150 @@
+"""Load a model and check that it fits; label texts with a fine-tuned one, in batches of similar length."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from .checkpoints.weights import read_json
+from .data.tables import Labels
+from .data.tokenizer import check_vocabulary, load_tokenizer
+from .errors import UserError
+from .metrics import softmax
+from .modeling import FunnelformerForSequenceClassification
+
+__all__ = ["Predictor", "check_length", "load_model", "load_predictor"]
+
+
+def load_model(
+    model_class: Any,
+    source: str,
+    may_miss: tuple[str, ...] = (),
+    may_differ: tuple[str, ...] = (),
+    **settings: Any,
+) -> tuple[Any, list[str]]:
+    """Load a model of `model_class` from a folder or Hub name; return it and its parameters that are random.
+
+    may_miss, may_differ: prefixes of the parameters that the weights may lack, or have in another shape.
+    settings: config keys to change.
+    Raises UserError naming the first parameter that does not fit, or what cannot be read.
+    """
+    try:
+        model, report = model_class.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+        )
+    except UserError:
+        raise
+    except Exception as error:  # transformers, torch, safetensors and the Hub have no common base class
+        raise UserError(f"{source}: no model could be loaded ({' '.join(str(error).split())})") from error
+    other_heads = ("lm_head.", "classifier.", "funnelformer.decoder.", "decoder.")
+    for name in sorted(report["unexpected_keys"]):
+        if not name.startswith(other_heads):
+            raise UserError(f"{source}: parameter {name} of the weights has no place in the config's model")
+    for name, found, wanted in sorted(report["mismatched_keys"]):
+        if not name.startswith(may_differ):
+            raise UserError(
+                f"{source}: parameter {name} has shape {list(found)}, the config wants {list(wanted)}"
+            )
+    for name in sorted(report["missing_keys"]):
+        if not name.startswith(may_miss):
+            raise UserError(f"{source}: parameter {name} is not among the weights")
+    return model, sorted([*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])])
+
+
+def check_length(config: Any, max_length: int, flag: str) -> None:
+    """Raise UserError when absolute positions do not reach `max_length`, which `flag` asked for."""
+    limit = config.max_position_embeddings
+    if config.position == "absolute" and max_length > limit:
+        raise UserError(f"{flag} {max_length} is beyond the model's max_position_embeddings {limit}")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with its tokenizer, ready to label texts.
+
+    task: the columns and `max_length` it was fine-tuned with (task.json of the run), where known.
+    """
+
+    model: FunnelformerForSequenceClassification
+    tokenizer: Any
+    task: dict[str, Any]
+
+    @property
+    def labels(self) -> list[str]:
+        return list(Labels.from_id2label(self.model.config.id2label or {}).names)
+
+    @property
+    def is_regression(self) -> bool:
+        return self.model.config.num_labels == 1
+
+    def logits(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        batch_size: int = 32,
+        progress: str | None = None,
+    ) -> np.ndarray:
+        """Return logits [N, num_labels] in the order of `texts`.
+
+        Texts are sorted by length first, so that a batch has little padding; with `padding="exact"` the
+        result does not depend on it. progress: title of a progress bar, shown on a terminal.
+        """
+        encoded = self.tokenizer(
+            list(texts),
+            None if pairs is None else list(pairs),
+            truncation=True,
+            max_length=self.task["max_length"],
+        )
+        order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
+        result = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        for rows in _batches(order, batch_size, progress):
+            batch = self.tokenizer.pad(
+                {name: [values[row] for row in rows] for name, values in encoded.items()}, return_tensors="pt"
+            ).to(self.model.device)
+            with torch.inference_mode():
+                result[rows] = self.model(**batch).logits.float().cpu().numpy()
+        return result
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
+        if self.model.config.problem_type == "multi_label_classification":
+            return 1 / (1 + np.exp(-logits))
+        return softmax(logits)
+
+
+def load_predictor(folder: str, max_length: int | None = None, device: str = "auto") -> Predictor:
+    """Load the folder of a fine-tuned model. Raises UserError when it is none."""
+    if max_length is not None and max_length < 3:
+        raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
+    tokenizer = load_tokenizer(folder)
+    model, random = load_model(FunnelformerForSequenceClassification, folder, may_miss=("classifier.",))
+    if random:
+        raise UserError(f"{folder}: has no classification head; fine-tune it first (funnelformer finetune)")
+    check_vocabulary(tokenizer, model.config.vocab_size, folder)
+    file = Path(folder) / "task.json"
+    task = read_json(file) if file.is_file() else {}
+    if max_length is not None:
+        check_length(model.config, max_length, "--max-length")
+    elif model.config.position == "absolute":
+        task["max_length"] = min(task.get("max_length", 512), model.config.max_position_embeddings)
+    task["max_length"] = max_length or task.get("max_length", 512)
+    model.eval()
+    if device == "auto" and torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    return Predictor(model, tokenizer, task)
+
+
+def _batches(order: np.ndarray, batch_size: int, progress: str | None) -> Iterator[np.ndarray]:
+    starts: Any = range(0, len(order), batch_size)
+    if progress is not None and sys.stderr.isatty():
+        starts = track(starts, description=progress, console=Console(stderr=True))
+    for start in starts:
+        yield order[start : start + batch_size]

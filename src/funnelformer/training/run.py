@@ -1,0 +1,295 @@
+"""The folder of one training run: what it was asked to do, its checkpoints, its final model."""
+
+import dataclasses
+import errno
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+import torch
+import transformers
+from cyclopts import Parameter
+from huggingface_hub.errors import StrictDataclassError
+
+from ..config import FunnelformerConfig, parse_name
+from ..data.files import atomic_writer
+from ..errors import UserError, did_you_mean
+
+__all__ = [
+    "RunConfig",
+    "check_run",
+    "config_from_name",
+    "last_checkpoint",
+    "one_line_errors",
+    "open_run",
+    "parse_options",
+    "resolved",
+    "save_final",
+]
+
+CONFIG_FILE = "run_config.toml"
+
+
+@Parameter(name="*")
+@dataclass(kw_only=True)
+class RunConfig:
+    """What every training run can be told."""
+
+    out: Path
+    "Folder of the run: the model, its tokenizer, metrics, checkpoints, the resolved config."
+    batch_size: int = 32
+    "Sequences a step on each device, before accumulation."
+    gradient_accumulation: int = 1
+    "Batches a step."
+    learning_rate: float = 1e-4
+    "Highest learning rate."
+    weight_decay: float = 0.01
+    "Decoupled weight decay; biases and LayerNorms have none."
+    warmup: float = 0.1
+    "Fraction of the steps during which the learning rate rises."
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    "How the learning rate falls to 0 after the warm-up."
+    clip: float = 1.0
+    "Largest norm of the gradient."
+    precision: Literal["fp32", "bf16"] = "fp32"
+    "Arithmetic: float32, or bfloat16 autocast."
+    log_every: int = 20
+    "Steps between two entries of the log."
+    keep_checkpoints: int = 2
+    "Checkpoints that are kept."
+    seed: int = 42
+    "Seed of everything random; the same seed on the same machine repeats the run."
+    device: Literal["auto", "cpu"] = "auto"
+    "auto takes an accelerator when there is one."
+    resume: Annotated[bool, Parameter(negative="")] = False
+    "Go on from the last complete checkpoint of --out."
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+    "Replace what is in --out."
+
+    def __post_init__(self) -> None:
+        self.out = Path(self.out)
+        for name in ("batch_size", "gradient_accumulation", "log_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: 1 and more")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: more than 0")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"--warmup is {self.warmup}; allowed: 0 <= fraction < 1")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed is {self.seed}; allowed: 0 to {2**32 - 1}")
+        if self.resume and self.overwrite:
+            raise UserError("--resume and --overwrite exclude each other")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def parse_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Read the values of `--set.KEY=VALUE` as TOML does, "none" as None; what is no TOML value stays text."""
+    parsed: dict[str, Any] = {}
+    for key, value in options.items():
+        try:
+            if value == "none":
+                parsed[key] = None
+                continue
+            parsed[key] = tomllib.loads(f"value = {value}")["value"] if isinstance(value, str) else value
+        except tomllib.TOMLDecodeError:
+            parsed[key] = value
+    return parsed
+
+
+def config_from_name(name: str, settings: dict[str, Any]) -> FunnelformerConfig:
+    """Build a config from a layout or preset; a name that is none may be a mistyped folder."""
+    try:
+        parse_name(name)
+    except UserError as error:
+        folders = [entry.name for entry in Path().iterdir() if entry.is_dir()]
+        raise UserError(f"{error}; nor is it a folder{did_you_mean(name, folders)}") from None
+    try:
+        return FunnelformerConfig.from_name(name, **settings)
+    except UserError:
+        raise
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+        raise UserError(
+            f"model config: one of {given} has the wrong type ({' '.join(str(error).split())})"
+        ) from error
+
+
+def check_run(config: RunConfig) -> Path | None:
+    """Check that the run can have its folder, and write nothing; return the checkpoint to resume from.
+
+    Raises UserError when the folder is not empty and neither `resume` nor `overwrite` is set, when there is
+    nothing to resume, or when a resumed run was asked for something else than it began with.
+    """
+    out = config.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out names a folder")
+    if config.resume:
+        checkpoint = last_checkpoint(out)
+        if checkpoint is None:
+            raise UserError(
+                f"{out} holds no complete checkpoint to resume from; run without --resume to start anew"
+            )
+        _reject_changes(config, out / CONFIG_FILE)
+        return checkpoint
+    if out.is_dir() and any(out.iterdir()):
+        if not config.overwrite:
+            raise UserError(f"{out} is not empty; choose another --out, or pass --resume or --overwrite")
+        if not (out / CONFIG_FILE).is_file():
+            raise UserError(
+                f"{out} is not the folder of a run (it has no {CONFIG_FILE}); --overwrite would destroy it"
+            )
+    return None
+
+
+def open_run(config: RunConfig, command: str) -> Path | None:
+    """Prepare the run's folder and write down what runs; return the checkpoint to resume from.
+
+    Raises UserError as `check_run`, or when the folder cannot be made.
+    """
+    checkpoint = check_run(config)
+    out = config.out
+    if checkpoint is not None:
+        # What an interrupted save left behind would only be mistaken for a checkpoint.
+        for folder in (out / "checkpoints").glob("checkpoint-*"):
+            if not _is_complete(folder):
+                shutil.rmtree(folder)
+    elif out.is_dir():
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made ({error.strerror})") from error
+    if checkpoint is None:
+        with atomic_writer(out / CONFIG_FILE) as file:
+            file.write(tomli_w.dumps(resolved(config)))
+    with atomic_writer(out / "run.json") as file:
+        json.dump(_circumstances(command), file, indent=2)
+    return checkpoint
+
+
+def resolved(config: RunConfig) -> dict[str, Any]:
+    """The config as TOML can hold it: paths as text, unset options left out, `set` as on the command line."""
+    values = {}
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if entry.name in ("resume", "overwrite") or value is None:
+            continue
+        key = "set" if entry.name == "model_options" else entry.name.replace("_", "-")
+        if isinstance(value, list):
+            value = [str(item) if isinstance(item, Path) else item for item in value]
+        values[key] = str(value) if isinstance(value, Path) else value
+    return values
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+    found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if _is_complete(folder)]
+    return max(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
+
+
+def save_final(trainer: transformers.Trainer, tokenizer: Any, out: Path) -> None:
+    """Put model, config and tokenizer into `out`; each file appears whole or not at all."""
+    staging = out / ".saving"
+    shutil.rmtree(staging, ignore_errors=True)
+    model: Any = trainer.model
+    model.save_pretrained(staging)
+    tokenizer.save_pretrained(staging)
+    for file in sorted(staging.iterdir()):
+        os.replace(file, out / file.name)
+    staging.rmdir()
+
+
+@contextmanager
+def one_line_errors(out: Path) -> Iterator[None]:
+    """Say in one line what is left of the run when it is interrupted or the disk is full."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {_what_is_left(out)}") from None
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        raise UserError(f"{out}: no space left to write to; make room; {_what_is_left(out)}") from error
+
+
+def _what_is_left(out: Path) -> str:
+    checkpoint = last_checkpoint(out)
+    if checkpoint is None:
+        return "no checkpoint had been written yet; begin again with --overwrite"
+    return f"the last good checkpoint is {checkpoint}; go on from it with --resume"
+
+
+# safetensors gives the system's message as text; torch's zip writer says only that a write fell short.
+_NO_SPACE = ("No space left", "File too large", "file write failed", "unexpected pos", "failed writing file")
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            return True
+        if any(text in str(error) for text in _NO_SPACE):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """The Trainer writes its state after everything else."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _reject_changes(config: RunConfig, file: Path) -> None:
+    try:
+        before = tomllib.loads(file.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{file} cannot be read, so the run cannot be resumed: {error}") from None
+    now = tomllib.loads(tomli_w.dumps(resolved(config)))
+    # The folder itself may have been moved, or be named from elsewhere.
+    for key in sorted((before.keys() | now.keys()) - {"out"}):
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{file}: the run began with {key} = {before.get(key)!r}, now it is {now.get(key)!r}"
+            )
+
+
+def _circumstances(command: str) -> dict[str, Any]:
+    """Command, versions and commit: what is needed to repeat the run."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+    return {
+        "command": command,
+        "argv": sys.argv,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": device,
+        "num_threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this package's source, where it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

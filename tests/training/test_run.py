@@ -1,0 +1,301 @@
+"""The folder of a run: when it may be used, what is written down, which checkpoint counts."""
+
+from __future__ import annotations
+
+import errno
+import json
+import tomllib
+
+import pytest
+import tomli_w
+
+from funnelformer.cli import app
+from funnelformer.errors import UserError
+from funnelformer.training.finetune import FinetuneConfig
+from funnelformer.training.pretrain import PretrainConfig
+from funnelformer.training.run import (
+    RunConfig,
+    check_run,
+    last_checkpoint,
+    one_line_errors,
+    open_run,
+    parse_options,
+    resolved,
+)
+from training.toy import tree
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def checkpoint(out, step, state='{"global_step": 1}'):
+    """A folder as the Trainer leaves it; without `state` its save did not end."""
+    folder = out / "checkpoints" / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    if state is not None:
+        (folder / "trainer_state.json").write_text(state)
+    return folder
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("0.25", 0.25),
+        ("1e-9", 1e-9),
+        ("true", True),
+        ("none", None),
+        ("max", "max"),
+        ('"3"', "3"),
+        ("[1, 2]", [1, 2]),
+        ("gelu_new", "gelu_new"),
+        ("", ""),
+        ("3 = 4", "3 = 4"),
+        ("B4-4", "B4-4"),
+    ],
+)
+def test_options_are_read_as_toml(text, value):
+    parsed = parse_options({"key": text})
+    assert parsed == {"key": value}
+    assert type(parsed["key"]) is type(value)
+
+
+def test_options_from_python_keep_their_type():
+    assert parse_options({"a": 3, "b": [1], "c": False, "d": None}) == {
+        "a": 3,
+        "b": [1],
+        "c": False,
+        "d": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size is 0; allowed: 1 and more"),
+        ({"keep_checkpoints": 0}, "--keep-checkpoints is 0; allowed: 1 and more"),
+        ({"learning_rate": float("nan")}, "--learning-rate is nan; allowed: more than 0"),
+        ({"clip": 0.0}, "--clip is 0.0; allowed: more than 0"),
+        ({"warmup": 1.0}, "--warmup is 1.0; allowed: 0 <= fraction < 1"),
+        ({"seed": 2**32}, "--seed is 4294967296; allowed: 0 to 4294967295"),
+        ({"resume": True, "overwrite": True}, "--resume and --overwrite exclude each other"),
+    ],
+)
+def test_values_out_of_range(out, changes, message):
+    with pytest.raises(UserError) as caught:
+        RunConfig(out=out, **changes)
+    assert str(caught.value) == message
+
+
+# ---- the resolved config
+
+
+def test_resolved_leaves_out_what_is_unset(out):
+    config = PretrainConfig(out=out, train=["a.txt"], tokenizer="tok", model_options={"pooling": "max"})
+    values = resolved(config)
+    assert values["out"] == str(out)
+    assert values["tokenizer"] == "tok"
+    assert values["train"] == ["a.txt"]
+    assert values["set"] == {"pooling": "max"}
+    assert not {"resume", "overwrite", "text-column", "model-options"} & values.keys()
+
+
+def parsed_again(command, file, monkeypatch):
+    """The config that --config `file` gives."""
+    seen = []
+    monkeypatch.setattr("funnelformer.cli.pretrain", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("funnelformer.cli.finetune", lambda config: seen.append(config) or {})
+    app.meta([command, "--config", str(file)], exit_on_error=False, print_error=False)
+    return seen[0]
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_the_written_config_gives_the_same_config_again(tmp_path, out, monkeypatch, command, capsys):
+    """Nothing is lost on the way: the whole dataclass is equal, defaults and all."""
+    common = {
+        "out": out,
+        "batch_size": 3,
+        "learning_rate": 2.5e-5,
+        "schedule": "cosine",
+        "seed": 7,
+        "device": "cpu",
+        "model_options": {"pooling": "max", "embedding_size": "8", "classifier_dropout": "none"},
+    }
+    if command == "pretrain":
+        config = PretrainConfig(train=["a.txt", "b *.txt"], tokenizer="tok", model="L1H16", steps=3, **common)
+    else:
+        config = FinetuneConfig(train="a.tsv", model="m", label="y", text_pair="b", epochs=0.5, **common)
+    open_run(config, command)
+    again = parsed_again(command, out / "run_config.toml", monkeypatch)
+    assert again == config
+    assert resolved(again) == resolved(config) == tomllib.loads((out / "run_config.toml").read_text())
+
+
+def test_typed_options_in_toml_and_flags_that_win(tmp_path, out, monkeypatch, capsys):
+    file = tmp_path / "run.toml"
+    table = {"pool_q_only": False, "embedding_size": 8, "blocks": [1, 1], "pooling": "max"}
+    text = {
+        "train": ["a.txt"],
+        "tokenizer": "t",
+        "out": "from-file",
+        "steps": 3,
+        "batch_size": 5,
+        "set": table,
+    }
+    file.write_text(tomli_w.dumps(text))
+    config = parsed_again("pretrain", file, monkeypatch)
+    assert parse_options(config.model_options) == table
+    assert (config.steps, config.batch_size, str(config.tokenizer)) == (3, 5, "t")
+
+    seen = []
+    monkeypatch.setattr("funnelformer.cli.pretrain", lambda config: seen.append(config) or {})
+    flags = ["--steps", "9", "--out", str(out), "--tokenizer", "other"]
+    app.meta(["pretrain", "--config", str(file), *flags], exit_on_error=False, print_error=False)
+    (config,) = seen
+    assert (config.steps, config.out, str(config.tokenizer)) == (9, out, "other")
+    assert (config.batch_size, config.train) == (5, ["a.txt"])
+
+
+# ---- open_run
+
+
+def test_a_new_run_writes_config_and_circumstances(out):
+    assert open_run(RunConfig(out=out / "deep", seed=5), "pretrain") is None
+    assert sorted(path.name for path in (out / "deep").iterdir()) == ["run.json", "run_config.toml"]
+    assert tomllib.loads((out / "deep" / "run_config.toml").read_text())["seed"] == 5
+    run = json.loads((out / "deep" / "run.json").read_text())
+    assert run["command"] == "pretrain"
+    assert {"argv", "python", "torch", "transformers", "device", "num_threads", "commit"} <= run.keys()
+
+
+def test_an_empty_folder_is_as_good_as_none(out):
+    out.mkdir()
+    assert open_run(RunConfig(out=out), "pretrain") is None
+
+
+def test_checking_writes_nothing(tmp_path, out):
+    assert check_run(RunConfig(out=out)) is None
+    assert tree(tmp_path) == {}
+
+
+def refused(config, call=open_run):
+    before = tree(config.out) if config.out.is_dir() else None
+    with pytest.raises(UserError) as caught:
+        call(config, "pretrain")
+    assert (tree(config.out) if config.out.is_dir() else None) == before
+    return str(caught.value)
+
+
+def test_overwrite_replaces_a_run_and_nothing_else(out):
+    open_run(RunConfig(out=out, seed=1), "pretrain")
+    (out / "model.safetensors").write_bytes(b"old")
+    assert "is not empty" in refused(RunConfig(out=out, seed=2))
+    open_run(RunConfig(out=out, seed=2, overwrite=True), "pretrain")
+    assert sorted(path.name for path in out.iterdir()) == ["run.json", "run_config.toml"]
+    assert tomllib.loads((out / "run_config.toml").read_text())["seed"] == 2
+
+    (out / "run_config.toml").unlink()
+    assert refused(RunConfig(out=out, overwrite=True)) == (
+        f"{out} is not the folder of a run (it has no run_config.toml); --overwrite would destroy it"
+    )
+
+
+def test_out_is_a_file_or_below_one(out):
+    out.write_text("a file")
+    assert refused(RunConfig(out=out)) == f"{out} is a file; --out names a folder"
+    assert refused(RunConfig(out=out / "sub")) == f"{out / 'sub'}: cannot be made (Not a directory)"
+    assert out.read_text() == "a file"
+
+
+# ---- checkpoints
+
+
+def test_the_last_complete_checkpoint(out):
+    assert last_checkpoint(out) is None
+    checkpoint(out, 9)
+    newest = checkpoint(out, 100)
+    checkpoint(out, 200, state=None)
+    checkpoint(out, 300, state='{"global_step"')
+    assert last_checkpoint(out) == newest
+
+
+def test_resume_removes_what_an_interrupted_save_left(out):
+    open_run(RunConfig(out=out), "pretrain")
+    complete, half = checkpoint(out, 9), checkpoint(out, 10, state=None)
+    config = RunConfig(out=out, resume=True)
+    assert check_run(config) == complete
+    assert half.exists()
+    assert open_run(config, "pretrain") == complete
+    assert complete.exists()
+    assert not half.exists()
+
+
+def test_resume_needs_a_complete_checkpoint(out):
+    open_run(RunConfig(out=out), "pretrain")
+    checkpoint(out, 10, state=None)
+    assert refused(RunConfig(out=out, resume=True)) == (
+        f"{out} holds no complete checkpoint to resume from; run without --resume to start anew"
+    )
+
+
+def test_resume_refuses_other_options(out, tmp_path):
+    open_run(RunConfig(out=out), "pretrain")
+    checkpoint(out, 9)
+    assert refused(RunConfig(out=out, resume=True, batch_size=4)) == (
+        f"{out / 'run_config.toml'}: the run began with batch-size = 32, now it is 4"
+    )
+    moved = tmp_path / "moved"
+    out.rename(moved)
+    assert open_run(RunConfig(out=moved, resume=True), "pretrain") == moved / "checkpoints" / "checkpoint-9"
+    (moved / "run_config.toml").write_text("= broken")
+    message = refused(RunConfig(out=moved, resume=True))
+    assert message.startswith(f"{moved / 'run_config.toml'} cannot be read, so the run cannot be resumed: ")
+
+
+# ---- trouble on the way
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 38528 vs 38420"),
+        RuntimeError(
+            "[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/0"
+        ),
+        RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+    ],
+)
+def test_a_full_disk_is_one_line(out, error):
+    with pytest.raises(UserError) as caught, one_line_errors(out):
+        raise error
+    assert str(caught.value) == (
+        f"{out}: no space left to write to; make room; no checkpoint had been written yet; "
+        "begin again with --overwrite"
+    )
+    last = checkpoint(out, 9)
+    later = ValueError("raised while the first was handled")
+    later.__context__ = error
+    with pytest.raises(UserError) as caught, one_line_errors(out):
+        raise later
+    assert str(caught.value).endswith(f"the last good checkpoint is {last}; go on from it with --resume")
+
+
+def test_an_interrupt_names_the_last_checkpoint(out):
+    last = checkpoint(out, 9)
+    with pytest.raises(KeyboardInterrupt) as caught, one_line_errors(out):
+        raise KeyboardInterrupt
+    assert str(caught.value) == (
+        f"interrupted; the last good checkpoint is {last}; go on from it with --resume"
+    )
+
+
+def test_a_mistake_of_ours_stays_one(out):
+    with pytest.raises(ValueError, match="ours"), one_line_errors(out):
+        raise ValueError("ours")
