@@ -193,13 +193,23 @@ def _convert(
     target: Folder to write.
     to: Form to write.
     set: Config keys to change on the way, as --set.padding=exact.
-    dry_run: Print what would be done with every tensor and write nothing.
+    dry_run: Check everything, say what would be left out, and write nothing.
     overwrite: Replace the files of a folder that is not empty.
     """
     report = convert(
         source, target, to=to, overwrite=overwrite, dry_run=dry_run, overrides=parse_options(set or {})
     )
-    print(report)
+    print(
+        f"{report.source} ({report.source_format}, {report.architecture}): {report.num_tensors} tensors used"
+    )
+    for name, reason in report.ignored.items():
+        print(f"left out: {name} ({reason})")
+    if report.difference is None:
+        print("dry run: nothing was written")
+        return
+    print(f"largest difference of the outputs on a probe batch: {report.difference:.1e}")
+    print(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
+    print(f"the {report.target_format} model is in {report.target}")
 
 
 @app.command(name="info")
