@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import Trainer
 
-from funnelformer import FunnelformerForMaskedLM, __version__
+from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, __version__
 from training.toy import PRETRAIN, fails, make_toy, run, tokens, weights_equal
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -70,6 +70,17 @@ def test_info_and_convert(toy, tmp_path, capsys):
     assert (info["name"], [entry["flops"]["length"] for entry in info["lengths"]]) == ("L1H16", [128, 256])
     assert run("convert", toy.pretrained, tmp_path / "out", "--set.padding=original") == 0
     assert FunnelformerForMaskedLM.from_pretrained(tmp_path / "out").config.padding == "original"
+
+
+def test_set_flags_join_the_table_of_the_config_file(toy, tmp_path):
+    """Each key by itself: one flag must not drop the rest of `[set]`."""
+    file = tmp_path / "options.toml"
+    file.write_text("[set]\ninitializer_std = 0.06\nhidden_dropout = 0.3\npadding = 'original'\n")
+    flags = ("--set.hidden_dropout=0.2", "--set.attention_dropout", 0.4, "--config", file)
+    assert run("", *arguments(toy, tmp_path / "out", "--steps", 1), *flags) == 0
+    config = FunnelformerConfig.from_pretrained(tmp_path / "out")
+    read = (config.initializer_std, config.hidden_dropout, config.attention_dropout, config.padding)
+    assert read == (0.06, 0.2, 0.4, "original")
 
 
 def test_tokenizer(toy, tmp_path, capsys):

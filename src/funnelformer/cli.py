@@ -247,12 +247,20 @@ def _meta(
     """
     # As an argument of its own "-" is stdin, the default of `predict`; cyclopts takes it for an option.
     tokens = tuple(token for i, token in enumerate(tokens) if token != "-" or tokens[i - 1].startswith("--"))
-    app.config = () if config is None or not tokens else _options_from(config, tokens[0])
+    app.config = ()
+    if config is not None and tokens:
+        options, settings = _options_from(config, tokens[0])
+        # Under the command's name: at the top level cyclopts drops keys that are commands, as `tokenizer` is.
+        app.config = (cyclopts.config.Dict({tokens[0]: options}, source=str(config)),)
+        # As flags: of a table cyclopts would drop every key as soon as the command line sets one.
+        given = {token.partition("=")[0] for token in tokens}
+        tokens += tuple(f"--set.{k}={v}" for k, v in settings.items() if f"--set.{k}" not in given)
     return app(tokens, exit_on_error=False, print_error=False)
 
 
-def _options_from(file: Path, command: str) -> tuple[cyclopts.config.Dict, ...]:
-    """The options in a TOML file, checked against those of the command."""
+def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The options in a TOML file, checked against those of the command, and apart from them its table `set`."""
+    settings: dict[str, str] = {}
     try:
         options = tomllib.loads("\n".join(line for _, line in iter_lines(file)))
     except tomllib.TOMLDecodeError as error:
@@ -260,15 +268,16 @@ def _options_from(file: Path, command: str) -> tuple[cyclopts.config.Dict, ...]:
     if command in app:
         arguments = app[command].assemble_argument_collection()
         known = {argument.name.removeprefix("--"): argument.hint for argument in arguments}
-        for key, value in options.items():
+        for key, value in list(options.items()):
             name = key.replace("_", "-")
             reject_unknown([name], known, str(file))
             if known[name] is int and isinstance(value, float):  # cyclopts would round it
                 raise UserError(f"{file}: {key} is {value}; allowed: a whole number")
             if name == "set" and isinstance(value, dict):  # text, as on the command line
-                options[key] = {k: v if isinstance(v, str) else json.dumps(v) for k, v in value.items()}
-    # Under the command's name: at the top level cyclopts drops keys that are commands, as `tokenizer` is.
-    return (cyclopts.config.Dict({command: options}, source=str(file)),)
+                settings = {
+                    k: v if isinstance(v, str) else json.dumps(v) for k, v in options.pop(key).items()
+                }
+    return options, settings
 
 
 def _print_metrics(metrics: dict[str, Any], last_line: str | None = None) -> None:
