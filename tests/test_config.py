@@ -80,7 +80,10 @@ def test_unknown_keys_are_errors_that_name_the_nearest(tmp_path):
         ({"pooling": "men"}, "pooling is 'men'; allowed: mean, max, top; did you mean 'mean'"),
         ({"padding": "none"}, "padding is 'none'; allowed: exact, original, transformers"),
         ({"position": "rotary"}, "position is 'rotary'; allowed: relative, absolute"),
-        ({"mixer": "atention"}, "mixer is 'atention'; allowed: attention; did you mean 'attention'"),
+        (
+            {"mixer": "atention"},
+            "mixer is 'atention'; allowed: attention, ponet, fourier; did you mean 'attention'",
+        ),
         ({"mixer": ["attention"]}, "1 mixers for 3 blocks"),
         ({"blocks": []}, "blocks is"),
         ({"blocks": [2, 0]}, "integers >= 1"),

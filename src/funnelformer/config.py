@@ -13,7 +13,7 @@ from .errors import UserError, did_you_mean, reject_unknown
 
 __all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_name"]
 
-MIXERS = ("attention",)
+MIXERS = ("attention", "ponet", "fourier")
 _CHOICES = {
     "pooling": ("mean", "max", "top"),
     "padding": ("exact", "original", "transformers"),
@@ -21,6 +21,7 @@ _CHOICES = {
     "initializer": ("truncated_normal", "normal", "uniform"),
     "mlm_head": ("dense", "linear"),
     "classifier_pooling": ("cls", "mean"),
+    "ponet_segments": ("separators", "sentences", "chunks"),
 }
 # What transformers itself passes or stores beside our own fields.
 _FOREIGN_KEYS = (
@@ -58,11 +59,16 @@ _RELEASED = {
     "large": "B8-8-8H1024",
     "xlarge": "B10-10-10H1024",
 }
+# What PoNet and FNet have of BERT.
+_BERT = {"position": "absolute", "layer_norm_eps": 1e-12, "default_token_type_id": 0}
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"funnel-{size}": (name, {"decoder_layers": 2}) for size, name in _RELEASED.items()},
     **{f"funnel-{size}-base": (name, {"decoder_layers": 0}) for size, name in _RELEASED.items()},
     "transformer-base": ("L12H768", {}),
     "transformer-large": ("L24H1024", {}),
+    "PoNet-base": ("L12H768", {**_BERT, "mixer": "ponet", "hidden_act": "gelu"}),
+    "FNet-base": ("L12H768", {**_BERT, "mixer": "fourier", "project_embeddings": True}),
+    "Hybrid-4-4-4H768": ("B4-4-4H768", {"mixer": ["ponet", "attention", "attention"]}),
 }
 
 
@@ -106,9 +112,11 @@ class FunnelformerConfig(PreTrainedConfig):
     Shape of the encoder:
         blocks: parameter layers of each block; between two blocks the sequence is halved.
         repeats: times each layer of a block is applied (`B6-3x2-3x2` is `repeats=[1, 2, 2]`); default all 1.
-        mixer: token mixer, one name, or one for each block.
+        mixer: token mixer, "attention", "ponet" or "fourier", one name, or one for each block; the decoder's is
+            that of the first block.
         hidden_size, num_attention_heads, head_size, intermediate_size: D, H, E and the feed-forward width.
-        embedding_size: width of the token embeddings; a projection follows when it is not `hidden_size`.
+        embedding_size: width of the token embeddings; a projection follows when it is not `hidden_size`,
+            or with project_embeddings (FNet).
         decoder_layers: layers at full length after the encoder; default 2, or 0 when there is one block.
         decoder_repeats: times each decoder layer is applied.
         decoder_skip_state: index of the hidden state added to the upsampled ones; default the last of block 1.
@@ -128,6 +136,11 @@ class FunnelformerConfig(PreTrainedConfig):
         max_position_embeddings: the longest input with absolute positions.
         default_token_type_id: segment of every token when `token_type_ids` is not given; None: no segment score.
         cls_token_type_id: the segment that counts as the same as every other.
+        type_vocab_size: segments that have an embedding with absolute positions; default up to cls_token_type_id.
+
+    PoNet: ponet_segments, what its segments are: the text between two special tokens ("separators"), also ended
+        by one of sentence_end_token_ids ("sentences"), or ponet_num_segments pieces ("chunks"); cls_token_id and
+        sep_token_id, the tokenizer's; ponet_special_apart: those two take part in neither segments nor windows.
 
     Training: hidden_dropout, attention_dropout, activation_dropout, classifier_dropout (default hidden_dropout),
         initializer ("truncated_normal", "normal": initializer_std; "uniform": ± initializer_range).
@@ -167,6 +180,15 @@ class FunnelformerConfig(PreTrainedConfig):
     max_position_embeddings: int = 512
     default_token_type_id: int | None = None
     cls_token_type_id: int = 2
+    type_vocab_size: int | None = None
+    project_embeddings: bool = False
+
+    ponet_segments: str = "separators"
+    ponet_num_segments: int = 64
+    ponet_special_apart: bool = True
+    cls_token_id: int | None = None
+    sep_token_id: int | None = None
+    sentence_end_token_ids: list[int] | None = None
 
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -196,6 +218,8 @@ class FunnelformerConfig(PreTrainedConfig):
             raise UserError(f"model config: repeats {self.repeats} and blocks {self.blocks} differ in length")
         if self.embedding_size is None:
             self.embedding_size = self.hidden_size
+        if self.type_vocab_size is None:
+            self.type_vocab_size = self.cls_token_type_id + 1
         if self.decoder_layers is None:
             self.decoder_layers = 2 if num_blocks > 1 else 0
         self._validate()
@@ -211,6 +235,10 @@ class FunnelformerConfig(PreTrainedConfig):
             raise UserError(
                 f"model config: {len(mixers)} mixers for {len(self.blocks)} blocks; give one, or one a block"
             )
+        if self.pooling == "top" and set(self.block_mixers[:-1]) - {"attention"}:
+            raise UserError('model config: pooling="top" needs mixer "attention" in every block but the last')
+        if self.sentence_end_token_ids is None and self.ponet_segments == "sentences":
+            raise UserError('model config: ponet_segments="sentences" needs sentence_end_token_ids')
         _positive_integers(
             "sizes",
             [
@@ -222,6 +250,8 @@ class FunnelformerConfig(PreTrainedConfig):
                 self.intermediate_size,
                 self.decoder_repeats,
                 self.max_position_embeddings,
+                self.type_vocab_size,
+                self.ponet_num_segments,
             ],
         )
         for field in fields(FunnelformerConfig):
@@ -271,13 +301,17 @@ class FunnelformerConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As in transformers; the config of one of its Funnels is translated."""
+        """As in transformers; the config of one of its Funnels, or of a published PoNet, is translated."""
         values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if values.get("model_type") == "funnel":
             from .checkpoints.transformers_funnel import WITHOUT_DECODER, config_from_theirs
 
             decoder = not WITHOUT_DECODER.intersection(values.get("architectures") or ())
             values = config_from_theirs(values, decoder, str(pretrained_model_name_or_path)).to_dict()
+        elif values.get("model_type") == "ponet":
+            from .checkpoints.ponet import config_from_theirs as config_of_ponet
+
+            values = config_of_ponet(values, str(pretrained_model_name_or_path)).to_dict()
         return values, kwargs
 
     @property
@@ -306,11 +340,17 @@ class FunnelformerConfig(PreTrainedConfig):
 
     @property
     def name(self) -> str:
-        """The layout in the paper's notation, such as "B6-3x2-3x2H768"."""
+        """The layout in the paper's notation, such as "B6-3x2-3x2H768", with the mixer when it is not attention."""
         repeats = self.block_repeats
         parts = [f"{n}x{r}" if r > 1 else str(n) for n, r in zip(self.blocks, repeats, strict=True)]
         flat = len(parts) == 1 and repeats[0] == 1
-        return f"{'L' if flat else 'B'}{'-'.join(parts)}H{self.hidden_size}"
+        mixers = sorted(set(self.block_mixers), key=self.block_mixers.index)
+        suffix = (
+            ""
+            if mixers == ["attention"]
+            else f" ({self.mixer if len(mixers) == 1 else '-'.join(self.block_mixers)})"
+        )
+        return f"{'L' if flat else 'B'}{'-'.join(parts)}H{self.hidden_size}{suffix}"
 
 
 def _positive_integers(key: str, values: Sequence[Any]) -> Sequence[int]:

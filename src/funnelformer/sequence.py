@@ -24,6 +24,9 @@ class SequenceState:
     positions: the position of each token in the unpooled sequence, a pooled one standing at its window's first.
     span: length of the unpooled sequence.
     level: how many times the sequence was pooled; neighbours are 2^level apart.
+    regions: the PoNet segment of each token, numbered below num_regions; None where no mixer needs it. (`segments`
+        are the token types of the input.)
+    special: the CLS and SEP tokens, for PoNet; None when they are not told apart.
     source: the tokens of the longer sequence these were chosen from, after top pooling; None while the
         positions are regular, which is what lets attention use a shift in place of a gather.
     """
@@ -34,6 +37,9 @@ class SequenceState:
     span: int
     level: int = 0
     source: Int[Tensor, "B T"] | None = None
+    regions: Int[Tensor, "#B T"] | None = None
+    num_regions: int = 0
+    special: Bool[Tensor, "B T"] | None = None
 
     @property
     def is_regular(self) -> bool:

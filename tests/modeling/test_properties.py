@@ -359,6 +359,7 @@ for name, options, lengths in (
     ("B1-1H32", {"pooling": "max", "separate_cls": False, "padding": "original"}, (12,)),
     ("B1-1H32", {"pooling": "top"}, (12,)),
     ("L1H32", {"position": "absolute"}, (12,)),
+    ("B1-1H32", {"mixer": ["ponet", "fourier"], "cls_token_id": 5, "sep_token_id": 6}, (12,)),
 ):
     torch._dynamo.reset()
     model = build(FunnelformerModel, small_config(name, **options))

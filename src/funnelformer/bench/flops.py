@@ -2,7 +2,8 @@
 
 What is counted: matrix products, 2 FLOPs for a multiply-add, as `torch.utils.flop_counter` does; biases,
 norms, activations, softmax, pooling, gathers and embedding look-ups are not. The counts are exact integers,
-equal to the counter's on real models in tests/bench/test_flops.py. `eager` and `sdpa` have the same products.
+equal to the counter's on real models in tests/bench/test_flops.py. `eager` and `sdpa` have the same products. A
+Fourier transform is no matrix product: of the mixer "fourier" only the feed-forward part counts.
 
 Symbols in the docstrings: B sequences, T tokens, Q queries, K keys, H heads, E head width, W = H x E,
 a = 1 with `separate_cls` and else 0.
@@ -182,24 +183,27 @@ def forward_flops(
     has_segments = segments or config.default_token_type_id is not None
     lengths = stage_lengths(config, length)
     blocks = []
-    for index, (num_layers, num_repeats) in enumerate(zip(config.blocks, config.repeats or (), strict=True)):
+    stages = zip(config.blocks, config.block_repeats, config.block_mixers, strict=True)
+    for index, (num_layers, num_repeats, mixer) in enumerate(stages):
         queries = lengths[index]
         block = LayerFlops()
         for application in range(num_layers * num_repeats):
             # With pool_q_only the first application alone reads the longer sequence; repeats read their own.
-            is_first = application == 0 and index > 0 and config.pool_q_only
+            is_first = application == 0 and index > 0 and config.pool_q_only and mixer == "attention"
             keys = lengths[index - 1] if is_first else queries
             num_rows = _table_rows(
                 config, length, queries, keys, stride=2 if is_first else 1, is_pooled=index > 0
             )
-            block += _layer(config, batch_size, queries, keys, num_rows, has_segments)
+            block += _layer(config, mixer, batch_size, queries, keys, num_rows, has_segments)
         blocks.append(block)
     upper = LayerFlops()
     if decoder and head != "classification":
         # The decoder works at full length, with regular positions also after top pooling.
         num_rows = _table_rows(config, length, length, length, stride=1, is_pooled=False)
         for _ in range((config.decoder_layers or 0) * config.decoder_repeats):
-            upper += _layer(config, batch_size, length, length, num_rows, has_segments)
+            upper += _layer(
+                config, config.block_mixers[0], batch_size, length, length, num_rows, has_segments
+            )
     return Flops(
         length=length,
         batch_size=batch_size,
@@ -258,13 +262,30 @@ def _product(rows: int, inner: int, columns: int) -> int:
 
 
 def _layer(
-    config: FunnelformerConfig, batch: int, queries: int, keys: int, num_rows: int, has_segments: bool
+    config: FunnelformerConfig,
+    mixer: str,
+    batch: int,
+    queries: int,
+    keys: int,
+    num_rows: int,
+    has_segments: bool,
 ) -> LayerFlops:
     """One application: queries and output at B x Q tokens, keys and values at B x K, the rest at B x Q.
 
     Scores are H products of inner size E, which is one of inner size W.
     """
     width, hidden = config.num_attention_heads * config.head_size, config.hidden_size
+    feed_forward = 2 * _product(batch * queries, hidden, config.intermediate_size)
+    if mixer == "fourier":
+        return LayerFlops(feed_forward=feed_forward)
+    if mixer == "ponet":
+        one_a_head = _product(batch * config.num_attention_heads, hidden, queries)
+        return LayerFlops(
+            projections=4 * _product(batch * queries, hidden, width) + _product(batch, hidden, width),
+            content_scores=_product(batch, width, hidden) + one_a_head,
+            values=_product(batch, width, hidden) + one_a_head,
+            feed_forward=feed_forward,
+        )
     is_relative = config.position == "relative"
     # The first token has neither position nor segment score with `separate_cls`.
     body = queries - 1 if config.separate_cls else queries
@@ -277,7 +298,7 @@ def _layer(
         if is_relative and has_segments
         else 0,
         values=_product(batch * queries, keys, width),
-        feed_forward=2 * _product(batch * queries, hidden, config.intermediate_size),
+        feed_forward=feed_forward,
     )
 
 
@@ -297,7 +318,8 @@ def _table_rows(
 
 def _embedding_projection(config: FunnelformerConfig, tokens: int) -> int:
     size = config.embedding_size or config.hidden_size
-    return _product(tokens, size, config.hidden_size) if size != config.hidden_size else 0
+    projects = config.project_embeddings or size != config.hidden_size
+    return _product(tokens, size, config.hidden_size) if projects else 0
 
 
 def _head(config: FunnelformerConfig, head: Head, batch: int, targets: int) -> int:
@@ -336,6 +358,3 @@ def _check(
         raise ValueError(
             f"num_targets is {num_targets}; allowed: 0..batch_size * length, with head='masked_lm'"
         )
-    unknown = set(config.block_mixers) - {"attention"}
-    if unknown:
-        raise ValueError(f"the FLOPs of mixer {min(unknown)!r} are not counted")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean
-from . import native, original_torch, transformers_funnel
+from . import native, original_torch, ponet, transformers_funnel
 from .weights import TRANSFORMERS_WEIGHTS, read_json
 
 __all__ = ["FORMATS", "Loaded", "detect", "find_foreign", "load_folder", "load_foreign", "resolve"]
@@ -20,8 +20,9 @@ FORMATS = {
     "funnelformer": native,
     "transformers-funnel": transformers_funnel,
     "original-torch": original_torch,
+    "ponet": ponet,
 }
-_MODEL_TYPES = {"funnelformer": "funnelformer", "funnel": "transformers-funnel"}
+_MODEL_TYPES = {"funnelformer": "funnelformer", "funnel": "transformers-funnel", "ponet": "ponet"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Config, weights and tokenizer; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
@@ -71,7 +72,7 @@ def detect(folder: str | Path) -> str:
         if any(folder.glob("model.ckpt*.index")):
             raise UserError(f"{folder}: holds a TensorFlow checkpoint, which cannot be read yet")
     raise UserError(
-        f"{folder}: no model; looked for config.json (funnelformer, transformers' Funnel) and for "
+        f"{folder}: no model; looked for config.json (funnelformer, transformers' Funnel, PoNet) and for "
         f"{' or '.join(original_torch.CONFIGS)} with {' or '.join(original_torch.WEIGHTS)}"
     )
 

@@ -79,6 +79,8 @@ def sizes(config: FunnelformerConfig) -> dict[str, int]:
         "E": config.head_size,
         "HE": config.num_attention_heads * config.head_size,
         "F": config.intermediate_size,
+        "P": config.max_position_embeddings,
+        "S": config.type_vocab_size or 0,
         "L": config.num_labels or 0,
         "1": 1,
         "2": 2,

@@ -19,7 +19,7 @@ from funnelformer.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["check_vocabulary", "load_tokenizer", "tokenizer_from_vocab", "train_tokenizer"]
+__all__ = ["check_vocabulary", "load_tokenizer", "model_ids", "tokenizer_from_vocab", "train_tokenizer"]
 
 # In the order of their ids, which is that of the transformers port of Funnel-Transformer.
 SPECIAL_TOKENS = {
@@ -246,6 +246,16 @@ def _check_tokenizer(tokenizer: Any, where: str) -> PreTrainedTokenizerFast:
     if "token_type_ids" not in tokenizer.model_input_names:
         tokenizer.model_input_names = list(_INPUT_NAMES)
     return tokenizer
+
+
+def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+    """What the config of a new model takes from its tokenizer: the size of the vocabulary and special ids."""
+    return {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+    }
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where: str) -> None:

@@ -42,10 +42,11 @@ class Embeddings(nn.Module):
         self.absolute = config.position == "absolute"
         if self.absolute:
             self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
-            self.token_type_embeddings = nn.Embedding(config.cls_token_type_id + 1, size)
+            self.token_type_embeddings = nn.Embedding(config.type_vocab_size or 1, size)
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.projection = nn.Linear(size, config.hidden_size) if size != config.hidden_size else None
+        projects = config.project_embeddings or size != config.hidden_size
+        self.projection = nn.Linear(size, config.hidden_size) if projects else None
 
     def forward(
         self, embedded: Float[Tensor, "B T W"], segments: Int[Tensor, "B T"] | None
@@ -98,7 +99,7 @@ class Layer(GradientCheckpointingLayer):
         keys: Float[Tensor, "B K D"],
         inputs: Any,
         need_weights: bool = False,
-    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q K"] | None]:
+    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H N K"] | None]:
         mixed, weights = self.mixer(queries, keys, inputs, need_weights)
         hidden = self.mixer_norm(queries + self.dropout(mixed))
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
@@ -128,11 +129,12 @@ class Encoder(nn.Module):
         trace.add(hidden)
         skip, num_applied, received = hidden, 0, None
         for index, (block, mixer) in enumerate(zip(blocks, config.block_mixers, strict=True)):
-            prepare = MIXER_CLASSES[mixer].prepare  # type: ignore[attr-defined]
+            mixer_class: Any = MIXER_CLASSES[mixer]
+            prepare = mixer_class.prepare
             keys, key_state = hidden, state
             if index > 0:
                 hidden, state = shorten(hidden, state, config, received)
-                if not config.pool_q_only:
+                if not (config.pool_q_only and mixer_class.reads_unpooled):
                     keys, key_state = hidden, state
             # The first application may read a longer sequence than it writes; all others read their own.
             inputs = prepare(state, key_state, config, hidden, self.training)
@@ -158,13 +160,14 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Upsample the last block, add the first block's states, then layers at full length.
 
+    They mix as the first block, whose length they share: a hybrid's decoder stays as cheap as its first block.
     Source: Dai et al. 2020, section 2.3.
     """
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.mixer_name = config.block_mixers[-1]
+        self.mixer_name = config.block_mixers[0]
         self.layers = nn.ModuleList(Layer(config, self.mixer_name) for _ in range(config.decoder_layers or 0))
 
     def forward(

@@ -89,6 +89,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
         **kwargs: Any,
     ) -> HeadOutput | tuple[Tensor, ...]:
         """Return logits [B, T, V], and with `labels` (-100: no target) the mean cross-entropy of the targets.
@@ -104,6 +105,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
             output_hidden_states,
             output_attentions,
             True,
+            segment_ids,
         )
         hidden = output.last_hidden_state
         if self.config.sparse_prediction and labels is not None:
@@ -157,6 +159,7 @@ class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
     ) -> HeadOutput | tuple[Tensor, ...]:
         """Return logits [B, num_labels], and with `labels` the loss."""
         output = self.funnelformer(
@@ -167,6 +170,7 @@ class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
             output_hidden_states,
             output_attentions,
             True,
+            segment_ids,
         )
         logits = self.classifier(sequence_vector(output, self.config))
         loss = None

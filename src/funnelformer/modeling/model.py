@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput, logging
 
 from ..config import FunnelformerConfig
 from ..mixers import Attention
+from ..mixers.ponet.segments import find_segments, find_special
 from ..sequence import start_state
 from .encoder import Decoder, Embeddings, Encoder, Trace
 
@@ -33,7 +34,8 @@ class FunnelformerModelOutput(ModelOutput):
     encoder_attention_mask: [B, S], 1 for the real ones of them; None when no mask was given.
     hidden_states: the embedding output, then one entry a layer application, encoder first, then decoder. Those of
         full length are in the order of the input, pooled ones begin at each sequence's first real token.
-    attentions: [B, H, Q, K], one a layer application, from each sequence's first real token on.
+    attentions: [B, H, Q, K] (of PoNet [B, H, 1, K]), one a layer application that has any, from each sequence's
+        first real token on.
     """
 
     last_hidden_state: Tensor | None = None
@@ -169,11 +171,13 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
     ) -> FunnelformerModelOutput | tuple[Tensor, ...]:
         """Encode a batch of token sequences of any length >= 1.
 
         attention_mask: 1 for real tokens, 0 for padding. With `padding="exact"` padding may be on either side.
-        token_type_ids: segment ids; `config.cls_token_type_id` belongs to every segment.
+        token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one.
+        segment_ids: PoNet's segments, numbers below T, in place of those of `config.ponet_segments`.
         Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given, or shapes disagree.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -183,10 +187,16 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         batch_size, length = given.shape[:2]
         if length == 0:
             raise ValueError("the input has no tokens; a sequence needs at least one")
-        for name, tensor in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+        config = self.config
+        if segment_ids is not None and "ponet" not in config.block_mixers:
+            raise ValueError("segment_ids are PoNet's, and the model has no such mixer")
+        for name, tensor in (
+            ("attention_mask", attention_mask),
+            ("token_type_ids", token_type_ids),
+            ("segment_ids", segment_ids),
+        ):
             if tensor is not None and tensor.shape != (batch_size, length):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the input {(batch_size, length)}")
-        config = self.config
         if token_type_ids is None and config.default_token_type_id is not None:
             token_type_ids = torch.full(
                 (batch_size, length), config.default_token_type_id, dtype=torch.long, device=given.device
@@ -196,7 +206,11 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         if output_attentions is None:
             output_attentions = config.output_attentions
         trace = Trace(bool(output_hidden_states), bool(output_attentions))
-        if trace.attentions is not None and config._attn_implementation != "eager":
+        if (
+            trace.attentions is not None
+            and "attention" in config.block_mixers
+            and config._attn_implementation != "eager"
+        ):
             logger.warning_once(
                 "output_attentions: eager attention takes the place of the faster ones, which give none"
             )
@@ -211,11 +225,18 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             keep = keep.gather(1, order)
             token_type_ids = None if token_type_ids is None else token_type_ids.gather(1, order)
             input_ids = None if input_ids is None else input_ids.gather(1, order)
+            segment_ids = None if segment_ids is None else segment_ids.gather(1, order)
             inputs_embeds = _reorder(inputs_embeds, order)
 
         embedded = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         hidden = self.embeddings(embedded, token_type_ids)
         state = start_state(length, keep, token_type_ids, hidden.device)
+        if "ponet" in config.block_mixers:
+            regions, num_regions = segment_ids, length
+            if regions is None:
+                regions, num_regions = find_segments(input_ids, keep, length, config, hidden.device)
+            special = find_special(input_ids, config)
+            state = replace(state, regions=regions, num_regions=num_regions, special=special)
         encoded, encoded_state, skip = self.encoder(hidden, state, trace)
         last = encoded if self.decoder is None else self.decoder(encoded, encoded_state, skip, state, trace)
 

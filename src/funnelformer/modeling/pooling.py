@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..config import FunnelformerConfig
@@ -56,13 +56,32 @@ def shorten(
             )
     else:
         body = (first + second) / 2 if config.pooling == "mean" else torch.maximum(first, second)
+    regions, special = _pool_regions(state, keep, config)
     return _with_first(hidden, body, config), replace(
         state,
         keep=pooled_keep,
         segments=None if state.segments is None else _stride(state.segments, config),
         positions=_stride(state.positions, config),
         level=state.level + 1,
+        regions=regions,
+        special=special,
     )
+
+
+def _pool_regions(
+    state: SequenceState, keep: Bool[Tensor, "B T"] | None, config: FunnelformerConfig
+) -> tuple[Int[Tensor, "#B S"] | None, Bool[Tensor, "B S"] | None]:
+    """A window is special when all its real tokens are; its PoNet segment is that of its first token with text."""
+    if state.regions is None:
+        return None, None
+    first, second = _pairs(state.regions, config)
+    if state.special is None:
+        return _with_first(state.regions, first, config), None
+    no_text = state.special if keep is None else state.special | ~keep
+    without_first, without_second = _pairs(no_text, config)
+    body = torch.where(without_first & ~without_second, second, first)
+    special = _with_first(state.special, without_first & without_second, config)
+    return _with_first(state.regions, body, config), special
 
 
 def restore(
@@ -156,11 +175,17 @@ def _keep_top(
     chosen = chosen.sort(dim=1).values
     if num_apart:
         chosen = torch.cat([chosen.new_zeros(chosen.size(0), 1), chosen], dim=1)
-    return hidden.gather(1, chosen[..., None].expand(-1, -1, hidden.size(-1))), SequenceState(
+
+    def of_chosen(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.expand(chosen.size(0), -1).gather(1, chosen)
+
+    return hidden.gather(1, chosen[..., None].expand(-1, -1, hidden.size(-1))), replace(
+        state,
         keep=pooled_keep,
-        segments=None if state.segments is None else state.segments.gather(1, chosen),
+        segments=of_chosen(state.segments),
         positions=state.positions.expand(chosen.size(0), -1).gather(1, chosen),
-        span=state.span,
         level=state.level + 1,
         source=chosen,
+        regions=of_chosen(state.regions),
+        special=of_chosen(state.special),
     )

@@ -14,7 +14,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction, Trainer
 
 from ..data.files import atomic_writer
 from ..data.tables import Labels, Table, TaskColumns, build_labels, guess_columns, load_task, read_table
-from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
 from ..metrics import HEADLINE, classification_metrics, regression_metrics
@@ -202,7 +202,7 @@ def _model(
             "problem_type": "single_label_classification",
         }
     if not Path(config.model).is_dir() and "/" not in config.model:
-        settings = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **settings}
+        settings = {**model_ids(tokenizer), **settings}
         model = FunnelformerForSequenceClassification(config_from_name(config.model, settings))
     else:
         # A model fine-tuned before may know other classes.

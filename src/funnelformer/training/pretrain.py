@@ -13,7 +13,7 @@ from transformers import Trainer
 
 from ..data.corpus import tokenize_corpus
 from ..data.files import atomic_writer, expand_paths
-from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
 from ..modeling import FunnelformerForMaskedLM
@@ -139,12 +139,8 @@ def _model(config: PretrainConfig, tokenizer: Any) -> FunnelformerForMaskedLM:
         )
         check_vocabulary(tokenizer, model.config.vocab_size, config.model)
     else:
-        defaults = {
-            "vocab_size": len(tokenizer),
-            "pad_token_id": tokenizer.pad_token_id,
-            "sparse_prediction": True,
-        }
-        model_config = config_from_name(config.model, {**defaults, **options})
+        defaults = {**model_ids(tokenizer), "sparse_prediction": True, **options}
+        model_config = config_from_name(config.model, defaults)
         check_vocabulary(tokenizer, model_config.vocab_size, "--set.vocab_size")
         try:
             model = FunnelformerForMaskedLM(model_config)

@@ -29,6 +29,7 @@ class Attention(nn.Module):
     """
 
     prepare = staticmethod(prepare)
+    reads_unpooled = True
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()

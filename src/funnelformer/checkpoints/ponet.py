@@ -1,0 +1,179 @@
+"""Folders of the published PoNet (`model_type: ponet`), read.
+
+Source: the models released with Tan et al. 2022. The code has the ids of CLS and SEP in it, 101 and 102 of BERT's
+vocabulary; here they are in the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..config import FunnelformerConfig
+from ..errors import UserError
+from .key_map import Row, encoder_layers, expand, to_ours
+from .options import make_config
+from .weights import find_weights, read_json, read_state_dict
+
+__all__ = ["config_from_theirs", "load"]
+
+_CLS, _SEP = 101, 102
+# our config key -> theirs, where the value is the same
+_SAME = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_attention_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "hidden_act": "hidden_act",
+    "hidden_dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "max_position_embeddings": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "initializer_std": "initializer_range",
+    "layer_norm_eps": "layer_norm_eps",
+    "pad_token_id": "pad_token_id",
+}
+_OPTIONAL = {
+    "ponet_special_apart": "clsgsepg",
+    "classifier_dropout": "classifier_dropout",
+    "id2label": "id2label",
+    "label2id": "label2id",
+    "problem_type": "problem_type",
+}
+_FIXED = {
+    "mixer": "ponet",
+    "position": "absolute",
+    "default_token_type_id": 0,
+    "cls_token_type_id": 0,
+    "decoder_layers": 0,
+    "initializer": "normal",
+    "ponet_segments": "separators",
+    "cls_token_id": _CLS,
+    "sep_token_id": _SEP,
+}
+
+_EMBEDDINGS = [
+    Row("embeddings.word_embeddings.weight", "V D", "embeddings.word_embeddings.weight"),
+    Row("embeddings.position_embeddings.weight", "P D", "embeddings.position_embeddings.weight"),
+    Row("embeddings.token_type_embeddings.weight", "S D", "embeddings.token_type_embeddings.weight"),
+    Row("embeddings.layer_norm.weight", "D", "embeddings.LayerNorm.weight"),
+    Row("embeddings.layer_norm.bias", "D", "embeddings.LayerNorm.bias"),
+]
+# our module -> (theirs, shape of its weight, of its bias)
+_LAYER_MODULES = {
+    "mixer.query": ("attention.self.dense_q", "HE D", "HE"),
+    "mixer.key": ("attention.self.dense_k", "HE D", "HE"),
+    "mixer.gate": ("attention.self.dense_o", "HE D", "HE"),
+    "mixer.segment": ("attention.self.dense_segment", "HE D", "HE"),
+    "mixer.local": ("attention.self.dense_local", "HE D", "HE"),
+    "mixer.output": ("attention.output.dense", "D HE", "D"),
+    "mixer_norm": ("attention.output.LayerNorm", "D", "D"),
+    "feed_forward.expand": ("intermediate.dense", "F D", "F"),
+    "feed_forward.contract": ("output.dense", "D F", "D"),
+    "feed_forward_norm": ("output.LayerNorm", "D", "D"),
+}
+_LAYER = [
+    Row(f"{ours}.{kind}", shape, f"encoder.layer.{{k}}.{theirs}.{kind}")
+    for ours, (theirs, *shapes) in _LAYER_MODULES.items()
+    for kind, shape in zip(("weight", "bias"), shapes, strict=True)
+]
+_HEADS = {
+    "model": [],
+    "masked_lm": [
+        Row("lm_head.dense.weight", "D D", "cls.predictions.transform.dense.weight"),
+        Row("lm_head.dense.bias", "D", "cls.predictions.transform.dense.bias"),
+        Row("lm_head.layer_norm.weight", "D", "cls.predictions.transform.LayerNorm.weight"),
+        Row("lm_head.layer_norm.bias", "D", "cls.predictions.transform.LayerNorm.bias"),
+        Row("lm_head.decoder.bias", "V", "cls.predictions.bias"),
+    ],
+    "sequence_classification": [
+        Row("classifier.dense.weight", "D D", "ponet.pooler.dense.weight"),
+        Row("classifier.dense.bias", "D", "ponet.pooler.dense.bias"),
+        Row("classifier.output.weight", "L D", "classifier.weight"),
+        Row("classifier.output.bias", "L", "classifier.bias"),
+    ],
+}
+_ARCHITECTURES = {
+    "PoNetForMaskedLM": "masked_lm",
+    "PoNetForSequenceClassification": "sequence_classification",
+}
+
+
+def load(folder: str | Path) -> tuple[FunnelformerConfig, dict[str, Tensor], str, dict[str, str]]:
+    """Read `config.json` with `pytorch_model.bin` (or safetensors), with or without a head.
+
+    Returns config, state dict in our names, architecture ("model", "masked_lm" or "sequence_classification") and
+    the tensors left out with the reason. Heads we do not have leave the encoder as "model".
+    Raises UserError naming the file and the key or tensor.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    weights = find_weights(folder)
+    state = read_state_dict(weights)
+    theirs = read_json(path)
+    prefix = "ponet." if any(name.startswith("ponet.") for name in state) else ""
+    architecture = _architecture(theirs, state)
+    config = config_from_theirs(theirs, str(path))
+    if architecture == "sequence_classification":
+        config.num_labels = state["classifier.bias"].numel()
+    ours, ignored = to_ours(
+        state, _table(config, architecture, prefix), _ignorable(architecture, prefix), str(weights)
+    )
+    return config, ours, architecture, ignored
+
+
+def _architecture(theirs: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    names = theirs.get("architectures") or []
+    if names:
+        return _ARCHITECTURES.get(str(names[0]), "model")
+    return "masked_lm" if "cls.predictions.bias" in state else "model"
+
+
+def config_from_theirs(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
+    """Translate the content of a PoNet `config.json`. Raises UserError naming `source` and the key."""
+    needed = {*_SAME.values(), "num_hidden_layers"}
+    missing = sorted(needed - theirs.keys())
+    if missing:
+        raise UserError(f"{source}: key {missing[0]!r} is missing")
+    values = {ours: theirs[name] for ours, name in _SAME.items()}
+    values |= {ours: theirs[name] for ours, name in _OPTIONAL.items() if name in theirs}
+    width, heads, layers = (
+        theirs[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")
+    )
+    for name, value in (
+        ("hidden_size", width),
+        ("num_attention_heads", heads),
+        ("num_hidden_layers", layers),
+    ):
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{source}: {name} is {value!r}; allowed: 1 and more")
+    if width % heads:
+        raise UserError(f"{source}: hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    return make_config({**_FIXED, **values, "blocks": [layers], "head_size": width // heads}, source)
+
+
+def _table(config: FunnelformerConfig, architecture: str, prefix: str) -> list[Row]:
+    ours = "" if architecture == "model" else "funnelformer."
+    rows = expand(_EMBEDDINGS, config, ours, prefix)
+    for k, block, layer in encoder_layers(config):
+        rows += expand(_LAYER, config, f"{ours}encoder.blocks.{block}.{layer}.", prefix, k=k)
+    return rows + expand(_HEADS[architecture], config)
+
+
+def _ignorable(architecture: str, prefix: str) -> dict[str, str]:
+    reasons = {
+        rf"{prefix}embeddings\.position_ids": "numbers 0, 1, ...",
+        r"cls\.seq_relationship\..*": "head of the sentence-structure objective: not loaded",
+    }
+    if architecture != "sequence_classification":
+        reasons[rf"{prefix}pooler\..*"] = "the pooler belongs to heads for whole sequences"
+        reasons[r"classifier\..*"] = "a head we do not have: not loaded"
+    if architecture == "masked_lm":
+        reasons[r"cls\.predictions\.decoder\.weight"] = "tied to the word embeddings"
+        reasons[r"cls\.predictions\.decoder\.bias"] = "the same as cls.predictions.bias"
+    else:
+        reasons[r"cls\.predictions\..*"] = "the masked-LM head: not loaded"
+    return reasons

@@ -1,0 +1,95 @@
+"""FNet's mixer: the real part of a Fourier transform over the sequence and over the hidden size.
+
+Source: Lee-Thorp et al. 2022, arXiv:2105.03824, section 3.2; equal to transformers' FNet in
+tests/modeling/test_mixers.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor, nn
+
+from ..config import FunnelformerConfig
+from ..sequence import SequenceState
+
+__all__ = ["Fourier", "FourierInputs", "prepare"]
+
+
+@dataclass(frozen=True)
+class FourierInputs:
+    """How long each sequence is; None when padding counts as tokens (`padding` other than "exact"), or is absent.
+
+    chirp: exp(-i pi j^2 / n) of token j in a sequence of n tokens, 0 at padding.
+    kernel: the transform of conj(chirp), read around 0, over the `span` points of the convolution.
+    """
+
+    lengths: Int[Tensor, "B 1"] | None = None
+    chirp: Complex[Tensor, "B T"] | None = None
+    kernel: Complex[Tensor, "B M"] | None = None
+
+
+def prepare(
+    queries: SequenceState, keys: SequenceState, config: FunnelformerConfig, like: Tensor, training: bool
+) -> FourierInputs:
+    """Collect the inputs of a stage from its state; `queries` and `keys` are the same."""
+    if keys.keep is None or config.padding != "exact":
+        return FourierInputs()
+    length = like.size(1)
+    places = torch.arange(length, device=like.device)[None]
+    lengths = ((places + 1) * keys.keep).amax(1, keepdim=True).clamp(min=1)
+    # j^2 modulo 2n in integers: as a float the angle of a far token would have lost its digits.
+    angle = (places * places % (2 * lengths)).double() * math.pi / lengths
+    chirp = torch.polar(torch.ones_like(angle), -angle).to(
+        torch.complex128 if like.dtype == torch.float64 else torch.complex64
+    )
+    span = 1 << (2 * length - 1).bit_length()
+    kernel = chirp.new_zeros(like.size(0), span)
+    kernel[:, :length] = chirp.conj()
+    kernel[:, span - length + 1 :] = chirp[:, 1:].conj().flip(1)
+    return FourierInputs(lengths, chirp * keys.keep, torch.fft.fft(kernel))
+
+
+class Fourier(nn.Module):
+    """The mixer "fourier", without parameters. Across a pooling step it reads the pooled sequence.
+
+    A padded sequence is transformed at its own length, by Bluestein's algorithm: the same result as alone.
+    """
+
+    prepare = staticmethod(prepare)
+    reads_unpooled = False
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        super().__init__()
+
+    def forward(
+        self,
+        queries: Float[Tensor, "B T D"],
+        keys: Float[Tensor, "B T D"],
+        inputs: Any,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "B T D"], None]:
+        """Mix `keys`, which are the `queries`, in float32 at least."""
+        wide = keys if keys.dtype == torch.float64 else keys.float()
+        if inputs.lengths is None:
+            return torch.fft.fft2(wide, dim=(1, 2)).real.to(keys.dtype), None
+        # The input is real, so half of the hidden frequencies give the other half.
+        half = _transform_each(torch.fft.rfft(wide, dim=2), inputs)
+        places = torch.arange(keys.size(1), device=keys.device)[None]
+        index = torch.where(places < inputs.lengths, -places % inputs.lengths, places)
+        mirrored = half.real.gather(1, index[..., None].expand(-1, -1, half.size(2)))
+        num_rest = keys.size(2) - half.size(2)
+        return torch.cat([half.real, mirrored[:, :, 1 : num_rest + 1].flip(2)], dim=2).to(keys.dtype), None
+
+
+def _transform_each(x: Complex[Tensor, "B T F"], inputs: FourierInputs) -> Complex[Tensor, "B T F"]:
+    """The transform of each sequence at its own length n: jk = (j^2 + k^2 - (k - j)^2) / 2 makes it a convolution."""
+    assert inputs.chirp is not None
+    assert inputs.kernel is not None
+    chirp, kernel = inputs.chirp[..., None], inputs.kernel[..., None]
+    spectrum = torch.fft.fft(x * chirp, n=kernel.size(1), dim=1) * kernel
+    return torch.fft.ifft(spectrum, dim=1)[:, : x.size(1)] * chirp

@@ -1,0 +1,121 @@
+"""The pooling network: global, segment-wise and local pooling in place of attention, linear in the length.
+
+Source: Tan et al. 2022, arXiv:2110.02442, section 3; equal to the published code in tests/modeling/test_mixers.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...config import FunnelformerConfig
+from .inputs import PoNetInputs, prepare
+from .segments import find_segments
+
+__all__ = ["PoNet", "PoNetInputs", "find_segments"]
+
+# Said once a process, of a call that is tested here.
+warnings.filterwarnings("ignore", message=r"index_reduce\(\) is in beta", category=UserWarning)
+_NOTHING = -10000.0  # as published: below every real value, and finite, so that gradients stay so
+
+
+class PoNet(nn.Module):
+    """The mixer "ponet": out = (global + segment maximum) * gate + local maximum, then dense.
+
+    query, key, gate, segment, local, output are the paper's Q, K, O, S, L and the dense after the fusion.
+    Across a pooling step it reads the pooled sequence alone (`pool_q_only` is attention's): its maxima pool
+    already, and a query only enters an average.
+    """
+
+    prepare = staticmethod(prepare)
+    reads_unpooled = False
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        super().__init__()
+        width = config.num_attention_heads * config.head_size
+        self.per_head = (config.num_attention_heads, config.head_size)
+        self.query = nn.Linear(config.hidden_size, width)
+        self.key = nn.Linear(config.hidden_size, width)
+        self.gate = nn.Linear(config.hidden_size, width)
+        self.segment = nn.Linear(config.hidden_size, width)
+        self.local = nn.Linear(config.hidden_size, width)
+        self.output = nn.Linear(width, config.hidden_size)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "B T D"],
+        keys: Float[Tensor, "B T D"],
+        inputs: PoNetInputs,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H 1 T"] | None]:
+        """Mix `keys`, which are the `queries`. The weights are those of the global aggregation, one row a head."""
+        outlook, weights = self._global(keys, inputs.keep)
+        gate = self.gate(keys)
+        mixed = outlook[:, None] * gate + self._within_text(keys, gate, inputs)
+        if inputs.keep is not None:
+            mixed = mixed.masked_fill(~inputs.keep[..., None], 0)
+        return self.output(mixed), weights[:, :, None] if need_weights else None
+
+    def _global(
+        self, hidden: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"] | None
+    ) -> tuple[Float[Tensor, "B W"], Float[Tensor, "B H T"]]:
+        """Attention of the mean query over all real tokens (paper, equations 1 to 3).
+
+        Query and key are linear, so mean(Q h) = Q mean(h), g . K h = (K' g) . h, and the weighted sum of the keys
+        is K of the weighted sum of the tokens: neither is ever computed for every token.
+        """
+        if keep is None:
+            mean = hidden.mean(1)
+        else:
+            share = keep.to(hidden.dtype) / keep.sum(1, keepdim=True).clamp(min=1).to(hidden.dtype)
+            mean = (share[:, None] @ hidden)[:, 0]
+        query = self.query(mean).unflatten(-1, self.per_head) * self.per_head[1] ** -0.5
+        weight = self.key.weight.unflatten(0, self.per_head)  # H E D
+        # The key's bias adds the same to every score of a head, and softmax takes that away.
+        direction = (query.transpose(0, 1) @ weight).transpose(0, 1)  # B H D
+        scores = direction @ hidden.transpose(1, 2)
+        if keep is not None:
+            scores = scores.masked_fill(~keep[:, None], torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        seen = weights @ hidden  # B H D
+        value = (seen.transpose(0, 1) @ weight.transpose(1, 2)).transpose(0, 1).flatten(1)
+        return value + self.key.bias, weights
+
+    def _within_text(
+        self, hidden: Float[Tensor, "B T D"], gate: Float[Tensor, "B T W"], inputs: PoNetInputs
+    ) -> Float[Tensor, "B T W"]:
+        """Segment maximum times gate, plus local maximum (equations 4 to 6); 0 at separate special tokens."""
+        segment, local = self.segment(hidden), self.local(hidden)
+        if inputs.keep is not None:
+            segment = segment.masked_fill(~inputs.keep[..., None], _NOTHING)
+        if inputs.outside_windows is not None:
+            local = local.masked_fill(inputs.outside_windows[..., None], _NOTHING)
+        mixed = _segment_maximum(segment, inputs) * gate + _local_maximum(local)
+        if inputs.special is not None:
+            mixed = mixed.masked_fill(inputs.special[..., None], 0)
+        return mixed
+
+
+def _segment_maximum(values: Float[Tensor, "B T W"], inputs: PoNetInputs) -> Float[Tensor, "B T W"]:
+    """The elementwise maximum over each token's segment, at every token of it."""
+    batch_size, length, width = values.shape
+    if torch.compiler.is_compiling():
+        # What inductor fuses; outside it, whole rows are reduced eight times faster (benchmarks/README.md).
+        index = inputs.segments[..., None].expand_as(values)
+        slots = values.new_full((batch_size, inputs.num_slots, width), _NOTHING)
+        return slots.scatter_reduce(1, index, values, "amax", include_self=False).gather(1, index)
+    first_slot = torch.arange(batch_size, device=values.device)[:, None] * inputs.num_slots
+    rows = (first_slot + inputs.segments).flatten()
+    slots = values.new_full((batch_size * inputs.num_slots, width), _NOTHING)
+    slots = slots.index_reduce(0, rows, values.flatten(0, 1), "amax")
+    return slots.index_select(0, rows).view(batch_size, length, width)
+
+
+def _local_maximum(values: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
+    """The elementwise maximum over each token and its two neighbours."""
+    padded = functional.pad(values, (0, 0, 1, 1), value=_NOTHING)
+    return torch.maximum(torch.maximum(padded[:, :-2], values), padded[:, 2:])
