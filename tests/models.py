@@ -1,5 +1,7 @@
 """Small models with weights far from their initial values, so that every term of every score matters."""
 
+import warnings
+
 import torch
 
 from funnelformer import FunnelformerConfig
@@ -29,6 +31,13 @@ def spread(model: torch.nn.Module, seed: int = 1) -> None:
             parameter.copy_(1 + 0.3 * noise)
         else:
             parameter.copy_(noise * (1.0 if "word_embeddings" in name else 0.3))
+
+
+def enable_checkpointing(model) -> None:
+    """Renamed in transformers 5.2x; the old name is the one all supported versions have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable()
 
 
 def batch(length: int, lengths: list[int], vocab_size: int = 60, seed: int = 2):

@@ -18,7 +18,7 @@ from funnelformer.bench.memory import (
     meta_model,
     run_once,
 )
-from models import build, small_config
+from models import build, enable_checkpointing, small_config
 
 CLASSES = {
     "none": FunnelformerModel,
@@ -158,7 +158,7 @@ def test_gradient_checkpointing_shows_in_the_estimate():
     config = small_config("L3H64")
     model = meta_model(config)
     plain = activation_bytes(model, 64, training=True)
-    model.activation_checkpointing_enable()
+    enable_checkpointing(model)
     assert activation_bytes(model, 64, training=True) < 0.6 * plain
 
 

@@ -57,9 +57,9 @@ def test_every_tensor_is_used_or_left_out_with_a_reason(ponet: Path) -> None:
 def test_convert(ponet: Path, tmp_path: Path) -> None:
     report = convert(ponet, tmp_path / "ours")
     assert (report.source_format, report.difference) == ("ponet", 0.0)
-    with pytest.raises(UserError, match="cannot hold mixer='ponet', .*position='absolute'"):
+    with pytest.raises(UserError, match=r"cannot hold mixer='ponet', .*position='absolute'"):
         convert(ponet, tmp_path / "original", "original-torch")
-    with pytest.raises(UserError, match="transformers' Funnel cannot hold"):
+    with pytest.raises(UserError, match=r"transformers' Funnel cannot hold"):
         convert(ponet, tmp_path / "transformers", "transformers")
 
 

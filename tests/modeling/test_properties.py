@@ -4,14 +4,13 @@ import itertools
 import os
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from funnelformer import FunnelformerForMaskedLM, FunnelformerForSequenceClassification, FunnelformerModel
-from models import batch, build, small_config
+from models import batch, build, enable_checkpointing, small_config
 
 OPTIONS = [
     {"pooling": pooling, "pool_q_only": q_only, "separate_cls": cls, "truncate_seq": truncate}
@@ -177,10 +176,7 @@ def test_gradient_checkpointing_changes_nothing():
     for checkpointing in (False, True):
         model = build(FunnelformerForMaskedLM, small_config()).train()
         if checkpointing:
-            with warnings.catch_warnings():
-                # Renamed in transformers 5.2x; the old name is the one all supported versions have.
-                warnings.simplefilter("ignore", FutureWarning)
-                model.gradient_checkpointing_enable()
+            enable_checkpointing(model)
         model(*inputs, labels=inputs[0]).loss.backward()
         gradients.append([p.grad for p in model.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
@@ -390,7 +386,9 @@ except ValueError as error:
 def test_compiled_in_one_graph_equals_eager(backend):
     """In a process of its own, without the import hook of the shape checks."""
     environment = os.environ | {
-        "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)),
+        "PYTHONPATH": os.pathsep.join(
+            [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH", "")]
+        ),
         "PYTHONWARNINGS": "ignore",
     }
     code = COMPILED.replace("BACKEND", repr(backend))
