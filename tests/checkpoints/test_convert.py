@@ -10,8 +10,10 @@ import torch
 import transformers
 from transformers import AutoModel, AutoTokenizer, FunnelConfig
 
+from funnelformer import FunnelformerForMaskedLM, FunnelformerForSequenceClassification
 from funnelformer.checkpoints import convert, load_folder, probe, read_state_dict
 from funnelformer.errors import UserError
+from models import build, small_config
 
 # measured between the two implementations: 2.8e-5 in float32, logits up to about 7
 TOLERANCE = 1e-4
@@ -144,3 +146,17 @@ def test_a_wrong_map_is_caught_before_the_folder_appears(
     with pytest.raises(UserError, match="not written, the converted model's outputs differ by"):
         convert(golden / "pt_single_sep", tmp_path / "out")
     assert not contents(tmp_path)
+
+
+def test_what_a_head_cannot_be_without_is_one_line(tmp_path: Path) -> None:
+    config = small_config("B1-1H32")
+    build(FunnelformerForMaskedLM, config).save_pretrained(tmp_path / "mlm")
+    with pytest.raises(UserError, match="masked language modelling needs a decoder"):
+        convert(tmp_path / "mlm", tmp_path / "out", overrides={"decoder_layers": 0})
+    config = small_config("B1-1H32", num_labels=3, classifier_pooling="mean", **AS_TRANSFORMERS)
+    build(FunnelformerForSequenceClassification, config).save_pretrained(tmp_path / "mean")
+    with pytest.raises(UserError, match="transformers' Funnel cannot hold classifier_pooling='mean'"):
+        convert(tmp_path / "mean", tmp_path / "out", "transformers")
+    with pytest.raises(UserError, match="PyTorch form cannot hold classifier_pooling='mean'"):
+        convert(tmp_path / "mean", tmp_path / "out", "original-torch")
+    assert not (tmp_path / "out").exists()

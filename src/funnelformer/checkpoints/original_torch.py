@@ -115,10 +115,13 @@ def export(
         "pooling": ["mean", "max"],
         "position": ["relative"],
         "embedding_size": [config.hidden_size],
+        "project_embeddings": [False],
         "hidden_act": ["gelu_new"],
         "layer_norm_eps": [_LAYER_NORM_EPS],
         "cls_token_type_id": [_CLS_SEGMENT],
     }
+    if architecture == "sequence_classification":
+        allowed["classifier_pooling"] = ["cls"]
     check_holds(config, _TARGET, allowed, {"padding": "original", "default_token_type_id": None})
     ignorable = {
         r"(funnelformer\.)?decoder\..*": f"{_TARGET} has no decoder",

@@ -35,7 +35,7 @@ def build_model(config: FunnelformerConfig, state: Mapping[str, Tensor], archite
         model, info = cls.from_pretrained(
             None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"the weights do not fit the config: {' '.join(str(error).split())}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:

@@ -182,8 +182,11 @@ def config_to_theirs(config: FunnelformerConfig, architecture: str) -> FunnelCon
         "pooling": ["mean", "max"],
         "position": ["relative"],
         "embedding_size": [config.hidden_size],
+        "project_embeddings": [False],
         "cls_token_type_id": [2],
     }
+    if architecture == "sequence_classification":
+        allowed["classifier_pooling"] = ["cls"]
     if architecture == "masked_lm":
         allowed["mlm_head"] = ["linear"]
         if config.decoder_layers == 0:
