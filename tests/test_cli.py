@@ -16,6 +16,7 @@ import torch
 from transformers import Trainer
 
 from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, __version__
+from funnelformer.cli import app
 from training.toy import PRETRAIN, fails, make_toy, run, tokens, weights_equal
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -62,6 +63,26 @@ def test_version_and_help(capsys):
     text = capsys.readouterr().out
     for flag in ("--train", "--tokenizer", "--set", "--resume", "--config"):
         assert flag in text
+
+
+def every_command(group=app, path=()):
+    for name in group:
+        if name.startswith("-"):
+            continue
+        command = group[name]
+        yield (*path, name), command
+        yield from every_command(command, (*path, name))
+
+
+def test_every_option_of_every_command_has_a_help_text():
+    commands = dict(every_command())
+    assert {("pretrain",), ("predict",), ("lra", "report")} <= commands.keys()
+    for path, command in commands.items():
+        for argument in command.assemble_argument_collection(parse_docstring=True):
+            if (
+                argument.parse and argument.show and argument.name != "*"
+            ):  # a dataclass, of options by themselves
+                assert argument.parameter.help, (path, argument.name)
 
 
 def test_info_and_convert(toy, tmp_path, capsys):

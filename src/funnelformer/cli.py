@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -21,6 +22,9 @@ from .data.files import iter_lines
 from .data.tokenizer import load_tokenizer, train_tokenizer
 from .errors import UserError, reject_unknown
 from .info import describe, render
+from .lra.readers import write_data
+from .lra.report import report
+from .lra.run import LraConfig, run_lra
 from .training.finetune import FinetuneConfig, finetune
 from .training.pretrain import PretrainConfig, pretrain
 from .training.run import parse_options
@@ -70,14 +74,22 @@ def _tokenizer(
 
     Parameters
     ----------
-    train: Text files or globs (txt, jsonl, csv, tsv, parquet; compressed or not).
-    out: Folder to write.
-    vocab_size: Most entries of the vocabulary.
-    cased: Keep capital letters and accents.
-    min_frequency: Pairs that occur less often are not merged.
-    text_column: Column of the text in tables.
-    max_length: Tokens at which truncation cuts by default.
-    overwrite: Replace the tokenizer in a folder that is not empty.
+    train
+        Text files or globs (txt, jsonl, csv, tsv, parquet; compressed or not).
+    out
+        Folder to write.
+    vocab_size
+        Most entries of the vocabulary.
+    cased
+        Keep capital letters and accents.
+    min_frequency
+        Pairs that occur less often are not merged.
+    text_column
+        Column of the text in tables.
+    max_length
+        Tokens at which truncation cuts by default.
+    overwrite
+        Replace the tokenizer in a folder that is not empty.
     """
     train_tokenizer(
         train,
@@ -109,15 +121,24 @@ def _evaluate(
 
     Parameters
     ----------
-    model: Folder of the model.
-    data: csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name.
-    out: File for the metrics (JSON).
-    text: Column of the text.
-    text_pair: Column of the second text.
-    label: Column of the label.
-    max_length: Tokens at which a text is cut; by default as in training.
-    batch_size: Texts a batch.
-    device: auto takes an accelerator when there is one.
+    model
+        Folder of the model.
+    data
+        csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name.
+    out
+        File for the metrics (JSON).
+    text
+        Column of the text.
+    text_pair
+        Column of the second text.
+    label
+        Column of the label.
+    max_length
+        Tokens at which a text is cut; by default as in training.
+    batch_size
+        Texts a batch.
+    device
+        auto takes an accelerator when there is one.
     """
     metrics = evaluate(
         model,
@@ -150,15 +171,24 @@ def _predict(
 
     Parameters
     ----------
-    model: Folder of the model.
-    data: txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin.
-    out: File to write; by default stdout.
-    format: Form of the output; by default that of the file's suffix, else jsonl.
-    text: Column of the text.
-    text_pair: Column of the second text.
-    max_length: Tokens at which a text is cut; by default as in training.
-    batch_size: Texts a batch.
-    device: auto takes an accelerator when there is one.
+    model
+        Folder of the model.
+    data
+        txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin.
+    out
+        File to write; by default stdout.
+    format
+        Form of the output; by default that of the file's suffix, else jsonl.
+    text
+        Column of the text.
+    text_pair
+        Column of the second text.
+    max_length
+        Tokens at which a text is cut; by default as in training.
+    batch_size
+        Texts a batch.
+    device
+        auto takes an accelerator when there is one.
     """
     number = predict(
         model,
@@ -189,12 +219,18 @@ def _convert(
 
     Parameters
     ----------
-    source: Folder of the model; its form is detected.
-    target: Folder to write.
-    to: Form to write.
-    set: Config keys to change on the way, as --set.padding=exact.
-    dry_run: Check everything, say what would be left out, and write nothing.
-    overwrite: Replace the files of a folder that is not empty.
+    source
+        Folder of the model; its form is detected.
+    target
+        Folder to write.
+    to
+        Form to write.
+    set
+        Config keys to change on the way, as --set.padding=exact.
+    dry_run
+        Check everything, say what would be left out, and write nothing.
+    overwrite
+        Replace the files of a folder that is not empty.
     """
     report = convert(
         source, target, to=to, overwrite=overwrite, dry_run=dry_run, overrides=parse_options(set or {})
@@ -223,15 +259,73 @@ def _info(
 
     Parameters
     ----------
-    model: Layout or preset (B4-4-4H768, L12H768, funnel-small), or a model's folder.
-    lengths: Tokens of the sequences to count for; by default 128, 512 and 2048.
-    json_output: Print JSON.
+    model
+        Layout or preset (B4-4-4H768, L12H768, funnel-small), or a model's folder.
+    lengths
+        Tokens of the sequences to count for; by default 128, 512 and 2048.
+    json_output
+        Print JSON.
     """
     info = describe(model, lengths) if lengths else describe(model)
     if json_output:
         print(json.dumps(info.to_dict(), indent=2))
     else:
         Console().print(render(info))
+
+
+lra = App(name="lra", help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.")
+app.command(lra)
+
+
+@lra.default
+def _lra(
+    task: Annotated[str, Parameter(help="listops, text, retrieval, image, pathfinder or path-x.")],
+    /,
+    *,
+    settings: LraConfig,
+) -> None:
+    """Train a model on a task of the Long Range Arena, and score it on the test part."""
+    _print_metrics(run_lra(dataclasses.replace(settings, task=task)), f"the model is in {settings.out}")
+
+
+@lra.command(name="generate")
+def _lra_generate(
+    task: str,
+    *,
+    out: Path,
+    count: Annotated[list[int], Parameter(consume_multiple=True)],
+    length: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Write generated data of a task (listops, pathfinder, path-x) in the form of its release.
+
+    Parameters
+    ----------
+    task
+        listops, pathfinder or path-x.
+    out
+        Folder to write.
+    count
+        listops: samples to train, validate and test on, or those to train on; else the number of images.
+    length
+        listops: tokens of the longest expressions; else pixels of an image.
+    seed
+        Seed; the same one gives the same data.
+    """
+    write_data(task, out, count, length, seed)
+    print(f"the data are in {out}")
+
+
+@lra.command(name="report")
+def _lra_report(runs: Annotated[list[Path], Parameter(consume_multiple=True)]) -> None:
+    """Print runs beside published figures, as tables in Markdown.
+
+    Parameters
+    ----------
+    runs
+        Folders of runs.
+    """
+    print(report(runs), end="")
 
 
 @app.meta.default
@@ -243,18 +337,24 @@ def _meta(
 
     Parameters
     ----------
-    config: TOML file with options of the command; flags on the command line win.
+    config
+        TOML file with options of the command; flags on the command line win.
     """
     # As an argument of its own "-" is stdin, the default of `predict`; cyclopts takes it for an option.
     tokens = tuple(token for i, token in enumerate(tokens) if token != "-" or tokens[i - 1].startswith("--"))
     app.config = ()
     if config is not None and tokens:
+        inner = set(app[tokens[0]]) if tokens[0] in app else set()  # commands below it, as those of lra
+        if len(tokens) > 1 and tokens[1] in inner and not tokens[1].startswith("-"):
+            raise UserError(f"--config {config}: {tokens[0]} {tokens[1]} takes no file of options")
         options, settings = _options_from(config, tokens[0])
         # Under the command's name: at the top level cyclopts drops keys that are commands, as `tokenizer` is.
         app.config = (cyclopts.config.Dict({tokens[0]: options}, source=str(config)),)
         # As flags: of a table cyclopts would drop every key as soon as the command line sets one.
         given = {token.partition("=")[0] for token in tokens}
         tokens += tuple(f"--set.{k}={v}" for k, v in settings.items() if f"--set.{k}" not in given)
+        # A key that is a command as well (`generate` of lra) would be dropped below the top level too.
+        tokens += tuple(f"--{k}={v}" for k, v in options.items() if k in inner and f"--{k}" not in given)
     return app(tokens, exit_on_error=False, print_error=False)
 
 
@@ -271,7 +371,7 @@ def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, s
         for key, value in list(options.items()):
             name = key.replace("_", "-")
             reject_unknown([name], known, str(file))
-            if known[name] is int and isinstance(value, float):  # cyclopts would round it
+            if known[name] in (int, int | None) and isinstance(value, float):  # cyclopts would round it
                 raise UserError(f"{file}: {key} is {value}; allowed: a whole number")
             if name == "set" and isinstance(value, dict):  # text, as on the command line
                 settings = {
