@@ -8,23 +8,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from data.support import error_of, write
 from funnelformer.data import corpus
 from funnelformer.data.corpus import in_validation, iter_documents, tokenize_corpus
-from funnelformer.errors import UserError
-
-
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def error_of(call, *args, **kwargs):
-    """Return the message of the UserError that `call` raises; it must be one line."""
-    with pytest.raises(UserError) as caught:
-        list(call(*args, **kwargs))
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def number_tokenizer(cls_segment=2):

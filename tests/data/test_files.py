@@ -8,6 +8,7 @@ import os
 import pytest
 import zstandard
 
+from data.support import error_of, write
 from funnelformer.data.files import (
     atomic_folder,
     atomic_writer,
@@ -16,7 +17,6 @@ from funnelformer.data.files import (
     plain_suffix,
     read_bytes,
 )
-from funnelformer.errors import UserError
 
 COMPRESS = {
     ".gz": gzip.compress,
@@ -24,20 +24,6 @@ COMPRESS = {
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
-
-
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def error_of(call, *args, **kwargs):
-    """Return the message of the UserError that `call` raises; it must be one line."""
-    with pytest.raises(UserError) as caught:
-        list(call(*args, **kwargs))
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize("suffix", ["", *COMPRESS])

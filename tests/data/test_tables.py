@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data.support import error_of, write
 from funnelformer.data.tables import (
     Labels,
     Table,
@@ -25,26 +26,11 @@ from funnelformer.data.tables import (
     read_table,
     read_texts,
 )
-from funnelformer.errors import UserError
 
 
 def table(name="train.tsv", **columns):
     num_rows = len(next(iter(columns.values())))
     return Table(name, columns, list(range(2, num_rows + 2)))
-
-
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def error_of(call, *args, **kwargs):
-    """Return the message of the UserError that `call` raises; it must be one line."""
-    with pytest.raises(UserError) as caught:
-        call(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # ---- formats

@@ -7,29 +7,15 @@ import random
 import pytest
 from transformers import AutoTokenizer, FunnelTokenizer, PreTrainedTokenizerFast
 
+from data.support import error_of, write
 from funnelformer.data.tokenizer import (
     check_vocabulary,
     load_tokenizer,
     tokenizer_from_vocab,
     train_tokenizer,
 )
-from funnelformer.errors import UserError
 
 TEXT = "The cat sat on the mat.\nA café in the park, the cats' café!\n\nThe map of the park is on the mat.\n"
-
-
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def error_of(call, *args, **kwargs):
-    """Return the message of the UserError that `call` raises; it must be one line."""
-    with pytest.raises(UserError) as caught:
-        call(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.fixture
