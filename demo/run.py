@@ -7,8 +7,8 @@ of equal cost; then a bag of words on the same passages, a table, a picture, and
 from __future__ import annotations
 
 import argparse
+import bz2
 import csv
-import gzip
 import json
 import shlex
 import shutil
@@ -66,7 +66,7 @@ def relative(path: Path) -> Path:
 
 
 def read_rows(name: str) -> tuple[list[str], list[str]]:
-    with gzip.open(AUTHORS / name, "rt", encoding="utf-8", newline="") as file:
+    with bz2.open(AUTHORS / name, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
@@ -85,9 +85,9 @@ def train(name: str, out: Path, tokenizer: Path) -> float:
             ),
             command(
                 *("finetune", "--config", config / "finetune.toml", "--model", pretrained),
-                *("--train", data / "train.tsv.gz", "--dev", data / "dev.tsv.gz", "--out", tuned),
+                *("--train", data / "train.tsv.bz2", "--dev", data / "dev.tsv.bz2", "--out", tuned),
             ),
-            command("evaluate", tuned, data / "test.tsv.gz", "--out", tuned / "test.json"),
+            command("evaluate", tuned, data / "test.tsv.bz2", "--out", tuned / "test.json"),
         )
     )
 
@@ -97,7 +97,7 @@ def measure(models: dict[str, Path], training_s: dict[str, float]) -> list[Row]:
     from funnelformer.bench.flops import forward_flops
     from funnelformer.inference import load_predictor
 
-    texts, _ = read_rows("test.tsv.gz")
+    texts, _ = read_rows("test.tsv.bz2")
     predictors = {name: load_predictor(str(folder)) for name, folder in models.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(ROUNDS):
@@ -131,9 +131,9 @@ def bag_of_words() -> Row:
     start = time.perf_counter()
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), max_features=100_000, sublinear_tf=True)
     model = make_pipeline(vectorizer, LogisticRegression(C=30, max_iter=300))
-    model.fit(*read_rows("train.tsv.gz"))
+    model.fit(*read_rows("train.tsv.bz2"))
     training_s = time.perf_counter() - start
-    texts, labels = read_rows("test.tsv.gz")
+    texts, labels = read_rows("test.tsv.bz2")
     seconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

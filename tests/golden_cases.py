@@ -8,6 +8,7 @@ take.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from funnelformer.checkpoints.net_config import config_values
 from funnelformer.config import FunnelformerConfig
 
 GOLDEN = Path(__file__).parent / "golden"
+# To keep the repository small; FUNNELFORMER_GOLDEN names the folder that holds them.
+NOT_BUNDLED = ("pt_b222_sep_qkv_max", "pt_rep_sep_qonly_mean", "ponet_noclsgsepg")
 BODY = ("embeddings.", "encoder.", "decoder.")
 _TF_LAYER_NORM_EPS = 1e-8
 # The reference spells it so.
@@ -68,8 +71,12 @@ assert LAYER.keys() == _TF_LAYER_NAMES.keys()
 
 
 def golden_folders(prefix: str) -> list[Path]:
-    """The fixtures whose name begins with `prefix`, such as "pt_" or "tf_full"."""
-    return sorted(path for path in GOLDEN.iterdir() if path.is_dir() and path.name.startswith(prefix))
+    """The fixtures whose name begins with `prefix`, such as "pt_" or "tf_full"; those not bundled where they are."""
+    folders = [path for path in GOLDEN.iterdir() if path.is_dir()]
+    root = os.environ.get("FUNNELFORMER_GOLDEN")
+    if root is not None:
+        folders += [Path(root) / name for name in NOT_BUNDLED]
+    return sorted(path for path in folders if path.name.startswith(prefix))
 
 
 def load_case_model(folder: Path) -> tuple[FunnelformerConfig, dict[str, Tensor]]:

@@ -49,7 +49,7 @@ def test_original_to_ours_and_back(name: str, golden: Path, tmp_path: Path) -> N
 
 
 def test_to_transformers_needs_the_users_word_then_loads_there(golden: Path, tmp_path: Path) -> None:
-    source = golden / "pt_rep_sep_qonly_mean"
+    source = golden / "pt_b222_sep_qonly_mean"
     with pytest.raises(UserError, match="--set padding=transformers --set default_token_type_id=0 converts"):
         convert(source, tmp_path / "out", "transformers")
     assert not contents(tmp_path)

@@ -4,12 +4,13 @@ The measured differences are written to the file named by FUNNELFORMER_PARITY_TA
 """
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification, FunnelformerModel
-from golden_cases import body, golden_folders, iter_cases, load_case_model, with_head
+from golden_cases import NOT_BUNDLED, body, golden_folders, iter_cases, load_case_model, with_head
 
 # The originals in float32; 7e-6 measured, and their own two attentions differ by 1e-5.
 TOLERANCE = 5e-5
@@ -71,6 +72,15 @@ def test_equal_to_the_original(folder, name, arrays, meta, implementation):
         else:
             compare_pytorch(folder, arrays, meta, implementation, differences)
     differences.check()
+
+
+@pytest.mark.parametrize("name", NOT_BUNDLED)
+def test_fixtures_that_are_not_bundled(name):
+    """Says what did not run; with FUNNELFORMER_GOLDEN they are among the cases above and in test_mixers.py."""
+    root = os.environ.get("FUNNELFORMER_GOLDEN")
+    if root is None:
+        pytest.skip(f"{name} is not bundled; FUNNELFORMER_GOLDEN names the folder that holds it")
+    assert (Path(root) / name / "cases.npz").is_file()
 
 
 def compare_pytorch(folder, arrays, meta, implementation, differences):

@@ -1,9 +1,6 @@
 """PoNet against the published code and a plain rendering of the paper, Fourier against transformers' FNet and the
 definition, and what must hold for any mixer in any block."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -20,7 +17,7 @@ from funnelformer.errors import UserError
 from funnelformer.mixers.ponet import find_segments
 from funnelformer.modeling.pooling import shorten
 from funnelformer.sequence import SequenceState
-from golden_cases import GOLDEN
+from golden_cases import golden_folders
 from models import batch, build, small_config
 
 CLS, SEP = 5, 6
@@ -60,20 +57,14 @@ def text(length, lengths):
 
 
 @pytest.mark.parametrize("case", ["derived_masked", "explicit_masked", "derived_nomask"])
-@pytest.mark.parametrize("folder", ["ponet_clsgsepg", "ponet_noclsgsepg"])
-def test_ponet_equals_the_published_code(folder, case):
+@pytest.mark.parametrize("path", golden_folders("ponet_"), ids=lambda path: path.name)
+def test_ponet_equals_the_published_code(path, case):
     """Hidden states to 5e-5 (1.3e-5 measured), logits to 1e-4 (5.5e-5); they reach 60."""
-    path = GOLDEN / folder
-    if not path.is_dir():
-        root = os.environ.get("FUNNELFORMER_GOLDEN")
-        if root is None:
-            pytest.skip(f"{folder} is not bundled; FUNNELFORMER_GOLDEN names the folder that holds it")
-        path = Path(root) / folder
     with np.load(path / "cases.npz") as arrays:
         found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     arrays = {name.removeprefix(f"{case}/"): x for name, x in found.items() if name.startswith(f"{case}/")}
     model = FunnelformerForMaskedLM.from_pretrained(path).eval()
-    assert model.config.ponet_special_apart == (folder == "ponet_clsgsepg")
+    assert model.config.ponet_special_apart == (path.name == "ponet_clsgsepg")
     with torch.no_grad():
         output = model(
             arrays["input_ids"],
