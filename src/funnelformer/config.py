@@ -324,6 +324,11 @@ class FunnelformerConfig(PreTrainedConfig):
         return sum(self.blocks)
 
     @property
+    def has_embedding_projection(self) -> bool:
+        """Whether a dense layer stands between the embedding and the first block."""
+        return self.project_embeddings or self.embedding_size != self.hidden_size
+
+    @property
     def block_repeats(self) -> list[int]:
         """How often each layer of each block is applied."""
         return list(self.repeats or [1] * len(self.blocks))

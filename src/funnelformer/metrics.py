@@ -1,10 +1,11 @@
-"""Scores of classification and regression, by scikit-learn and NumPy."""
+"""Scores of classification and regression, by scikit-learn, SciPy and NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score
 
 __all__ = ["HEADLINE", "classification_metrics", "regression_metrics", "softmax"]
@@ -26,7 +27,7 @@ def regression_metrics(predicted: Sequence[float], gold: Sequence[float]) -> dic
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(gold, dtype=np.float64)
     return {
         "pearson": _correlation(x, y),
-        "spearman": _correlation(_ranks(x), _ranks(y)),
+        "spearman": _correlation(rankdata(x), rankdata(y)),
         "mse": float(np.mean((x - y) ** 2)),
     }
 
@@ -41,10 +42,3 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) < 2 or x.std() == 0 or y.std() == 0:
         return 0.0
     return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]

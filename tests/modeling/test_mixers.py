@@ -14,9 +14,9 @@ from funnelformer import (
 )
 from funnelformer.checkpoints import read_state_dict
 from funnelformer.errors import UserError
-from funnelformer.mixers.ponet import find_segments
+from funnelformer.mixers.ponet import add_segments
 from funnelformer.modeling.pooling import shorten
-from funnelformer.sequence import SequenceState
+from funnelformer.sequence import SequenceState, start_state
 from golden_cases import golden_folders
 from models import batch, build, small_config
 
@@ -51,6 +51,13 @@ def text(length, lengths):
         if n > 5:
             ids[row, n // 2] = SEP
     return ids, mask, segments
+
+
+def find_segments(ids, keep, length, config):
+    """The segments that a config finds, and a bound of their numbers."""
+    state = start_state(length, keep, None, torch.device("cpu"))
+    state = add_segments(state, ids, None, config)
+    return state.regions, state.num_regions
 
 
 # ---- PoNet as published
@@ -99,7 +106,7 @@ def test_ponet_equals_the_published_code(path, case):
     if case != "explicit_masked":
         keep = arrays.get("attention_mask")
         segments, _ = find_segments(
-            arrays["input_ids"], None if keep is None else keep.bool(), 24, model.config, torch.device("cpu")
+            arrays["input_ids"], None if keep is None else keep.bool(), 24, model.config
         )
         theirs = arrays["segment_ids"]
         together, expected = (x[:, :, None] == x[:, None] for x in (segments, theirs))
@@ -171,20 +178,19 @@ def test_ponet_equals_the_equations_in_values_and_gradients(apart):
 def test_segments_by_separators_sentences_and_chunks():
     config = small_config("L1H32", mixer="ponet", **SPECIAL)
     ids = torch.tensor([[CLS, 9, 9, 7, 8, SEP, 9, SEP, 0, 0]])
-    cpu = torch.device("cpu")
-    found, slots = find_segments(ids, None, 10, config, cpu)
+    found, slots = find_segments(ids, None, 10, config)
     assert found.tolist() == [[0, 1, 1, 1, 1, 2, 3, 4, 5, 5]]
     assert slots == 10
     sentences = small_config(
         "L1H32", mixer="ponet", ponet_segments="sentences", sentence_end_token_ids=[7, 8], **SPECIAL
     )
-    found, _ = find_segments(ids, None, 10, sentences, cpu)
+    found, _ = find_segments(ids, None, 10, sentences)
     assert found.tolist() == [[0, 1, 1, 1, 2, 3, 4, 5, 6, 6]]
     chunks = small_config("L1H32", mixer="ponet", ponet_segments="chunks", ponet_num_segments=3)
-    found, slots = find_segments(None, None, 10, chunks, cpu)  # 10 // 3 + 1 = 4 tokens each
+    found, slots = find_segments(None, None, 10, chunks)  # 10 // 3 + 1 = 4 tokens each
     assert (found.tolist(), slots) == ([[0, 0, 0, 0, 1, 1, 1, 1, 2, 2]], 4)
     keep = torch.arange(10)[None] < torch.tensor([[10], [4]])
-    found, _ = find_segments(None, keep, 10, chunks, cpu)  # 4 // 3 + 1 = 2 tokens each
+    found, _ = find_segments(None, keep, 10, chunks)  # 4 // 3 + 1 = 2 tokens each
     assert found.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2, 3, 3, 3, 3]]
 
 

@@ -318,8 +318,7 @@ def _table_rows(
 
 def _embedding_projection(config: FunnelformerConfig, tokens: int) -> int:
     size = config.embedding_size or config.hidden_size
-    projects = config.project_embeddings or size != config.hidden_size
-    return _product(tokens, size, config.hidden_size) if projects else 0
+    return _product(tokens, size, config.hidden_size) if config.has_embedding_projection else 0
 
 
 def _head(config: FunnelformerConfig, head: Head, batch: int, targets: int) -> int:

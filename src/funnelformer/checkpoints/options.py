@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from ..config import FunnelformerConfig
 from ..errors import UserError
 
-__all__ = ["check_holds", "make_config"]
+__all__ = ["check_holds", "funnel_options", "make_config"]
 
 
 def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
@@ -19,6 +19,21 @@ def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
         return FunnelformerConfig(**values)
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}") from error
+
+
+def funnel_options(config: FunnelformerConfig, architecture: str) -> dict[str, Sequence[Any]]:
+    """Option -> the values that both released forms of the Funnel-Transformer hold, for `check_holds`."""
+    allowed: dict[str, Sequence[Any]] = {
+        "mixer": ["attention", ["attention"] * config.num_blocks],
+        "pooling": ["mean", "max"],
+        "position": ["relative"],
+        "embedding_size": [config.hidden_size],
+        "project_embeddings": [False],
+        "cls_token_type_id": [2],
+    }
+    if architecture == "sequence_classification":
+        allowed["classifier_pooling"] = ["cls"]
+    return allowed
 
 
 def check_holds(

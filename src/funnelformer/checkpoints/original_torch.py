@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..config import FunnelformerConfig
 from ..errors import UserError
 from .key_map import Row, encoder_layers, expand, from_ours, layer_row, to_ours
 from .net_config import config_values, net_config
-from .options import check_holds, make_config
+from .options import check_holds, funnel_options, make_config
 from .weights import find_weights, read_json, read_state_dict
 
 __all__ = ["CONFIGS", "VOCABULARY", "WEIGHTS", "export", "find_config", "load", "save"]
@@ -110,18 +110,11 @@ def export(
     The format has no decoder and no masked-LM head: their tensors go, as with the published converter.
     Raises UserError naming every option that the format cannot hold.
     """
-    allowed: dict[str, Sequence[Any]] = {
-        "mixer": ["attention", ["attention"] * config.num_blocks],
-        "pooling": ["mean", "max"],
-        "position": ["relative"],
-        "embedding_size": [config.hidden_size],
-        "project_embeddings": [False],
+    allowed = {
+        **funnel_options(config, architecture),
         "hidden_act": ["gelu_new"],
         "layer_norm_eps": [_LAYER_NORM_EPS],
-        "cls_token_type_id": [_CLS_SEGMENT],
     }
-    if architecture == "sequence_classification":
-        allowed["classifier_pooling"] = ["cls"]
     check_holds(config, _TARGET, allowed, {"padding": "original", "default_token_type_id": None})
     ignorable = {
         r"(funnelformer\.)?decoder\..*": f"{_TARGET} has no decoder",

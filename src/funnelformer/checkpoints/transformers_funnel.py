@@ -18,7 +18,7 @@ from transformers import FunnelConfig
 from ..config import FunnelformerConfig
 from ..errors import UserError
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, to_ours
-from .options import check_holds, make_config
+from .options import check_holds, funnel_options, make_config
 from .weights import find_weights, read_json, read_state_dict
 
 __all__ = ["architecture_name", "config_from_theirs", "config_to_theirs", "export", "load", "save"]
@@ -177,16 +177,7 @@ def config_to_theirs(config: FunnelformerConfig, architecture: str) -> FunnelCon
     Raises UserError naming every option that transformers' Funnel cannot hold. A different `padding` matters
     for padded batches, `default_token_type_id` for calls without segments; they need the user's word.
     """
-    allowed: dict[str, Any] = {
-        "mixer": ["attention", ["attention"] * config.num_blocks],
-        "pooling": ["mean", "max"],
-        "position": ["relative"],
-        "embedding_size": [config.hidden_size],
-        "project_embeddings": [False],
-        "cls_token_type_id": [2],
-    }
-    if architecture == "sequence_classification":
-        allowed["classifier_pooling"] = ["cls"]
+    allowed = funnel_options(config, architecture)
     if architecture == "masked_lm":
         allowed["mlm_head"] = ["linear"]
         if config.decoder_layers == 0:

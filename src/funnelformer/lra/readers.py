@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -269,7 +270,7 @@ def _read_pathfinder(task: Task, folder: Path, length: int) -> LraData:
     counts = (len(images) - 2 * num_tenth, num_tenth, num_tenth)
     data = _cut_up(Sequences.of_rows(images.reshape(len(images), -1)[order]), labels[order], counts)
     notes = (f"{num_empty:,} image files are empty and were left out",) if num_empty else ()
-    return LraData(data.train, data.validation, data.test, notes)
+    return replace(data, notes=notes)
 
 
 _READERS: dict[str, Callable[[Task, Path, int], LraData]] = {

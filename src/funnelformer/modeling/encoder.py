@@ -45,8 +45,7 @@ class Embeddings(nn.Module):
             self.token_type_embeddings = nn.Embedding(config.type_vocab_size or 1, size)
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        projects = config.project_embeddings or size != config.hidden_size
-        self.projection = nn.Linear(size, config.hidden_size) if projects else None
+        self.projection = nn.Linear(size, config.hidden_size) if config.has_embedding_projection else None
 
     def forward(
         self, embedded: Float[Tensor, "B T W"], segments: Int[Tensor, "B T"] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput, logging
 
 from ..config import FunnelformerConfig
 from ..mixers import Attention
-from ..mixers.ponet.segments import find_segments, find_special
+from ..mixers.ponet import add_segments
 from ..sequence import start_state
 from .encoder import Decoder, Embeddings, Encoder, Trace
 
@@ -232,11 +232,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         hidden = self.embeddings(embedded, token_type_ids)
         state = start_state(length, keep, token_type_ids, hidden.device)
         if "ponet" in config.block_mixers:
-            regions, num_regions = segment_ids, length
-            if regions is None:
-                regions, num_regions = find_segments(input_ids, keep, length, config, hidden.device)
-            special = find_special(input_ids, config)
-            state = replace(state, regions=regions, num_regions=num_regions, special=special)
+            state = add_segments(state, input_ids, segment_ids, config)
         encoded, encoded_state, skip = self.encoder(hidden, state, trace)
         last = encoded if self.decoder is None else self.decoder(encoded, encoded_state, skip, state, trace)
 

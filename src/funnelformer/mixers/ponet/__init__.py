@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from ...config import FunnelformerConfig
 from .inputs import PoNetInputs, prepare
-from .segments import find_segments
+from .segments import add_segments
 
-__all__ = ["PoNet", "PoNetInputs", "find_segments"]
+__all__ = ["PoNet", "PoNetInputs", "add_segments"]
 
 # Said once a process, of a call that is tested here.
 warnings.filterwarnings("ignore", message=r"index_reduce\(\) is in beta", category=UserWarning)
