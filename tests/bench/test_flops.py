@@ -67,25 +67,25 @@ def counted(model, length, batch_size=1, segments=True, **inputs):
 
 
 def test_one_small_layer_by_hand():
-    """Width 8, one head, feed-forward 32, 3 tokens of which 2 have positions: 3 distances, 4 rows."""
+    """Width 8, one head, feed-forward 32, 3 tokens of which 2 have positions: 5 distances of any two, 6 rows."""
     config = FunnelformerConfig.from_name("L1H8", vocab_size=10)
     flops = forward_flops(config, 3, head="masked_lm")
     assert flops.blocks == (
         LayerFlops(
             projections=4 * 2 * 3 * 8 * 8,
-            position_table=2 * 4 * 8 * 8,
-            position_scores=2 * 2 * 8 * 4,
+            position_table=2 * 6 * 8 * 8,
+            position_scores=2 * 2 * 8 * 6,
             content_scores=2 * 3 * 8 * 3,
             segment_scores=2 * 2 * 8 * 2,
             values=2 * 3 * 3 * 8,
             feed_forward=2 * 2 * 3 * 8 * 32,
         ),
     )
-    assert flops.blocks[0].total == 1536 + 512 + 128 + 144 + 64 + 144 + 3072 == 5600
+    assert flops.blocks[0].total == 1536 + 768 + 192 + 144 + 64 + 144 + 3072 == 5920
     assert flops.head == 2 * 3 * 8 * 8 + 2 * 3 * 8 * 10
-    assert flops.total == 5600 + 864
-    assert flops.per_token == pytest.approx(6464 / 3)
-    assert training_flops(flops) == 3 * 6464
+    assert flops.total == 5920 + 864
+    assert flops.per_token == pytest.approx(6784 / 3)
+    assert training_flops(flops) == 3 * 6784
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=identify)
@@ -127,12 +127,17 @@ def test_sparse_prediction_equals_the_counter():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"separate_cls": False}, {"pooling": "top"}, {"position": "absolute"}], ids=identify
+    "options",
+    [{"separate_cls": False}, {"separate_cls": False, "pooling": "top"}, {"position": "absolute"}],
+    ids=identify,
 )
 @pytest.mark.parametrize("name", LAYOUTS)
 @torch.no_grad()
 def test_sdpa_computes_the_same_products(name, options):
-    """With its plain kernel: PyTorch 2.13's counter has no entry for the fused one of the CPU."""
+    """With its plain kernel: PyTorch 2.13's counter has no entry for the fused one of the CPU.
+
+    With `separate_cls` it computes the first token's position scores too, before it sets them to zero.
+    """
     config = small_config(name, **options)
     model = build(FunnelformerModel, config, "sdpa")
     with sdpa_kernel(SDPBackend.MATH):

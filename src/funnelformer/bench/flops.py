@@ -307,13 +307,12 @@ def _table_rows(
 ) -> int:
     """Rows of the distance table, as in `mixers.attention.inputs.prepare`.
 
-    Regular positions: the distances of Q - a queries, `stride` apart, to K - a keys, and one row more for the
-    shift. After top pooling positions are irregular: every distance from 1 - T to T - 1 has a row.
+    Regular positions: the distances of Q queries, `stride` apart, to K keys, and `stride` rows more for the shift.
+    After top pooling positions are irregular: every distance from 1 - T to T - 1 has a row.
     """
     if is_pooled and config.pooling == "top":
         return 2 * length - 1
-    num_apart = 1 if config.separate_cls else 0
-    return stride * max(queries - num_apart, 1) + keys - num_apart
+    return stride * queries + keys
 
 
 def _embedding_projection(config: FunnelformerConfig, tokens: int) -> int:

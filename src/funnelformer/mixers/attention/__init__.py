@@ -19,6 +19,9 @@ IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
     "sdpa": sdpa.attend,
 }
 
+# A table of the distances of about 1,300 tokens at width 768: where sequences are longer, it matters less.
+_KEPT_BYTES = 8 << 20
+
 
 class Attention(nn.Module):
     """The mixer "attention".
@@ -43,6 +46,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, config.hidden_size)
         self.content_bias = nn.Parameter(torch.empty(self.per_head))
         self.relative: nn.Linear | None = None
+        self._kept: tuple[tuple[object, ...], int, Tensor] | None = None
         if config.position == "relative":
             self.relative = nn.Linear(config.hidden_size, width, bias=False)
             self.position_bias = nn.Parameter(torch.empty(self.per_head))
@@ -67,6 +71,39 @@ class Attention(nn.Module):
             self.config.attention_dropout,
         )
         return self.output(mixed.transpose(1, 2).flatten(2)), weights
+
+    def distance_table(self, inputs: AttentionInputs, may_keep: bool = False) -> Float[Tensor, "H E R"]:
+        """W_r R(t) for every distance t of `inputs.sinusoids`.
+
+        may_keep: at inference, keep the table for the next call and serve shorter inputs from it.
+        """
+        assert self.relative is not None
+        assert inputs.sinusoids is not None
+        weight = self.relative.weight
+        if not may_keep or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._table(inputs.sinusoids)
+        version = 0 if weight.is_inference() else weight._version
+        key = (weight.data_ptr(), version, weight.dtype, weight.device, inputs.unit)
+        num_rows = inputs.sinusoids.size(0)
+        if self._kept is not None and self._kept[0] == key:
+            _, farthest, table = self._kept
+            first = (farthest - inputs.farthest) // inputs.unit
+            if first >= 0 and first + num_rows <= table.size(-1):
+                return table[..., first : first + num_rows]
+        table = self._table(inputs.sinusoids)
+        if table.numel() * table.element_size() <= _KEPT_BYTES:
+            table = table.transpose(1, 2).contiguous().transpose(1, 2)
+            self._kept = (key, inputs.farthest, table)
+        return table
+
+    def train(self, mode: bool = True) -> Attention:
+        """As in torch. What was kept is dropped, so that no change of the weights can outlive it."""
+        self._kept = None
+        return super().train(mode)
+
+    def _table(self, sinusoids: Float[Tensor, "R D"]) -> Float[Tensor, "H E R"]:
+        assert self.relative is not None
+        return self.relative(sinusoids).unflatten(-1, self.per_head).permute(1, 2, 0)
 
     def scaled(self, bias: Float[Tensor, "H E"]) -> Float[Tensor, "H 1 E"]:
         """A bias of the query, divided by sqrt(E) as the query is."""

@@ -17,23 +17,27 @@ __all__ = ["AttentionInputs", "prepare"]
 
 @dataclass(frozen=True)
 class AttentionInputs:
-    """Shared by the layers of a stage. Q and K leave out the first token where `num_apart` is 1.
+    """Shared by the layers of a stage.
 
     num_apart: tokens at the front without position and segment score (1 with `separate_cls`).
     sinusoids: row r belongs to the distance `farthest - r * unit`; None with absolute positions.
-    stride: query i and key j are `unit * (stride * i - j)` apart; None when positions are irregular.
+    stride: query i and key j, the first ones included, belong to row `stride * (num_queries - 1 - i) + j`; None when
+        positions are irregular.
+    query_positions, key_positions: of the tokens after those apart.
     mask_bias: 0 for real keys, the least finite number for padding.
     """
 
+    num_queries: int
+    num_keys: int
     num_apart: int
     sinusoids: Float[Tensor, "R D"] | None
     farthest: int
     unit: int
     stride: int | None
-    query_positions: Int[Tensor, "#B Q"]
-    key_positions: Int[Tensor, "#B K"]
+    query_positions: Int[Tensor, "#B q"]
+    key_positions: Int[Tensor, "#B k"]
     same_segment: Bool[Tensor, "B Q K"] | None
-    mask_bias: Float[Tensor, "B 1 1 all_keys"] | None
+    mask_bias: Float[Tensor, "B 1 1 K"] | None
 
 
 def prepare(
@@ -44,12 +48,13 @@ def prepare(
     Source: Dai et al. 2020, appendix A.2; positions of pooled tokens are the first of each window.
     """
     num_apart = 1 if config.separate_cls else 0
-    query_positions, key_positions = queries.positions[:, num_apart:], keys.positions[:, num_apart:]
-    num_queries, num_keys = query_positions.size(1), key_positions.size(1)
+    num_queries, num_keys = queries.positions.size(1), keys.positions.size(1)
     if queries.is_regular and keys.is_regular:
         unit, stride = 2**keys.level, 2 ** (queries.level - keys.level)
+        # The first tokens apart get rows as if they stood one step before the others, and nobody reads these.
+        farthest = unit * (stride * (num_queries - 1) - num_apart * (stride - 1))
         # `stride` rows more than there are distances: the shift in sdpa.py reads whole rows.
-        farthest, num_rows = unit * stride * (num_queries - 1), stride * max(num_queries, 1) + num_keys
+        num_rows = stride * num_queries + num_keys
     else:
         unit, stride = 1, None
         farthest, num_rows = queries.span - 1, 2 * queries.span - 1
@@ -59,8 +64,7 @@ def prepare(
         sinusoids = F.dropout(sinusoids, config.hidden_dropout, training)
     same_segment = None
     if config.position == "relative" and queries.segments is not None and keys.segments is not None:
-        query_segments = queries.segments[:, num_apart:, None]
-        key_segments = keys.segments[:, None, num_apart:]
+        query_segments, key_segments = queries.segments[:, :, None], keys.segments[:, None]
         any_cls = (query_segments == config.cls_token_type_id) | (key_segments == config.cls_token_type_id)
         same_segment = (query_segments == key_segments) | any_cls
     mask_bias = None
@@ -68,13 +72,15 @@ def prepare(
         mask_bias = torch.zeros_like(keys.keep, dtype=like.dtype)
         mask_bias = mask_bias.masked_fill(~keys.keep, torch.finfo(like.dtype).min)[:, None, None]
     return AttentionInputs(
+        num_queries=num_queries,
+        num_keys=num_keys,
         num_apart=num_apart,
         sinusoids=sinusoids,
         farthest=farthest,
         unit=unit,
         stride=stride,
-        query_positions=query_positions,
-        key_positions=key_positions,
+        query_positions=queries.positions[:, num_apart:],
+        key_positions=keys.positions[:, num_apart:],
         same_segment=same_segment,
         mask_bias=mask_bias,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,7 +36,8 @@ def attend(
         # The first token's row and column have a content score alone.
         relative = position_scores(layer, query[:, :, apart:], inputs)
         if inputs.same_segment is not None:
-            relative = relative + segment_scores(layer, query[:, :, apart:], inputs)
+            same = inputs.same_segment[:, apart:, apart:]
+            relative = relative + segment_scores(layer, query[:, :, apart:], same)
         score = score + F.pad(relative, (apart, 0, apart, 0))
     if inputs.mask_bias is not None:
         score = score + inputs.mask_bias
@@ -51,25 +52,20 @@ def position_scores(
     layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
 ) -> Float[Tensor, "B H Q K"]:
     """P(i, j) = (q_i + r_r) . W_r R(position of i - position of j), the distance looked up for every pair."""
-    by_distance = scores_by_distance(layer, query, inputs)
+    by_distance = (query + layer.scaled(layer.position_bias)) @ layer.distance_table(inputs)
     distance = inputs.query_positions[:, :, None] - inputs.key_positions[:, None, :]
     row = (inputs.farthest - distance) // inputs.unit
     batch, heads = query.shape[:2]
     return by_distance.gather(-1, row[:, None].expand(batch, heads, -1, -1))
 
 
-def scores_by_distance(
-    layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
-) -> Float[Tensor, "B H Q R"]:
-    """(q_i + r_r) . W_r R(t) for every distance t of the table."""
-    by_head = layer.relative(inputs.sinusoids).unflatten(-1, layer.per_head)  # type: ignore[misc]
-    return (query + layer.scaled(layer.position_bias)) @ by_head.permute(1, 2, 0)
-
-
 def segment_scores(
-    layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
-) -> Float[Tensor, "B H Q K"]:
-    """S(i, j) = (q_i + r_s) . (embedding of "same segment" or of "other segment")."""
-    both = (query + layer.scaled(layer.segment_bias)) @ layer.segment_embedding.permute(1, 2, 0)
-    other, same = both.unbind(-1)
-    return torch.where(inputs.same_segment[:, None], same[..., None], other[..., None])  # type: ignore[index]
+    layer: Attention,
+    query: Float[Tensor, "B h Q E"],
+    same_segment: Bool[Tensor, "B Q K"],
+    heads: slice = slice(None),
+) -> Float[Tensor, "B h Q K"]:
+    """S(i, j) = (q_i + r_s) . (embedding of "same segment" or of "other segment"), for some of the heads."""
+    vectors = layer.segment_embedding[:, heads].permute(1, 2, 0)
+    other, same = ((query + layer.scaled(layer.segment_bias)[heads]) @ vectors).unbind(-1)
+    return torch.where(same_segment[:, None], same[..., None], other[..., None])

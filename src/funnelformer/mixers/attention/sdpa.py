@@ -1,20 +1,35 @@
-"""Relative attention on `scaled_dot_product_attention`: the position score is a view, the rest one bias."""
+"""Relative attention on `scaled_dot_product_attention`, piece by piece: the position score is a view, no gather.
+
+A piece is a range of sequences, heads and query rows, small enough that its bias stays in a CPU's cache or within
+an accelerator's memory; its rows need the distances from them alone, which halves the positional product. Where the
+biases of all pieces would be too much for the backward pass to hold, it computes each of them again.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 import typing
+from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .inputs import AttentionInputs
-from .reference import position_scores, scores_by_distance, segment_scores
+from .reference import position_scores, segment_scores
 
 if typing.TYPE_CHECKING:
     from . import Attention
 
 __all__ = ["attend"]
+
+# Measured, see benchmarks/README.md: what a CPU's cache holds, and how many rows keep its kernel busy.
+_CPU_PIECE_BYTES, _CPU_ROWS = 4 << 20, 256
+# The biases of one layer at once: on an accelerator, and for the backward pass.
+_LAYER_BYTES = 256 << 20
 
 
 def attend(
@@ -26,42 +41,123 @@ def attend(
     dropout: float,
 ) -> tuple[Float[Tensor, "B H Q E"], None]:
     """As `reference.attend`, with position, segment and mask as one additive bias; gives no weights."""
-    bias = inputs.mask_bias
-    if layer.relative is not None:
-        apart = inputs.num_apart
-        body = query[:, :, apart:]
-        relative = (
-            position_scores(layer, body, inputs) if inputs.stride is None else _shifted(layer, body, inputs)
-        )
-        if inputs.same_segment is not None:
-            relative = relative + segment_scores(layer, body, inputs)
-        relative = F.pad(relative, (apart, 0, apart, 0))
-        bias = relative if bias is None else relative + bias
-    mixed = F.scaled_dot_product_attention(
-        query + layer.scaled(layer.content_bias),
-        key,
-        value,
-        attn_mask=bias,
-        dropout_p=dropout if layer.training else 0.0,
-        scale=1.0,
-    )
-    return mixed, None
+    dropout = dropout if layer.training else 0.0
+    if layer.relative is None:
+        return _attend(query + layer.scaled(layer.content_bias), key, value, inputs.mask_bias, dropout), None
+    if inputs.stride is None or torch.compiler.is_compiling():
+        # Ranges would fix a compiled graph's length, and the compiler fuses the look-up.
+        bias = _looked_up(layer, query[:, :, inputs.num_apart :], inputs)
+        return _attend(query + layer.scaled(layer.content_bias), key, value, bias, dropout), None
+    table = layer.distance_table(inputs, may_keep=True)
+    num_sequences, num_heads, num_rows = _piece_sizes(query, inputs)
+    attend_piece: Callable[..., Tensor] = functools.partial(_attend_piece, layer, inputs, dropout)
+    if _must_recompute(query, num_rows, inputs):
+        attend_piece = functools.partial(checkpoint, attend_piece, use_reentrant=False)
+    sequences = []
+    for batch in _ranges(query.size(0), num_sequences):
+        groups = []
+        for heads in _ranges(query.size(1), num_heads):
+            shared = key[batch, heads], value[batch, heads], table[heads]
+            parts = [
+                attend_piece(query[batch, heads, rows], *shared, batch, heads, rows)
+                for rows in _ranges(query.size(2), num_rows)
+            ]
+            groups.append(_join(parts, 2))
+        sequences.append(_join(groups, 1))
+    return _join(sequences, 0), None
+
+
+def _attend_piece(
+    layer: Attention,
+    inputs: AttentionInputs,
+    dropout: float,
+    query: Float[Tensor, "b h q E"],
+    key: Float[Tensor, "b h K E"],
+    value: Float[Tensor, "b h K E"],
+    table: Float[Tensor, "h E R"],
+    batch: slice,
+    heads: slice,
+    rows: slice,
+) -> Float[Tensor, "b h q E"]:
+    apart = inputs.num_apart
+    bias = _shifted(query + layer.scaled(layer.position_bias)[heads], table, inputs, rows)
+    if inputs.same_segment is not None:
+        bias += segment_scores(layer, query, inputs.same_segment[batch, rows], heads)
+    if apart:
+        # The first token's row and column have a content score alone.
+        bias[..., 0] = 0
+        if rows.start == 0:
+            bias[:, :, 0] = 0
+    if inputs.mask_bias is not None:
+        bias += inputs.mask_bias[batch]
+    return _attend(query + layer.scaled(layer.content_bias)[heads], key, value, bias, dropout)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=1.0)
 
 
 def _shifted(
-    layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
-) -> Float[Tensor, "B H Q K"]:
-    """Read P(i, j) out of the scores by distance without a gather.
+    query: Float[Tensor, "b h q E"], table: Float[Tensor, "h E R"], inputs: AttentionInputs, rows: slice
+) -> Float[Tensor, "b h q K"]:
+    """Read P(i, j) of some rows out of their products with the table.
 
-    Row i wants the columns from `stride * (Q - 1 - i)` on. Laid out flat, rows of R columns become rows of
-    R - stride columns that start at the first row's offset: a slice and a view.
+    Query i of Q wants the columns from `stride * (Q - 1 - i)` on. Laid out flat, rows of R columns become rows of
+    R - stride columns that start at the last row's offset: a slice and a view.
     """
-    by_distance = scores_by_distance(layer, query, inputs)
-    batch, heads, num_queries, num_rows = by_distance.shape
-    stride, num_keys = inputs.stride, inputs.key_positions.size(1)
-    assert stride is not None
-    width = num_rows - stride
-    start = stride * (num_queries - 1)
-    flat = by_distance.view(batch, heads, num_queries * num_rows)
-    flat = flat[:, :, max(start, 0) : max(start, 0) + num_queries * width]
-    return flat.view(batch, heads, num_queries, width)[..., :num_keys]
+    assert inputs.stride is not None
+    stride, num_keys, num_rows = inputs.stride, inputs.num_keys, query.size(2)
+    width = stride * (num_rows - 1) + num_keys
+    first = stride * (inputs.num_queries - rows.stop)
+    by_distance = query @ table[..., first : first + width + stride]
+    start = stride * (num_rows - 1)
+    flat = by_distance.flatten(2)[..., start : start + num_rows * width]
+    return flat.unflatten(2, (num_rows, width))[..., :num_keys]
+
+
+def _looked_up(
+    layer: Attention, query: Float[Tensor, "B H q E"], inputs: AttentionInputs
+) -> Float[Tensor, "B H Q K"]:
+    """The bias of all pairs at once, every distance looked up: for tokens that were chosen one by one."""
+    apart = inputs.num_apart
+    relative = position_scores(layer, query, inputs)
+    if inputs.same_segment is not None:
+        relative = relative + segment_scores(layer, query, inputs.same_segment[:, apart:, apart:])
+    bias = F.pad(relative, (apart, 0, apart, 0))
+    return bias if inputs.mask_bias is None else bias + inputs.mask_bias
+
+
+def _piece_sizes(query: Float[Tensor, "B H Q E"], inputs: AttentionInputs) -> tuple[int, int, int]:
+    """Sequences, heads and rows of a piece."""
+    num_sequences, num_heads, num_rows = query.shape[:3]
+    if query.device.type == "cpu":
+        budget, least_heads = _CPU_PIECE_BYTES, max(2, torch.get_num_threads() // 4)
+        num_rows = min(num_rows, _CPU_ROWS)
+    else:
+        budget, least_heads = _LAYER_BYTES, 1
+        while num_rows > 1 and _bias_bytes(query, num_rows, inputs) > budget:
+            num_rows = math.ceil(num_rows / 2)
+    num_fitting = budget // _bias_bytes(query, num_rows, inputs)
+    if num_fitting >= num_heads:
+        return min(num_sequences, num_fitting // num_heads), num_heads, num_rows
+    return 1, min(num_heads, max(num_fitting, least_heads)), num_rows
+
+
+def _bias_bytes(query: Tensor, num_rows: int, inputs: AttentionInputs) -> int:
+    """Bytes of the scores by distance of so many rows, in one head of one sequence."""
+    assert inputs.stride is not None
+    return query.element_size() * num_rows * (inputs.stride * num_rows + inputs.num_keys)
+
+
+def _must_recompute(query: Tensor, num_rows: int, inputs: AttentionInputs) -> bool:
+    num_pieces = math.ceil(query.size(2) / num_rows) * query.size(0) * query.size(1)
+    total = num_pieces * _bias_bytes(query, num_rows, inputs)
+    return torch.is_grad_enabled() and total > _LAYER_BYTES
+
+
+def _ranges(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def _join(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -1,0 +1,83 @@
+"""Attention in pieces equals attention at once, in values and gradients; tables that are kept follow the weights."""
+
+import pytest
+import torch
+
+from funnelformer import FunnelformerModel
+from funnelformer.mixers.attention import sdpa
+from models import batch, build, small_config
+
+OPTIONS = [{}, {"separate_cls": False, "truncate_seq": False}, {"pool_q_only": False, "pooling": "max"}]
+
+
+def outputs_and_gradients(model, inputs):
+    model.zero_grad()
+    hidden = model(*inputs).last_hidden_state
+    hidden.square().sum().backward()
+    return hidden.detach(), [
+        parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None
+    ]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("piece_bytes", "rows"), [(1, 1), (1, 5), (4000, 7), (1 << 30, 4)])
+def test_pieces_equal_the_reference(options, recompute, piece_bytes, rows, monkeypatch):
+    """In float64, with padding and segments, and pieces of one row to all rows."""
+    config = small_config("B2-1-1H32", **options)
+    inputs = batch(23, [23, 14, 9])
+    eager = build(FunnelformerModel, config, "eager").double().train()
+    expected, expected_gradients = outputs_and_gradients(eager, inputs)
+    monkeypatch.setattr(sdpa, "_CPU_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(sdpa, "_CPU_ROWS", rows)
+    monkeypatch.setattr(sdpa, "_LAYER_BYTES", 1 if recompute else 1 << 40)
+    pieces = []
+    attend_piece = sdpa._attend_piece
+    monkeypatch.setattr(sdpa, "_attend_piece", lambda *a: (pieces.append(a[-1]), attend_piece(*a))[1])
+    model = build(FunnelformerModel, config, "sdpa").double().train()
+    hidden, gradients = outputs_and_gradients(model, inputs)
+    assert max(piece.stop - piece.start for piece in pieces) == min(rows, 23)
+    torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-11)
+    for gradient, other in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-9)
+
+
+def test_recomputing_holds_less_for_the_backward_pass(monkeypatch):
+    monkeypatch.setattr(sdpa, "_CPU_ROWS", 64)
+    config = small_config("L2H32")
+    model = build(FunnelformerModel, config, "sdpa").train()
+    held = []
+    for limit in (1 << 40, 1):
+        monkeypatch.setattr(sdpa, "_LAYER_BYTES", limit)
+        sizes = {}
+
+        def keep(tensor, sizes=sizes):
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(torch.randint(7, 50, (1, 256))).last_hidden_state.sum().backward()
+        held.append(sum(sizes.values()))
+    weights_of_all_layers = 2 * config.num_attention_heads * 256 * 256 * 4
+    assert held[0] - held[1] >= weights_of_all_layers
+
+
+def test_a_kept_table_serves_shorter_inputs_and_follows_the_weights():
+    model = build(FunnelformerModel, small_config("B1-1H32"), "sdpa", torch.float64)
+    layer = model.encoder.blocks[0][0].mixer
+    long, short = batch(31, [31, 20]), batch(12, [12, 7])
+    expected = model(*short).last_hidden_state  # with gradients, so nothing is kept
+    assert layer._kept is None
+    with torch.no_grad():
+        model(*long)
+        table = layer._kept[2]
+        torch.testing.assert_close(model(*short).last_hidden_state, expected.detach(), rtol=0, atol=1e-11)
+        assert layer._kept[2] is table
+        layer.relative.weight.mul_(2)
+        changed = model(*short).last_hidden_state
+        assert layer._kept[2] is not table
+    torch.testing.assert_close(changed, model(*short).last_hidden_state.detach(), rtol=0, atol=1e-11)
+    assert (changed - expected).abs().max() > 1e-3
+    model.train()
+    assert layer._kept is None
+    assert not [name for name in model.state_dict() if "_kept" in name]
