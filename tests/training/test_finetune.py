@@ -9,9 +9,11 @@ from collections import Counter
 import pytest
 import torch
 import transformers
+from transformers import DataCollatorWithPadding
 
 from funnelformer import FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer
+from funnelformer.training import finetune as finetune_module
 from funnelformer.training.finetune import FinetuneConfig, _load
 from funnelformer.use import evaluate, predict
 from training.toy import (
@@ -268,3 +270,25 @@ def test_an_encoder_with_a_decoder_loses_it(toy, data, tmp_path):
     assert run(FINETUNE, "--model", tmp_path / "model", *flags) == 0
     model = FunnelformerForSequenceClassification.from_pretrained(tmp_path / "out")
     assert not [name for name, _ in model.named_parameters() if "decoder" in name]
+
+
+def test_grouping_by_length_leaves_less_padding(toy, tmp_path, monkeypatch):
+    """Rows of one and of three sentences: mixed batches pad the short ones, grouped ones hardly do."""
+    generator = random.Random(4)
+    rows = [(" ".join([sentence(generator)] * (1 + 2 * (i % 2))), ("no", "yes")[i % 2]) for i in range(160)]
+    train = write_table(tmp_path / "train.tsv", rows)
+    padding = []
+
+    class Counting(DataCollatorWithPadding):
+        def __call__(self, features):
+            batch = super().__call__(features)
+            padding[-1] += int((batch["attention_mask"] == 0).sum())
+            return batch
+
+    monkeypatch.setattr(finetune_module, "DataCollatorWithPadding", Counting)
+    for flags in ((), ("--group-by-length",)):
+        padding.append(0)
+        out = tmp_path / f"out{len(padding)}"
+        arguments = ["--model", toy.pretrained, "--train", train, "--dev", train, "--out", out, "--epochs", 1]
+        assert run(FINETUNE, *arguments, *flags) == 0
+    assert 0 <= padding[1] < padding[0] / 2

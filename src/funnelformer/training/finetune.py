@@ -52,6 +52,8 @@ class FinetuneConfig(RunConfig):
     "Tokens of a sequence; longer ones are cut."
     epochs: float = 3.0
     "Passes over the training data."
+    group_by_length: Annotated[bool, Parameter(negative="")] = False
+    "Batches of texts of similar length: less padding, so faster where lengths differ much."
     model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
         default_factory=dict
     )
@@ -112,6 +114,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             load_best_model_at_end=True,
             metric_for_best_model=HEADLINE[kind],
             greater_is_better=True,
+            train_sampling_strategy="group_by_length" if config.group_by_length else "random",
         ),
         train_dataset=train,
         eval_dataset=dev,
