@@ -4,12 +4,20 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelF
 
 from .config import FunnelformerConfig
 from .errors import UserError
-from .modeling import FunnelformerForMaskedLM, FunnelformerForSequenceClassification, FunnelformerModel
+from .modeling import (
+    FunnelformerForElectra,
+    FunnelformerForMaskedLM,
+    FunnelformerForSequenceClassification,
+    FunnelformerForTokenDetection,
+    FunnelformerModel,
+)
 
 __all__ = [
     "FunnelformerConfig",
+    "FunnelformerForElectra",
     "FunnelformerForMaskedLM",
     "FunnelformerForSequenceClassification",
+    "FunnelformerForTokenDetection",
     "FunnelformerModel",
     "UserError",
     "__version__",

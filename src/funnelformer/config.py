@@ -147,8 +147,12 @@ class FunnelformerConfig(PreTrainedConfig):
 
     Heads: mlm_head "dense" (dense, activation, LayerNorm, tied embedding, bias: the paper's) or "linear" (tied
         embedding and bias: transformers' Funnel); sparse_prediction: with labels compute logits at the
-        labelled positions alone. classifier_pooling: what a sequence head reads, the first token ("cls", the
-        paper's) or the mean of the encoder's real tokens.
+        labelled positions alone; hide_mask_tokens: the masked-LM model treats mask_token_id as padding, hidden from
+        attention, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
+        ("cls", the paper's) or the mean of the encoder's real tokens.
+
+    Replaced-token pretraining: generator_size: the generator's share of hidden_size, intermediate_size and
+        num_attention_heads; discriminator_weight: of the discriminator's loss in the sum.
 
     Source: Dai et al. 2020, arXiv:2006.03236.
     """
@@ -202,6 +206,10 @@ class FunnelformerConfig(PreTrainedConfig):
     mlm_head: str = "dense"
     classifier_pooling: str = "cls"
     sparse_prediction: bool = False
+    hide_mask_tokens: bool = False
+    mask_token_id: int | None = None
+    generator_size: float = 0.25
+    discriminator_weight: float = 50.0
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
 
@@ -239,6 +247,8 @@ class FunnelformerConfig(PreTrainedConfig):
             raise UserError('model config: pooling="top" needs mixer "attention" in every block but the last')
         if self.sentence_end_token_ids is None and self.ponet_segments == "sentences":
             raise UserError('model config: ponet_segments="sentences" needs sentence_end_token_ids')
+        if self.hide_mask_tokens is True and self.mask_token_id is None:
+            raise UserError("model config: hide_mask_tokens needs mask_token_id")
         _positive_integers(
             "sizes",
             [
@@ -260,6 +270,14 @@ class FunnelformerConfig(PreTrainedConfig):
                 raise UserError(f"model config: {field.name} is {value!r}; allowed: true, false")
             if field.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise UserError(f"model config: {field.name} is {value!r}; allowed: a number")
+        if not 0 < self.generator_size <= 1:
+            raise UserError(
+                f"model config: generator_size is {self.generator_size!r}; allowed: 0 < share <= 1"
+            )
+        if self.discriminator_weight <= 0:
+            raise UserError(
+                f"model config: discriminator_weight is {self.discriminator_weight!r}; allowed: > 0"
+            )
         if self.hidden_size % 2:
             raise UserError(
                 f"model config: hidden_size {self.hidden_size} must be even (sine and cosine halves)"

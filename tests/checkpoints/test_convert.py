@@ -17,6 +17,8 @@ from models import build, small_config
 
 # measured between the two implementations: 2.8e-5 in float32, logits up to about 7
 TOLERANCE = 1e-4
+# one implementation with the same numbers, kernels lying the other way around: 4e-7 measured
+SAME = 5e-6
 AS_TRANSFORMERS = {"padding": "transformers", "default_token_type_id": 0}
 
 
@@ -28,15 +30,14 @@ def contents(folder: Path) -> set[str]:
 def test_original_to_ours_and_back(name: str, golden: Path, tmp_path: Path) -> None:
     source = golden / name
     report = convert(source, tmp_path / "ours")
-    assert (report.source_format, report.target_format, report.difference) == (
-        "original-torch",
-        "funnelformer",
-        0.0,
-    )
+    assert (report.source_format, report.target_format) == ("original-torch", "funnelformer")
+    assert report.difference is not None
+    assert report.difference < SAME
     assert report.num_tensors == len(load_folder(source).state_dict)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= contents(tmp_path / "ours")
     back = convert(tmp_path / "ours", tmp_path / "back", "original-torch")
-    assert back.difference == 0.0
+    assert back.difference is not None
+    assert back.difference < SAME
     assert contents(tmp_path / "back") == {"model.ckpt.pt", "net_config.pytorch.json", "vocab.uncased.txt"}
     before = read_state_dict(next(path for path in source.glob("model*.pt")))
     after = read_state_dict(tmp_path / "back" / "model.ckpt.pt")
@@ -81,7 +82,8 @@ def test_what_the_target_has_no_place_for_is_reported(tiny_funnel: FunnelConfig,
         "the original PyTorch form has no decoder",
         "the original PyTorch form has no masked-LM head",
     }
-    assert report.difference == 0.0
+    assert report.difference is not None
+    assert report.difference < SAME
     assert load_folder(tmp_path / "out").config.decoder_layers == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +29,14 @@ def test_formats_are_told_by_content(tmp_path: Path, golden: Path) -> None:
     assert find_foreign(golden / "pt_single_sep") == golden / "pt_single_sep"
 
 
-def test_what_is_no_model(tmp_path: Path, golden: Path) -> None:
+def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    tensorflow = tmp_path / "tensorflow"
-    tensorflow.mkdir()
-    shutil.copy(golden / "tf_core_e32_b222_d2" / "net_config.json", tensorflow)
-    (tensorflow / "model.ckpt.index").touch()
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": \n oops}')
     cases = {
-        tmp_path
-        / "empty": "no model; looked for config.json .* net_config.pytorch.json or net_config.json with",
+        tmp_path / "empty": "no model; looked for config.json .* net_config.json with .* model.ckpt.index",
         tmp_path / "emtpy": "no such folder; did you mean 'empty'",
-        tensorflow: "TensorFlow checkpoint, which cannot be read yet",
         broken / "config.json": "is a file; give the folder",
         broken: "config.json: line 2 is not valid JSON",
         write_config(

@@ -25,8 +25,9 @@ def tree(folder: Path) -> dict[str, Any]:
 
 @PT_FOLDERS
 def test_round_trip_is_exact_and_in_order(folder: Path, tmp_path: Path) -> None:
-    config, state, architecture, ignored = original_torch.load(folder)
-    assert not ignored
+    loaded = original_torch.load(folder)
+    config, state, architecture = loaded.config, loaded.state_dict, loaded.architecture
+    assert not loaded.ignored
     assert (config.padding, config.default_token_type_id, config.layer_norm_eps) == ("original", None, 1e-9)
     assert original_torch.save(config, state, architecture, tmp_path) == {}
     source = read_state_dict(
@@ -130,16 +131,17 @@ def test_bad_tensor(
     ("change", "expected"),
     [
         ({"pooling": "top"}, "cannot hold pooling='top'"),
-        ({"position": "absolute", "layer_norm_eps": 1e-5}, "position='absolute', layer_norm_eps=1e-05"),
+        ({"position": "absolute", "hidden_act": "relu"}, "position='absolute', hidden_act='relu'"),
+        ({"layer_norm_eps": 1e-5}, "cannot hold layer_norm_eps=1e-05; --set layer_norm_eps=1e-09"),
         ({"padding": "exact"}, "--set padding=original"),
         ({"default_token_type_id": 0}, "--set default_token_type_id=none"),
     ],
 )
 def test_options_the_form_cannot_hold(golden: Path, change: dict[str, Any], expected: str) -> None:
-    config, state, architecture, _ = original_torch.load(golden / "pt_single_sep")
-    config = FunnelformerConfig(**{**config.to_dict(), **change})
+    loaded = original_torch.load(golden / "pt_single_sep")
+    config = FunnelformerConfig(**{**loaded.config.to_dict(), **change})
     with pytest.raises(UserError, match=expected):
-        original_torch.export(config, state, architecture)
+        original_torch.export(config, loaded.state_dict, loaded.architecture)
 
 
 def test_layouts() -> None:

@@ -5,23 +5,41 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean, reject_unknown
-from . import native, original_torch, transformers_funnel
-from .folders import Loaded, load_folder, load_foreign
+from . import native, original_tf, original_torch, transformers_funnel
+from .archives import is_archive, unpacked
+from .folders import map_folder, resolve
+from .loaded import Exported, Loaded, Part
 from .options import make_config
-from .probe import build_model, encoder_only, max_difference, reference_model
+from .probe import build_model, difference, encoder_only, probe_output, reference_model
+from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
 from .weights import TRANSFORMERS_WEIGHTS
 
-__all__ = ["TARGETS", "Report", "convert"]
+__all__ = ["TARGETS", "Report", "TensorRow", "convert"]
 
-TARGETS = ("funnelformer", "transformers", "original-torch")
+FORMS: dict[str, Any] = {
+    "funnelformer": native,
+    "transformers": transformers_funnel,
+    "original-torch": original_torch,
+    "original-tf": original_tf,
+}
+TARGETS = tuple(FORMS)
+_TIED = "lm_head.decoder.weight"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-_MODEL_FILES = ("config.json", *TRANSFORMERS_WEIGHTS, *original_torch.CONFIGS, *original_torch.WEIGHTS)
+_MODEL_FILES = (
+    "config.json",
+    *TRANSFORMERS_WEIGHTS,
+    *original_torch.CONFIGS,
+    *original_torch.WEIGHTS,
+    original_tf.INDEX,
+)
 # Two implementations of one model measure up to 3e-5 (float32, outputs of size 1 to 6); deeper models round
 # more, and a wrong map gives 0.1 or more.
 _MAX_DIFFERENCE = 1e-2
@@ -32,19 +50,32 @@ class Report:
     """What a conversion did.
 
     num_tensors: tensors of the source that were used. ignored: those left out, with the reason.
+    table: our name, the source's, the target's (empty where it has none), shape there, of every tensor that was used.
     tokenizer: the files copied or made. difference: largest absolute difference between the source's and the
     written model's outputs on a probe batch, the source taken with the overrides; None in a dry run.
+    verified: what was compared with the source's own outputs -> largest absolute difference.
     """
 
-    source: Path
+    source: str
     source_format: str
     target: Path
     target_format: str
     architecture: str
     num_tensors: int
     ignored: dict[str, str]
-    tokenizer: tuple[str, ...]
-    difference: float | None
+    table: list[TensorRow]
+    tokenizer: tuple[str, ...] = ()
+    difference: float | None = None
+    verified: dict[str, float] = field(default_factory=dict)
+
+
+class TensorRow(NamedTuple):
+    """One tensor in its three names; `shape` is ours."""
+
+    source: str
+    ours: str
+    target: str
+    shape: tuple[int, ...]
 
 
 def convert(
@@ -55,35 +86,61 @@ def convert(
     overwrite: bool = False,
     dry_run: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    verify: str | Path | None = None,
 ) -> Report:
-    """Convert the model in `source`, a folder or a name on the Hub, and write it to the folder `target`.
+    """Convert the model in `source` and write it to the folder `target`.
 
-    to: one of `TARGETS`. overwrite: allow a folder that holds a model of the same format.
+    source: a folder, a release's .tar.gz or its https:// URL, or a name on the Hub. to: one of `TARGETS`.
+    overwrite: allow a folder that holds a model of the same format.
     dry_run: write nothing.
     overrides: config keys to change on the way, such as `{"padding": "transformers"}`; `decoder_layers=0`
         drops the decoder.
+    verify: "transformers" compares a source of its form with that library, a .npz with recorded cases.
     The folder appears complete or not at all. Raises UserError for what cannot be read, or held by the
     target's format, or when the written model's outputs differ from the source's.
     """
     if to not in TARGETS:
         raise UserError(f"to: {to!r} is no format; allowed: {', '.join(TARGETS)}{did_you_mean(to, TARGETS)}")
     target = Path(target)
-    loaded = load_foreign(source)
-    if target.resolve() == loaded.folder.resolve():
+    if Path(source).is_dir() and target.resolve() == Path(source).resolve():
         raise UserError(f"{target}: is the source; choose another folder")
     _check_target(target, to, overwrite)
-    changed = _apply(loaded, overrides or {})
-    ignored = {**changed.ignored, **_export(changed, to)}
+    if verify is not None and str(verify) != STOCK:
+        read_cases(Path(verify))
+    if is_archive(source):
+        with unpacked(source) as folder:
+            return replace(
+                _convert(folder, target, to, overwrite, dry_run, overrides or {}, verify), source=str(source)
+            )
+    return _convert(resolve(source), target, to, overwrite, dry_run, overrides or {}, verify)
+
+
+def _convert(
+    source: Path,
+    target: Path,
+    to: str,
+    overwrite: bool,
+    dry_run: bool,
+    overrides: Mapping[str, Any],
+    verify: str | Path | None,
+) -> Report:
+    loaded = map_folder(source)
+    if verify is not None and str(verify) == STOCK and loaded.source != "transformers-funnel":
+        raise UserError(f"{source}: --verify {STOCK} is for its own folders; give recorded cases (.npz)")
+    changed = _apply(loaded, overrides)
+    exported = _export(changed, to)
+    ignored = {**changed.ignored, **exported.ignored}
+    if changed.pretraining is not None and to != "funnelformer":
+        ignored["the generator, the optimizer's moments and the step"] = f"{to} holds one model alone"
     report = Report(
-        source=loaded.folder,
+        source=str(source),
         source_format=loaded.source,
         target=target,
         target_format=to,
         architecture=changed.architecture,
         num_tensors=len(changed.state_dict.keys() - ignored.keys()),
         ignored=ignored,
-        tokenizer=(),
-        difference=None,
+        table=_table(changed, exported),
     )
     if dry_run:
         # otherwise the comparison builds it
@@ -91,15 +148,73 @@ def convert(
         return report
     from ..data.files import atomic_folder
 
+    is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
+    # Half of the memory: nothing is held twice, and the source is let go before the result is read.
+    del loaded, exported
     with atomic_folder(target, overwrite=overwrite) as folder:
-        _save(changed, to, folder)
-        files = _copy_tokenizer(loaded.folder, to, folder)
-        difference = _compare(changed, load_folder(folder))
-        if not difference <= _MAX_DIFFERENCE:
+        FORMS[to].save(changed.config, changed.state_dict, changed.architecture, folder)
+        if to == "funnelformer" and changed.pretraining is not None:
+            native.save_pretraining(changed.pretraining, folder)
+        files = _copy_tokenizer(source, to, folder)
+        if to != "funnelformer":
+            changed = replace(changed, pretraining=None)
+        if is_shortened:
+            changed = encoder_only(changed)
+        changed = _let_go(changed)
+        expected = _outputs(changed)
+        del changed
+        written = _let_go(map_folder(folder))
+        found = _outputs(written)
+        del written
+        worst = max(difference(*pair) for pair in zip(expected, found, strict=True))
+        if not worst <= _MAX_DIFFERENCE:
+            raise UserError(f"{target}: not written, the converted model's outputs differ by {worst:.2g}")
+        verified = _verify(source, folder, verify)
+        if verified and not max(verified.values()) <= _MAX_DIFFERENCE:
+            what = max(verified, key=verified.__getitem__)
             raise UserError(
-                f"{target}: not written, the converted model's outputs differ by {difference:.2g}"
+                f"{target}: not written, {verify}: {what} differs by {verified[what]:.2g} from the source's own"
             )
-    return replace(report, tokenizer=files, difference=difference)
+    return replace(report, tokenizer=files, difference=worst, verified=verified)
+
+
+def _let_go(loaded: Loaded) -> Loaded:
+    """Without the tensors of a folder that stock transformers reads by itself: mapped twice, they count twice."""
+    return replace(loaded, state_dict={}) if loaded.source == "transformers-funnel" else loaded
+
+
+def _outputs(loaded: Loaded) -> list[Tensor]:
+    """The output of each of its models on a probe batch."""
+    outputs = [probe_output(reference_model(loaded), loaded.config)]
+    if loaded.pretraining is not None and loaded.pretraining.generator is not None:
+        generator = loaded.pretraining.generator
+        outputs.append(probe_output(reference_model(generator), generator.config))
+    return outputs
+
+
+def _verify(source: Path, folder: Path, verify: str | Path | None) -> dict[str, float]:
+    if verify is None:
+        return {}
+    written = map_folder(folder)
+    if str(verify) == STOCK:
+        return compare_with_stock(map_folder(source), written)
+    return compare_with_cases(written, verify)
+
+
+def _table(changed: Loaded, exported: Exported) -> list[TensorRow]:
+    models = {"": changed.state_dict}
+    if changed.pretraining is not None and changed.pretraining.generator is not None:
+        models["generator."] = changed.pretraining.generator.state_dict
+    return [
+        TensorRow(
+            changed.names.get(prefix + ours, ""),
+            prefix + ours,
+            exported.names.get(prefix + ours, ""),
+            tuple(tensor.shape),
+        )
+        for prefix, state in models.items()
+        for ours, tensor in state.items()
+    ]
 
 
 def _check_target(target: Path, to: str, overwrite: bool) -> None:
@@ -111,6 +226,7 @@ def _check_target(target: Path, to: str, overwrite: bool) -> None:
         raise UserError(f"{target} is not empty; choose another or pass --overwrite")
     written = {
         "original-torch": (original_torch.CONFIGS[0], original_torch.WEIGHTS[0]),
+        "original-tf": (original_tf.CONFIG, original_tf.INDEX),
     }.get(to, ("config.json", "model.safetensors"))
     for name in _MODEL_FILES:
         # such a file would stay and be read in place of the new one, or beside it
@@ -122,47 +238,52 @@ def _apply(loaded: Loaded, overrides: Mapping[str, Any]) -> Loaded:
     if not overrides:
         return loaded
     reject_unknown(overrides, {field.name for field in fields(FunnelformerConfig)}, "overrides")
-    values = {**loaded.config.to_dict(), **overrides}
-    state, ignored = loaded.state_dict, dict(loaded.ignored)
-    if overrides.get("decoder_layers") == 0:
-        values["decoder_skip_state"] = None
-        dropped = {name for name in state if name.startswith(("decoder.", "funnelformer.decoder."))}
-        ignored |= dict.fromkeys(sorted(dropped), "decoder_layers=0 was asked for")
-        state = {name: tensor for name, tensor in state.items() if name not in dropped}
+    part, ignored = _change(loaded, overrides)
+    ignored |= loaded.ignored
+    pretraining = loaded.pretraining
+    if pretraining is not None and ignored != loaded.ignored:
+        ignored["the generator, the optimizer's moments and the step"] = (
+            "they are of the model with its decoder"
+        )
+        pretraining = None
+    elif pretraining is not None and pretraining.generator is not None:
+        pretraining = replace(pretraining, generator=_change(pretraining.generator, overrides)[0])
     # from here on it is no longer what its folder's library would make of it
     return replace(
         loaded,
-        config=make_config(values, "overrides"),
-        state_dict=state,
+        config=part.config,
+        state_dict=part.state_dict,
         ignored=ignored,
         source="funnelformer",
+        pretraining=pretraining,
     )
 
 
-def _export(loaded: Loaded, to: str) -> dict[str, str]:
-    """Check that the format holds the model, and return our tensors that it leaves out."""
-    arguments = loaded.config, loaded.state_dict, loaded.architecture
-    if to == "transformers":
-        return transformers_funnel.export(*arguments)[2]
-    if to == "original-torch":
-        return original_torch.export(*arguments)[2]
-    return {}
+def _change(part: Part, overrides: Mapping[str, Any]) -> tuple[Part, dict[str, str]]:
+    """A model with other options, and the tensors that go with them."""
+    values, state = {**part.config.to_dict(), **overrides}, part.state_dict
+    dropped: set[str] = set()
+    if overrides.get("decoder_layers") == 0:
+        values["decoder_skip_state"] = None
+        dropped = {name for name in state if name.startswith(("decoder.", "funnelformer.decoder."))}
+        state = {name: tensor for name, tensor in state.items() if name not in dropped}
+    config = make_config(values, "overrides")
+    reasons = dict.fromkeys(sorted(dropped), "decoder_layers=0 was asked for")
+    return Part(config, state, part.architecture), reasons
 
 
-def _save(loaded: Loaded, to: str, folder: Path) -> None:
-    form = {"transformers": transformers_funnel, "original-torch": original_torch}.get(to, native)
-    form.save(loaded.config, loaded.state_dict, loaded.architecture, folder)
-
-
-def _compare(source: Loaded, written: Loaded) -> float:
-    if written.source == "original-torch" and written.architecture == "model":
-        source = encoder_only(source)
-    return max_difference(reference_model(source), reference_model(written), written.config)
+def _export(loaded: Loaded, to: str) -> Exported:
+    """The model in the target's form. Raises UserError naming what that cannot hold."""
+    if to == "funnelformer":
+        return Exported(
+            loaded.config, loaded.state_dict, {}, {name: name for name in loaded.names}, loaded.architecture
+        )
+    return FORMS[to].export(loaded.config, loaded.state_dict, loaded.architecture)
 
 
 def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
     """Copy the tokenizer, or make it from the original's vocabulary; the original's form has that alone."""
-    if to == "original-torch":
+    if to.startswith("original-"):
         vocabulary = _vocabulary(source)
         if vocabulary is None:
             return ()

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
-from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean
-from . import native, original_torch, ponet, transformers_funnel
+from . import native, original_tf, original_torch, ponet, transformers_funnel
+from .loaded import Loaded
+from .tensor_bundle import find_index
 from .weights import TRANSFORMERS_WEIGHTS, read_json
 
-__all__ = ["FORMATS", "Loaded", "detect", "find_foreign", "load_folder", "load_foreign", "resolve"]
+__all__ = [
+    "FORMATS",
+    "Loaded",
+    "detect",
+    "find_foreign",
+    "load_folder",
+    "load_foreign",
+    "map_folder",
+    "resolve",
+]
 
 FORMATS = {
     "funnelformer": native,
     "transformers-funnel": transformers_funnel,
     "original-torch": original_torch,
+    "original-tf": original_tf,
     "ponet": ponet,
 }
 _MODEL_TYPES = {"funnelformer": "funnelformer", "funnel": "transformers-funnel", "ponet": "ponet"}
@@ -34,23 +45,6 @@ _HUB_FILES = [
     "special_tokens_map.json",
     "vocab.txt",
 ]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model read from a folder, in our names.
-
-    architecture: "model", "masked_lm" or "sequence_classification".
-    ignored: the source's tensors that were left out, and why.
-    source: the format, a key of `FORMATS`.
-    """
-
-    config: FunnelformerConfig
-    state_dict: dict[str, Tensor]
-    architecture: str
-    ignored: dict[str, str]
-    source: str
-    folder: Path
 
 
 def detect(folder: str | Path) -> str:
@@ -69,20 +63,31 @@ def detect(folder: str | Path) -> str:
     if any((folder / name).is_file() for name in original_torch.CONFIGS):
         if any((folder / name).is_file() for name in original_torch.WEIGHTS):
             return "original-torch"
-        if any(folder.glob("model.ckpt*.index")):
-            raise UserError(f"{folder}: holds a TensorFlow checkpoint, which cannot be read yet")
+        if find_index(folder):
+            return "original-tf"
     raise UserError(
         f"{folder}: no model; looked for config.json (funnelformer, transformers' Funnel, PoNet) and for "
-        f"{' or '.join(original_torch.CONFIGS)} with {' or '.join(original_torch.WEIGHTS)}"
+        f"{' or '.join(original_torch.CONFIGS)} with {', '.join(original_torch.WEIGHTS)} or model.ckpt.index"
     )
 
 
 def load_folder(folder: str | Path) -> Loaded:
     """Read a model's folder of any known format. Raises UserError naming the file and the key or tensor."""
+    loaded = map_folder(folder)
+    state = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in loaded.state_dict.items()
+    }
+    return replace(loaded, state_dict=state)
+
+
+def map_folder(folder: str | Path) -> Loaded:
+    """As `load_folder`, but kernels stored the other way around are turned views of what the file holds.
+
+    Nothing is copied: what can be mapped stays in its file, which must not be written to meanwhile.
+    """
     folder = Path(folder)
-    source = detect(folder)
-    config, state_dict, architecture, ignored = FORMATS[source].load(folder)
-    return Loaded(config, state_dict, architecture, ignored, source, folder)
+    return FORMATS[detect(folder)].load(folder)
 
 
 def load_foreign(source: str | Path, **hub: Any) -> Loaded:

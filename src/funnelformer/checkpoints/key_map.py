@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean
 
-__all__ = ["LAYER", "Row", "encoder_layers", "expand", "from_ours", "layer_row", "sizes", "to_ours"]
+__all__ = ["LAYER", "Row", "encoder_layers", "expand", "from_ours", "layer_row", "names", "sizes", "to_ours"]
 
 # The tensors of one of our layers; a format adds what it calls and how it shapes each.
 LAYER = {
@@ -60,13 +60,12 @@ class Row:
         return tuple(self.size[dim] for dim in spec.split())
 
     def import_tensor(self, tensor: Tensor) -> Tensor:
+        """Theirs as ours: a view, so that a checkpoint mapped from its file stays there; so is the inverse."""
         ours = self.shape("ours")
-        if self.input_first:
-            return tensor.reshape(ours[1], ours[0]).T.contiguous()
-        return tensor.reshape(ours).contiguous()
+        return tensor.reshape(ours[1], ours[0]).T if self.input_first else tensor.reshape(ours)
 
     def export_tensor(self, tensor: Tensor) -> Tensor:
-        return (tensor.T if self.input_first else tensor).reshape(self.shape("theirs")).contiguous()
+        return (tensor.T if self.input_first else tensor).reshape(self.shape("theirs"))
 
 
 def sizes(config: FunnelformerConfig) -> dict[str, int]:
@@ -132,6 +131,11 @@ def from_ours(
         _check(state, row.ours, row.shape("ours"), "the model")
     ignored = _account(state, [row.ours for row in table], ignorable, "the model")
     return {row.theirs: row.export_tensor(state[row.ours]) for row in table}, ignored
+
+
+def names(table: list[Row]) -> dict[str, str]:
+    """Our name -> theirs."""
+    return {row.ours: row.theirs for row in table}
 
 
 def _account(

@@ -6,24 +6,32 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..errors import UserError
+from .loaded import Loaded, Part, Pretraining
 from .options import make_config
-from .weights import find_weights, read_json, read_state_dict
+from .weights import find_weights, read_json, read_state_dict, write_safetensors
 
-__all__ = ["ARCHITECTURES", "load", "save"]
+__all__ = ["ARCHITECTURES", "GENERATOR", "OPTIMIZER", "load", "load_pretraining", "save", "save_pretraining"]
 
 ARCHITECTURES = {
     "model": "FunnelformerModel",
     "masked_lm": "FunnelformerForMaskedLM",
     "sequence_classification": "FunnelformerForSequenceClassification",
+    "token_detection": "FunnelformerForTokenDetection",
 }
 
 
-def load(folder: str | Path) -> tuple[FunnelformerConfig, dict[str, Tensor], str, dict[str, str]]:
+# Beside the model of a checkpoint of pretraining.
+GENERATOR = "generator"
+OPTIMIZER = "optimizer.safetensors"
+_STEP = "step"
+
+
+def load(folder: str | Path) -> Loaded:
     """Read config, state dict and architecture; nothing is left out. Raises UserError naming the file."""
     folder = Path(folder)
     path = folder / "config.json"
@@ -32,7 +40,17 @@ def load(folder: str | Path) -> tuple[FunnelformerConfig, dict[str, Tensor], str
     name = (config.architectures or ["FunnelformerModel"])[0]
     if name not in names:
         raise UserError(f"{path}: architectures is {name!r}; allowed: {', '.join(names)}")
-    return config, read_state_dict(find_weights(folder)), names[name], {}
+    state = read_state_dict(find_weights(folder), mapped=True)
+    return Loaded(
+        config,
+        state,
+        names[name],
+        {},
+        "funnelformer",
+        folder,
+        {key: key for key in state},
+        load_pretraining(folder),
+    )
 
 
 def save(
@@ -44,5 +62,46 @@ def save(
     config = copy.deepcopy(config)
     config.architectures = [ARCHITECTURES[architecture]]
     config.save_pretrained(folder)
-    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_safetensors(state, folder / "model.safetensors")
+
+
+def save_pretraining(pretraining: Pretraining, folder: str | Path) -> None:
+    """Write, beside the model in `folder`, the generator's folder and the optimizer's state.
+
+    `optimizer.safetensors` has `<parameter>.exp_avg` and `<parameter>.exp_avg_sq` for every parameter, by the names of
+    `FunnelformerForElectra`, and `step`, the number of updates done.
+    """
+    folder, generator = Path(folder), pretraining.generator
+    if generator is not None:
+        save(generator.config, generator.state_dict, generator.architecture, folder / GENERATOR)
+    state = {
+        f"{name}.{kind}": tensor
+        for name, moments in pretraining.moments.items()
+        for kind, tensor in moments.items()
+    }
+    write_safetensors({**state, _STEP: torch.tensor(pretraining.step)}, folder / OPTIMIZER)
+
+
+def load_pretraining(folder: str | Path) -> Pretraining | None:
+    """Read what `save_pretraining` wrote; None where there is nothing. Raises UserError naming file and tensor."""
+    folder = Path(folder)
+    if not (folder / OPTIMIZER).is_file():
+        return None
+    part = None
+    if (folder / GENERATOR).is_dir():
+        generator = load(folder / GENERATOR)
+        part = Part(generator.config, generator.state_dict, generator.architecture)
+    state = read_state_dict(folder / OPTIMIZER)
+    step = state.pop(_STEP, None)
+    if step is None or step.is_floating_point() or step.numel() != 1:
+        raise UserError(f"{folder / OPTIMIZER}: tensor {_STEP!r}, one whole number, is missing")
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        parameter, _, kind = name.rpartition(".")
+        moments.setdefault(parameter, {})[kind] = tensor
+    for parameter, found in moments.items():
+        if found.keys() != {"exp_avg", "exp_avg_sq"}:
+            raise UserError(
+                f"{folder / OPTIMIZER}: parameter {parameter!r} has {', '.join(sorted(found))} alone"
+            )
+    return Pretraining(part, moments, int(step))

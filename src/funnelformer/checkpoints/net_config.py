@@ -13,7 +13,7 @@ from typing import Any
 from ..config import FunnelformerConfig
 from ..errors import UserError, reject_unknown
 
-__all__ = ["config_values", "net_config"]
+__all__ = ["config_values", "net_config", "tensorflow_net_config"]
 
 # their key -> ours, where the value is the same
 _SAME = {
@@ -72,6 +72,20 @@ def net_config(config: FunnelformerConfig) -> dict[str, Any]:
         f"{layers}x{times}" if times > 1 else str(layers) for layers, times in pairs
     )
     values["pooling_size"] = 2
+    return dict(sorted(values.items()))
+
+
+def tensorflow_net_config(config: FunnelformerConfig) -> dict[str, Any]:
+    """The keys that the TensorFlow code reads, for one of our configs."""
+    activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    decoder = f"{config.decoder_layers}x{config.decoder_repeats}"
+    values = {
+        **net_config(config),
+        **{key: getattr(config, ours) for key, ours in _OPTIONAL_SAME.items()},
+        "decoder_size": decoder.removesuffix("x1"),
+        "ff_activation": activations[config.hidden_act],
+        "rel_attn_type": "factorized",  # its default; chooses between two equal computations
+    }
     return dict(sorted(values.items()))
 
 

@@ -7,19 +7,19 @@ through the blocks. The code has no decoder, no masked-LM head and no embedding 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..errors import UserError
-from .key_map import Row, encoder_layers, expand, from_ours, layer_row, to_ours
+from .key_map import Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
+from .loaded import Exported, Loaded
 from .net_config import config_values, net_config
 from .options import check_holds, funnel_options, make_config
+from .torch_file import write_torch_file
 from .weights import find_weights, read_json, read_state_dict
 
 __all__ = ["CONFIGS", "VOCABULARY", "WEIGHTS", "export", "find_config", "load", "save"]
@@ -68,26 +68,25 @@ _CLASSIFIER = [
 ]
 
 
-def load(folder: str | Path) -> tuple[FunnelformerConfig, dict[str, Tensor], str, dict[str, str]]:
-    """Read a released or a fine-tuned folder.
+def load(folder: str | Path) -> Loaded:
+    """Read a released or a fine-tuned folder: a "model", or "sequence_classification" where a `cls_head` is stored.
 
-    Returns config, state dict in our names, architecture ("model", or "sequence_classification" where a
-    `cls_head` is stored) and the tensors left out with the reason. `truncate_seq` is not stored: True, as in
-    the released scripts.
+    `truncate_seq` is not stored: True, as in the released scripts.
     Raises UserError naming the file and the key or tensor.
     """
     folder = Path(folder)
     path = find_config(folder)
     weights = find_weights(folder, WEIGHTS)
     values = config_values(read_json(path), str(path)) | {"decoder_layers": 0, "decoder_repeats": 1}
-    state = read_state_dict(weights)
+    state = read_state_dict(weights, mapped=True)
     architecture, prefix = "model", ""
     if "cls_head.3.bias" in state:
         architecture, prefix = "sequence_classification", "funnelformer."
         values["num_labels"] = state["cls_head.3.bias"].numel()
     config = _config(values, path)
-    ours, ignored = to_ours(state, _table(config, architecture, prefix), {}, str(weights))
-    return config, ours, architecture, ignored
+    table = _table(config, architecture, prefix)
+    ours, ignored = to_ours(state, table, {}, str(weights))
+    return Loaded(config, ours, architecture, ignored, "original-torch", folder, names(table))
 
 
 def _config(values: dict[str, Any], path: Path) -> FunnelformerConfig:
@@ -102,10 +101,8 @@ def _config(values: dict[str, Any], path: Path) -> FunnelformerConfig:
     return make_config({**values, **fixed}, str(path))
 
 
-def export(
-    config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str
-) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
-    """Translate a model: their config and state dict, and our tensors left out, with reasons.
+def export(config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str) -> Exported:
+    """Translate a model.
 
     The format has no decoder and no masked-LM head: their tensors go, as with the published converter.
     Raises UserError naming every option that the format cannot hold.
@@ -113,25 +110,28 @@ def export(
     allowed = {
         **funnel_options(config, architecture),
         "hidden_act": ["gelu_new"],
-        "layer_norm_eps": [_LAYER_NORM_EPS],
     }
-    check_holds(config, _TARGET, allowed, {"padding": "original", "default_token_type_id": None})
+    by_flag = {"padding": "original", "default_token_type_id": None, "layer_norm_eps": _LAYER_NORM_EPS}
+    check_holds(config, _TARGET, allowed, by_flag)
     ignorable = {
         r"(funnelformer\.)?decoder\..*": f"{_TARGET} has no decoder",
         r"lm_head\..*": f"{_TARGET} has no masked-LM head",
+        r"detector\..*": f"{_TARGET} has no replaced-token head",
     }
     prefix = "" if architecture == "model" else "funnelformer."
-    return net_config(config), *from_ours(state, _table(config, architecture, prefix), ignorable)
+    table = _table(config, architecture, prefix)
+    kept = architecture if architecture == "sequence_classification" else "model"
+    return Exported(net_config(config), *from_ours(state, table, ignorable), names(table), kept)
 
 
 def save(
     config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str, folder: str | Path
 ) -> dict[str, str]:
     """Write `model.ckpt.pt` and `net_config.pytorch.json`; returns and raises as `export`."""
-    theirs, tensors, ignored = export(config, state, architecture)
+    theirs, tensors, ignored, *_ = export(config, state, architecture)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(OrderedDict(tensors), folder / WEIGHTS[0])
+    write_torch_file(tensors, folder / WEIGHTS[0])
     (folder / CONFIGS[0]).write_text(json.dumps(theirs, indent=4), encoding="utf-8")
     return ignored
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..errors import UserError
-from .key_map import Row, encoder_layers, expand, to_ours
+from .key_map import Row, encoder_layers, expand, names, to_ours
+from .loaded import Loaded
 from .options import make_config
 from .weights import find_weights, read_json, read_state_dict
 
@@ -102,27 +103,25 @@ _ARCHITECTURES = {
 }
 
 
-def load(folder: str | Path) -> tuple[FunnelformerConfig, dict[str, Tensor], str, dict[str, str]]:
+def load(folder: str | Path) -> Loaded:
     """Read `config.json` with `pytorch_model.bin` (or safetensors), with or without a head.
 
-    Returns config, state dict in our names, architecture ("model", "masked_lm" or "sequence_classification") and
-    the tensors left out with the reason. Heads we do not have leave the encoder as "model".
+    Heads we do not have leave the encoder as "model".
     Raises UserError naming the file and the key or tensor.
     """
     folder = Path(folder)
     path = folder / "config.json"
     weights = find_weights(folder)
-    state = read_state_dict(weights)
+    state = read_state_dict(weights, mapped=True)
     theirs = read_json(path)
     prefix = "ponet." if any(name.startswith("ponet.") for name in state) else ""
     architecture = _architecture(theirs, state)
     config = config_from_theirs(theirs, str(path))
     if architecture == "sequence_classification":
         config.num_labels = state["classifier.bias"].numel()
-    ours, ignored = to_ours(
-        state, _table(config, architecture, prefix), _ignorable(architecture, prefix), str(weights)
-    )
-    return config, ours, architecture, ignored
+    table = _table(config, architecture, prefix)
+    ours, ignored = to_ours(state, table, _ignorable(architecture, prefix), str(weights))
+    return Loaded(config, ours, architecture, ignored, "ponet", folder, names(table))
 
 
 def _architecture(theirs: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:

@@ -1,10 +1,11 @@
-"""Run two models on the same small batch and measure how far apart their outputs are."""
+"""Run a converted model, and its source, on the same small batch and measure how far apart their outputs are."""
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,18 +14,29 @@ from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
 from ..errors import UserError
-from .folders import Loaded
+from .loaded import Loaded, Part
 from .native import ARCHITECTURES
 from .transformers_funnel import architecture_name
+from .weights import find_weights, read_state_dict
 
-__all__ = ["build_model", "encoder_only", "max_difference", "reference_model"]
+__all__ = [
+    "build_model",
+    "build_stock",
+    "difference",
+    "encoder_only",
+    "max_difference",
+    "probe_batch",
+    "probe_output",
+    "reference_model",
+]
 
 _SEED = 0
 _NUM_PADDING = 5
+_STOCK_PREFIX = "funnel."
 
 
 def build_model(config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str) -> nn.Module:
-    """Build one of our models in evaluation mode and float32.
+    """Build one of our models in evaluation mode and float32; float32 tensors become its parameters, not copied.
 
     Raises UserError naming a tensor that the model lacks, has besides, or has in another shape.
     """
@@ -32,24 +44,52 @@ def build_model(config: FunnelformerConfig, state: Mapping[str, Tensor], archite
 
     cls = getattr(modeling, ARCHITECTURES[architecture])
     try:
-        model, info = cls.from_pretrained(
-            None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
-        )
-    except (RuntimeError, ValueError) as error:
+        with torch.device("meta"):
+            model = cls(copy.deepcopy(config))
+    except ValueError as error:
         raise UserError(f"the weights do not fit the config: {' '.join(str(error).split())}") from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[problem]:
-            name = sorted(map(str, info[problem]))[0]
-            raise UserError(f"the weights do not fit the config: {problem.split('_')[0]} tensor {name}")
-    return model.eval()
+    unexpected = _fill(model, state)
+    ignorable = cls._keys_to_ignore_on_load_unexpected or []
+    unexpected = [name for name in unexpected if not any(re.search(pattern, name) for pattern in ignorable)]
+    if unexpected:
+        raise UserError(f"the weights do not fit the config: unexpected tensor {min(unexpected)}")
+    return model
 
 
-def reference_model(loaded: Loaded, folder: Path | None = None) -> nn.Module:
+def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Make `state` the parameters of a model without any; returns the names it has no place for."""
+    try:
+        _, unexpected = model.load_state_dict(
+            {name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True
+        )
+    except RuntimeError as error:
+        raise UserError(f"the weights do not fit the config: {' '.join(str(error).split())}") from error
+    model.tie_weights()  # type: ignore[operator]
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise UserError(f"the weights do not fit the config: missing tensor {min(missing)}")
+    model.eval()
+    return list(unexpected)
+
+
+def build_stock(loaded: Loaded) -> nn.Module:
+    """Build the model of stock transformers from its own folder, with the tensors as they lie there."""
+    name = architecture_name(loaded.config, loaded.architecture)
+    config = transformers.FunnelConfig.from_pretrained(loaded.folder)
+    with torch.device("meta"):
+        model = getattr(transformers, name)(config)
+    state = read_state_dict(find_weights(loaded.folder), mapped=True)
+    if loaded.architecture == "model":
+        state = {name.removeprefix(_STOCK_PREFIX): tensor for name, tensor in state.items()}
+    _fill(model, state)
+    return model
+
+
+def reference_model(loaded: Part) -> nn.Module:
     """The model that a folder's own library makes of it: stock transformers for its format, else ours."""
-    if loaded.source != "transformers-funnel":
-        return build_model(loaded.config, loaded.state_dict, loaded.architecture)
-    cls = getattr(transformers, architecture_name(loaded.config, loaded.architecture))
-    return cls.from_pretrained(folder or loaded.folder, dtype=torch.float32).eval()
+    if isinstance(loaded, Loaded) and loaded.source == "transformers-funnel":
+        return build_stock(loaded)
+    return build_model(loaded.config, loaded.state_dict, loaded.architecture)
 
 
 def encoder_only(loaded: Loaded) -> Loaded:
@@ -61,29 +101,34 @@ def encoder_only(loaded: Loaded) -> Loaded:
     return replace(loaded, config=config, state_dict=state, architecture="model", source="funnelformer")
 
 
-@torch.no_grad()
 def max_difference(first: nn.Module, second: nn.Module, config: FunnelformerConfig) -> float:
-    """Largest absolute difference of logits, or last hidden states, over a padded batch with two segments."""
-    batch = _batch(config)
-    outputs = [_output(model(**batch)).float() for model in (first, second)]
-    if outputs[0].shape != outputs[1].shape:
-        raise UserError(
-            f"the two models' outputs have shapes {list(outputs[0].shape)}, {list(outputs[1].shape)}"
-        )
-    return float((outputs[0] - outputs[1]).abs().max())
+    """Largest absolute difference of two models' `probe_output`."""
+    return difference(probe_output(first, config), probe_output(second, config))
 
 
-def _output(output: Any) -> Tensor:
-    return output.logits if "logits" in output else output.last_hidden_state
+@torch.no_grad()
+def probe_output(model: nn.Module, config: FunnelformerConfig) -> Tensor:
+    """Logits, or last hidden states, of a padded batch with two segments."""
+    output: Any = model(**probe_batch(config))
+    return (output.logits if "logits" in output else output.last_hidden_state).float()
 
 
-def _batch(config: FunnelformerConfig) -> dict[str, Tensor]:
-    # a multiple of the decoder's stride, and long enough that every block pools
-    length = min(max(16, 2 ** (config.num_blocks + 1)), config.max_position_embeddings)
+def difference(first: Tensor, second: Tensor) -> float:
+    """Largest absolute difference. Raises UserError when the shapes differ."""
+    if first.shape != second.shape:
+        raise UserError(f"the two models' outputs have shapes {list(first.shape)}, {list(second.shape)}")
+    return float((first - second).abs().max())
+
+
+def probe_batch(config: FunnelformerConfig, length: int | None = None) -> dict[str, Tensor]:
+    """A batch of two random sequences, the second one padded; by default as long as it takes to pool every block."""
+    if length is None:
+        # a multiple of the decoder's stride
+        length = min(max(16, 2 ** (config.num_blocks + 1)), config.max_position_embeddings)
     generator = torch.Generator().manual_seed(_SEED)
     ids = torch.randint(config.vocab_size, (2, length), generator=generator)
     keep = torch.ones_like(ids)
-    keep[1, length - _NUM_PADDING :] = 0
+    keep[1, max(1, length - _NUM_PADDING) :] = 0
     segments = torch.zeros_like(ids)
     segments[:, length // 2 :] = 1
     segments[:, 0] = config.cls_token_type_id

@@ -1,9 +1,9 @@
 """Read a file written by `torch.save` without running anything that is in it.
 
-`torch.load(weights_only=True)` reads the released checkpoints. It refuses the original's fine-tuned form, a
-list of a state dict and a whole optimizer object; `_parse` reads that one. Unpickling then makes plain data
-and records of this module only: every name in the file is looked up in a table here, none is ever imported,
-and tensors are built afterwards, for the containers that hold them.
+`torch.load(weights_only=True)` reads the zip form. It refuses the original's fine-tuned form, a list of a state dict
+and a whole optimizer object, and of the older form it believes every size that a file claims; `_parse` reads those.
+Unpickling then makes plain data and records of this module only: every name in the file is looked up in a table
+here, none is ever imported, and tensors are built afterwards, for the containers that hold them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ..errors import UserError
 
-__all__ = ["Placeholder", "read_torch_file"]
+__all__ = ["Placeholder", "read_torch_file", "tensor_bytes", "write_torch_file"]
 
 # What `torch.save` wrote up to torch 1.5 (`torch.serialization.MAGIC_NUMBER`, PROTOCOL_VERSION).
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -41,6 +42,12 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_STORAGE_TYPES = {dtype: getattr(torch, name) for name, dtype in _STORAGES.items()}
+_ZIP_FOLDER = "archive"
+# Of a record with 64-bit sizes, and of the field that aligns it.
+_ZIP_HEAD_BYTES = 30 + 20 + 4
+_ALIGNMENT_BYTES = 64
+_MAX_OBJECTS = 1_000_000
 # The optimizers of the original's fine-tuning: torch's AdamW, or apex's FusedAdam (with amp_C's kernel).
 _OPTIMIZER_MODULES = ("torch.optim", "apex", "amp_C")
 _BROKEN = (
@@ -72,9 +79,10 @@ class Placeholder:
     def __setstate__(self, state: Any) -> None: ...
 
 
-def read_torch_file(path: str | Path) -> Any:
+def read_torch_file(path: str | Path, mapped: bool = False) -> Any:
     """Read a `.pt`, `.bin` or `.ckpt.pt` file, in the zip or the older form, onto the CPU.
 
+    mapped: leave the tensors of the zip form in the file, which then must not be written to while they are in use.
     Optimizer objects come back as `Placeholder`. Raises UserError, one line, for a file that is missing, is
     no checkpoint, is cut short, or names anything that is neither a tensor nor an optimizer.
     """
@@ -84,13 +92,16 @@ def read_torch_file(path: str | Path) -> Any:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            # it warns of pickle protocols it may not know, which then is an error below
-            return torch.load(path, weights_only=True, map_location="cpu")
-    except _BROKEN:
-        # torch's own message is many lines and recommends weights_only=False; ours finds the cause itself
-        pass
-    try:
+        if zipfile.is_zipfile(path):
+            if mapped:
+                _check_sums(path)
+            try:
+                with warnings.catch_warnings(action="ignore", category=UserWarning):
+                    # it warns of pickle protocols it may not know, which then is an error below
+                    return torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
+            except Exception:  # whatever the bytes of a damaged file lead torch to
+                # torch's own message is many lines and recommends weights_only=False; ours finds the cause itself
+                pass
         with path.open("rb") as file:
             return _parse(file, path)
     except UserError:
@@ -98,6 +109,79 @@ def read_torch_file(path: str | Path) -> Any:
     except _BROKEN as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cut short or damaged ({detail})") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Read every record once: torch verifies checksums of what it copies, and none of what it maps."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise UserError(f"{path}: damaged (the checksum of {damaged!a} is wrong)")
+
+
+def write_torch_file(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a state dict as `torch.save` would, in the zip form, making the tensors contiguous one at a time.
+
+    `torch.save` wants all of them contiguous at once, a second copy of the model where kernels are turned.
+    """
+    path = Path(path)
+    pickled = io.BytesIO()
+    pickler = _Pickler(pickled, protocol=2)
+    pickler.dump(
+        OrderedDict((name, _Record(str(i), tensor)) for i, (name, tensor) in enumerate(state.items()))
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+
+        def add(name: str, data: bytes | memoryview) -> None:
+            entry = zipfile.ZipInfo(f"{_ZIP_FOLDER}/{name}")
+            # torch aligns every record by a field without meaning
+            head = archive.fp.tell() + _ZIP_HEAD_BYTES + len(entry.filename)  # type: ignore[union-attr]
+            entry.extra = struct.pack("<2sH", b"FB", -head % _ALIGNMENT_BYTES) + b"Z" * (
+                -head % _ALIGNMENT_BYTES
+            )
+            with archive.open(entry, "w", force_zip64=True) as record:
+                record.write(data)
+
+        add("data.pkl", pickled.getvalue())
+        add("byteorder", b"little")
+        for i, tensor in enumerate(state.values()):
+            add(f"data/{i}", tensor_bytes(tensor))
+        add("version", b"3\n")
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The numbers of a tensor in order; those of a contiguous one are not copied."""
+    array: Any = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Stands for a tensor in the pickle."""
+
+    key: str
+    tensor: Tensor
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, _Record):
+            return NotImplemented
+        tensor = value.tensor
+        stride = torch.empty(tensor.shape, device="meta").stride()
+        arguments: tuple[Any, ...] = (_StorageOf(value), 0, tuple(tensor.shape), stride, False, OrderedDict())
+        return torch._utils._rebuild_tensor_v2, arguments
+
+    def persistent_id(self, value: Any) -> Any:
+        if not isinstance(value, _StorageOf):
+            return None
+        tensor = value.record.tensor
+        return "storage", _STORAGE_TYPES[tensor.dtype], value.record.key, "cpu", tensor.numel()
+
+
+@dataclass(frozen=True)
+class _StorageOf:
+    record: _Record
 
 
 def _parse(file: BinaryIO, path: Path) -> Any:
@@ -120,14 +204,14 @@ def _parse_zip(file: BinaryIO, path: Path) -> Any:
         if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
             raise UserError(f"{path}: written on a big-endian machine, which is not supported")
         tree = _Unpickler(io.BytesIO(archive.read(pickled)), path).load()
-        stored: dict[str, bytes] = {}
+        stored: dict[str, bytearray] = {}
 
-        def read(key: str) -> bytes:
+        def read(key: str) -> bytearray:
             if key not in stored:
-                stored[key] = archive.read(f"{folder}data/{key}")
+                stored[key] = bytearray(archive.read(f"{folder}data/{key}"))
             return stored[key]
 
-        return _build(tree, read, path)
+        return _Builder(read, path).build(tree)
 
 
 def _parse_legacy(file: BinaryIO, path: Path) -> Any:
@@ -141,15 +225,15 @@ def _parse_legacy(file: BinaryIO, path: Path) -> Any:
         raise UserError(f"{path}: written on a big-endian machine, which is not supported")
     unpickler = _Unpickler(file, path)
     tree = unpickler.load()
-    stored: dict[str, bytes] = {}
+    stored: dict[str, bytearray] = {}
     for key in load():
         (count,) = struct.unpack("<q", file.read(8))
         size = count * unpickler.storage_dtypes[key].itemsize
-        data = file.read(size) if 0 <= size <= path.stat().st_size else b""
-        if len(data) != size:
-            raise UserError(f"{path}: cut short (storage {key} has {len(data)} of {size} bytes)")
+        data = bytearray(size if 0 <= size <= path.stat().st_size else 0)
+        if file.readinto(data) != size:  # type: ignore[attr-defined]
+            raise UserError(f"{path}: cut short (storage {key} is not {size:,} bytes)")
         stored[key] = data
-    return _build(tree, stored.__getitem__, path)
+    return _Builder(stored.__getitem__, path).build(tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +293,8 @@ _ALLOWED: dict[str, Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+# The one in Python: the one in C takes memory for every object that a damaged file says it numbered.
+class _Unpickler(pickle._Unpickler):
     def __init__(self, file: BinaryIO, path: Path) -> None:
         super().__init__(file, encoding="utf-8")
         self.path = path
@@ -245,24 +330,32 @@ def _not_callable(name: str) -> Callable[..., Any]:
     return refuse
 
 
-def _build(tree: Any, read: Callable[[str], bytes], path: Path) -> Any:
-    """Turn tensor records into tensors, in dicts, lists and tuples; the optimizer's stay placeholders."""
-    if isinstance(tree, _TensorRecord):
-        return _build_tensor(tree, read(tree.storage.key), path)
-    if isinstance(tree, dict):
-        return {key: _build(value, read, path) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_build(value, read, path) for value in tree)
-    return tree
+class _Builder:
+    """Turns tensor records into tensors, in dicts, lists and tuples; the optimizer's stay placeholders."""
+
+    def __init__(self, read: Callable[[str], bytearray], path: Path) -> None:
+        self.read, self.path, self.num_built = read, path, 0
+
+    def build(self, node: Any) -> Any:
+        self.num_built += 1
+        if self.num_built > _MAX_OBJECTS:  # lists of one list many times over, and so on
+            raise UserError(f"{self.path}: holds more objects than a checkpoint has")
+        if isinstance(node, _TensorRecord):
+            return _build_tensor(node, self.read(node.storage.key), self.path)
+        if isinstance(node, dict):
+            return {key: self.build(value) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return type(node)(self.build(value) for value in node)
+        return node
 
 
-def _build_tensor(record: _TensorRecord, data: bytes, path: Path) -> Tensor:
+def _build_tensor(record: _TensorRecord, data: bytearray, path: Path) -> Tensor:
     shape, stride, offset = record.shape, record.stride, record.offset + record.storage.offset
-    storage = torch.frombuffer(bytearray(data), dtype=record.storage.dtype) if data else torch.empty(0)
+    storage = torch.frombuffer(data, dtype=record.storage.dtype) if data else torch.empty(0)
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     numel = prod(shape)
     if numel == 0:
         return torch.empty(shape, dtype=record.storage.dtype)
     if min((*shape, *stride, offset), default=0) < 0 or last >= len(storage) or numel > len(storage):
         raise UserError(f"{path}: damaged (a tensor of shape {list(shape)} lies outside its storage)")
-    return storage.as_strided(shape, stride, offset).clone()
+    return storage.as_strided(shape, stride, offset)

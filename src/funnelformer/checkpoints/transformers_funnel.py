@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import FunnelConfig
 
 from ..config import FunnelformerConfig
 from ..errors import UserError
-from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, to_ours
+from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
+from .loaded import Exported, Loaded
 from .options import check_holds, funnel_options, make_config
-from .weights import find_weights, read_json, read_state_dict
+from .weights import find_weights, read_json, read_state_dict, write_safetensors
 
 __all__ = ["architecture_name", "config_from_theirs", "config_to_theirs", "export", "load", "save"]
 
@@ -53,6 +53,7 @@ _SAME = {
 _ARCHITECTURES = {
     "FunnelForMaskedLM": "masked_lm",
     "FunnelForSequenceClassification": "sequence_classification",
+    "FunnelForPreTraining": "token_detection",
 }
 # These build on FunnelBaseModel: no decoder, whatever num_decoder_layers says.
 WITHOUT_DECODER = frozenset({"FunnelBaseModel", "FunnelForSequenceClassification", "FunnelForMultipleChoice"})
@@ -88,6 +89,12 @@ _LAYER = [*(layer_row(name, _layer_name(name)) for name in LAYER if name != _REL
 _HEADS = {
     "model": [],
     "masked_lm": [Row("lm_head.decoder.bias", "V", "lm_head.bias")],
+    "token_detection": [
+        Row("detector.dense.weight", "D D", "discriminator_predictions.dense.weight"),
+        Row("detector.dense.bias", "D", "discriminator_predictions.dense.bias"),
+        Row("detector.output.weight", "1 D", "discriminator_predictions.dense_prediction.weight"),
+        Row("detector.output.bias", "1", "discriminator_predictions.dense_prediction.bias"),
+    ],
     "sequence_classification": [
         Row("classifier.dense.weight", "D D", "classifier.linear_hidden.weight"),
         Row("classifier.dense.bias", "D", "classifier.linear_hidden.bias"),
@@ -98,18 +105,16 @@ _HEADS = {
 _UNTIED = Row("lm_head.decoder.weight", "V D", "lm_head.weight")
 
 
-def load(folder: str | Path) -> tuple[FunnelformerConfig, dict[str, Tensor], str, dict[str, str]]:
-    """Read a folder that transformers saved.
+def load(folder: str | Path) -> Loaded:
+    """Read a folder that transformers saved. Heads we do not have leave the encoder as "model".
 
-    Returns config, state dict in our names, architecture ("model", "masked_lm" or "sequence_classification")
-    and the tensors left out with the reason. Heads we do not have leave the encoder as "model".
     Raises UserError naming the file and the key or tensor.
     """
     folder = Path(folder)
     path = folder / "config.json"
     theirs = read_json(path)
     weights = find_weights(folder)
-    state = read_state_dict(weights)
+    state = read_state_dict(weights, mapped=True)
     prefix = "funnel." if any(name.startswith("funnel.") for name in state) else ""
     name = _named_architecture(theirs, state, prefix, path)
     architecture = _ARCHITECTURES.get(name, "model")
@@ -118,16 +123,13 @@ def load(folder: str | Path) -> tuple[FunnelformerConfig, dict[str, Tensor], str
         raise UserError(
             f"{path}: num_decoder_layers is 0 in a {name}; a decoder without layers is not supported"
         )
-    ours, ignored = to_ours(
-        state, _table(config, architecture, prefix), _ignorable(name, architecture, prefix), str(weights)
-    )
-    return config, ours, architecture, ignored
+    table = _table(config, architecture, prefix)
+    ours, ignored = to_ours(state, table, _ignorable(name, architecture, prefix), str(weights))
+    return Loaded(config, ours, architecture, ignored, "transformers-funnel", folder, names(table))
 
 
-def export(
-    config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str
-) -> tuple[FunnelConfig, dict[str, Tensor], dict[str, str]]:
-    """Translate a model: their config and state dict, and our tensors left out, with reasons.
+def export(config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str) -> Exported:
+    """Translate a model.
 
     Raises UserError naming every option that the format cannot hold.
     """
@@ -136,18 +138,19 @@ def export(
     ignorable = {"lm_head.decoder.weight": "tied to the word embeddings"}
     if architecture == "sequence_classification":
         ignorable[r"funnelformer\.decoder\..*"] = f"{_TARGET} classifies sequences without a decoder"
-    return theirs, *from_ours(state, _table(config, architecture, prefix), ignorable)
+    table = _table(config, architecture, prefix)
+    return Exported(theirs, *from_ours(state, table, ignorable), names(table), architecture)
 
 
 def save(
     config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str, folder: str | Path
 ) -> dict[str, str]:
     """Write `config.json` and `model.safetensors` for stock transformers; returns and raises as `export`."""
-    theirs, tensors, ignored = export(config, state, architecture)
+    theirs, tensors, ignored, *_ = export(config, state, architecture)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     theirs.save_pretrained(folder)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_safetensors(tensors, folder / "model.safetensors")
     return ignored
 
 
@@ -180,8 +183,8 @@ def config_to_theirs(config: FunnelformerConfig, architecture: str) -> FunnelCon
     allowed = funnel_options(config, architecture)
     if architecture == "masked_lm":
         allowed["mlm_head"] = ["linear"]
-        if config.decoder_layers == 0:
-            raise UserError(f"{_TARGET} cannot hold decoder_layers=0 in a masked-LM model")
+    if architecture in ("masked_lm", "token_detection") and config.decoder_layers == 0:
+        raise UserError(f"{_TARGET} cannot hold decoder_layers=0 in a model of tokens ({architecture})")
     by_flag: dict[str, Any] = {"padding": "transformers", "default_token_type_id": 0}
     if config.decoder_layers and architecture != "sequence_classification":
         allowed["decoder_repeats"] = [1]
@@ -213,6 +216,8 @@ def _named_architecture(
         return "FunnelForMaskedLM"
     if "classifier.linear_out.weight" in state:
         return "FunnelForSequenceClassification"
+    if "discriminator_predictions.dense.weight" in state:
+        return "FunnelForPreTraining"
     has_decoder = any(name.startswith(f"{prefix}decoder.") for name in state)
     return "FunnelModel" if has_decoder else "FunnelBaseModel"
 

@@ -255,6 +255,7 @@ def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
         "pad_token_id": tokenizer.pad_token_id,
         "cls_token_id": tokenizer.cls_token_id,
         "sep_token_id": tokenizer.sep_token_id,
+        "mask_token_id": tokenizer.mask_token_id,
     }
 
 

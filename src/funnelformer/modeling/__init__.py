@@ -1,11 +1,20 @@
 """Models: encoder and decoder, and the heads on them."""
 
-from .heads import FunnelformerForMaskedLM, FunnelformerForSequenceClassification, HeadOutput
+from .electra import ElectraOutput, FunnelformerForElectra
+from .heads import (
+    FunnelformerForMaskedLM,
+    FunnelformerForSequenceClassification,
+    FunnelformerForTokenDetection,
+    HeadOutput,
+)
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
 
 __all__ = [
+    "ElectraOutput",
+    "FunnelformerForElectra",
     "FunnelformerForMaskedLM",
     "FunnelformerForSequenceClassification",
+    "FunnelformerForTokenDetection",
     "FunnelformerModel",
     "FunnelformerModelOutput",
     "FunnelformerPreTrainedModel",

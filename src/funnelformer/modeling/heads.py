@@ -1,4 +1,4 @@
-"""Heads: masked language modelling, and classification or regression of whole sequences."""
+"""Heads: masked language modelling, replaced-token detection, classification or regression of whole sequences."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from ..config import FunnelformerConfig
@@ -21,7 +22,12 @@ from .model import (
     wants_dict,
 )
 
-__all__ = ["FunnelformerForMaskedLM", "FunnelformerForSequenceClassification", "HeadOutput"]
+__all__ = [
+    "FunnelformerForMaskedLM",
+    "FunnelformerForSequenceClassification",
+    "FunnelformerForTokenDetection",
+    "HeadOutput",
+]
 
 
 @dataclass
@@ -67,8 +73,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__(config)
-        if config.num_blocks > 1 and not config.decoder_layers:
-            raise ValueError("masked language modelling needs a decoder: set decoder_layers >= 1")
+        _check_decoder(config, "masked language modelling")
         self.funnelformer = FunnelformerModel(config)
         self.lm_head = MaskedLMHead(config)
         self.post_init()
@@ -95,8 +100,15 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
         """Return logits [B, T, V], and with `labels` (-100: no target) the mean cross-entropy of the targets.
 
         With `config.sparse_prediction` and labels, logits are [number of targets, V].
+        With `config.hide_mask_tokens` the `<mask>` tokens of `input_ids` count as padding; the first may be none.
         kwargs: `num_items_in_batch` of the Trainer divides the loss in place of the targets of this batch.
         """
+        if self.config.hide_mask_tokens:
+            if input_ids is None:
+                raise ValueError("hide_mask_tokens needs input_ids")
+            assert self.config.mask_token_id is not None  # the config has seen to it
+            visible = input_ids.ne(self.config.mask_token_id).long()
+            attention_mask = visible if attention_mask is None else attention_mask * visible
         output = self.funnelformer(
             input_ids,
             attention_mask,
@@ -117,6 +129,71 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
             )
+        return _finish(loss, logits, output, return_dict, self.config)
+
+
+class TokenDetectionHead(nn.Module):
+    """Dense with activation, then one logit a token. Source: the original code's `binary_proj` and `binary_loss`."""
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = activation(config)
+        self.output = nn.Linear(config.hidden_size, 1)
+
+    def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T"]:
+        return self.output(self.activation(self.dense(hidden))).squeeze(-1)
+
+
+class FunnelformerForTokenDetection(FunnelformerPreTrainedModel):
+    """Decide of every token whether it is the original one. A positive logit says original, as in the paper's code.
+
+    (ELECTRA's own code and transformers' say 1 for replaced: their logit is minus this one.)
+    """
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        super().__init__(config)
+        _check_decoder(config, "replaced-token detection")
+        self.funnelformer = FunnelformerModel(config)
+        self.detector = TokenDetectionHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Num[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+        inputs_embeds: Float[Tensor, "B T W"] | None = None,
+        labels: Int[Tensor, "B T"] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> HeadOutput | tuple[Tensor, ...]:
+        """Return logits [B, T], and with `labels` (1: original, 0: replaced, -100: neither) the mean cross-entropy.
+
+        num_items_in_batch: divides the loss in place of the labels of this batch.
+        """
+        output = self.funnelformer(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            output_hidden_states,
+            output_attentions,
+            True,
+            segment_ids,
+        )
+        logits = self.detector(output.last_hidden_state)
+        loss = None
+        if labels is not None:
+            counts = labels != -100
+            losses = F.binary_cross_entropy_with_logits(
+                logits.float(), labels.clamp(min=0).float(), reduction="none"
+            )
+            total = torch.where(counts, losses, 0.0).sum()
+            loss = total / (counts.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
         return _finish(loss, logits, output, return_dict, self.config)
 
 
@@ -177,6 +254,11 @@ class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
         return _finish(loss, logits, output, return_dict, self.config)
+
+
+def _check_decoder(config: FunnelformerConfig, task: str) -> None:
+    if config.num_blocks > 1 and not config.decoder_layers:
+        raise ValueError(f"{task} needs a decoder: set decoder_layers >= 1")
 
 
 def _finish(

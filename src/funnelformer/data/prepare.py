@@ -1,0 +1,262 @@
+"""Prepare text for pretraining once: tokenised, packed or paired, in Arrow files that training memory-maps.
+
+The format is that of the `datasets` library (Arrow streams), on which the package stands already: any number of
+processes map the same files, a row is found without an index, and `datasets`, pandas or polars open them. A format of
+one's own or a second one beside it (datatrove's) would have to give more than that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from ..errors import UserError
+from .build import Form, RowSettings, iter_parts
+from .corpus import Source, documents_of, expand_sources
+from .encode import Sentences
+from .manifest import hash_tokenizer, read_json_file, write_json_file
+from .parts import JOBS, PARTS, SETTINGS, VERSION, finish_jobs, is_finished, part_name, prepare_part
+from .progress import counting
+from .tokenizer import load_tokenizer
+
+__all__ = ["PrepareConfig", "prepare"]
+
+# Small files are prepared together up to this size on disk.
+_GROUP_BYTES = 16_000_000
+
+
+@Parameter(name="*")
+@dataclass(kw_only=True)
+class PrepareConfig:
+    """What `prepare` can be told."""
+
+    train: Annotated[list[str], Parameter(consume_multiple=True, negative="")]
+    "Files or globs (txt with an empty line between documents, jsonl, csv, tsv, parquet; .gz, .zst, .bz2, .xz), a \
+folder of `Dataset.save_to_disk`, or a Hub name user/name[:config]."
+    tokenizer: Path
+    "Tokenizer folder or vocabulary file."
+    out: Path
+    "Folder to write; what is finished in it is kept."
+    block_size: int = 512
+    "Tokens of a training sequence."
+    form: Form = "single"
+    "single: packed documents. continuation: pairs A, B with B the continuation or not. structure: B follows A, \
+precedes it, or is from elsewhere (needed for the objective mlm+sso)."
+    stride: int = 1
+    "2^(blocks - 1) of a funnel that truncates: ends rows where its pooled lengths stay whole."
+    passes: int = 1
+    "Times that the text is used, in another order or as other pairs."
+    sentences: Sentences = "lines"
+    "What a sentence is: a line, or also what punctuation ends."
+    text_column: str | None = None
+    "Column of the text in tables."
+    validation_fraction: float = 0.01
+    "Fraction of the documents held out."
+    part_chars: int = 32_000_000
+    "Characters of text in an output file; memory is a few times that for each worker."
+    seed: int = 42
+    "Seed of the order of documents and of the pairs."
+    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    "Processes; their number does not change the result."
+    shard: str = "1/1"
+    "Do part i of n of the work, as 3/8; n such jobs, anywhere and in any order, fill the folder."
+
+    def __post_init__(self) -> None:
+        self.tokenizer, self.out = Path(self.tokenizer), Path(self.out)
+        if self.workers < 1:
+            raise UserError(f"--workers is {self.workers}; allowed: 1 and more")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed is {self.seed}; allowed: 0 to {2**32 - 1}")
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UserError(f"--shard is {self.shard!r}; allowed: i/n with i from 1 to n, as 3/8")
+        self.rows  # noqa: B018 - checks the settings
+
+    @property
+    def rows(self) -> RowSettings:
+        return RowSettings(**{name: getattr(self, name) for name in RowSettings.__dataclass_fields__})
+
+    @property
+    def job(self) -> tuple[int, int]:
+        """This job's number from 1, and how many there are."""
+        number, count = self.shard.split("/")
+        return int(number), int(count)
+
+
+def prepare(config: PrepareConfig) -> dict[str, Any]:
+    """Write the rows of a corpus; return the counts of the manifest, or of this job while others are not done.
+
+    One process reads and cuts the text into parts, the workers tokenise one each and write its files; a part that has
+    its file of counts is finished and read over. Files and counts are the same bytes for the same text,
+    tokenizer and settings, whatever the workers, jobs and interruptions.
+    Raises UserError for input that cannot be used, and for a folder that was begun with other settings.
+    """
+    sources = expand_sources(config.train)
+    tokenizer = load_tokenizer(config.tokenizer)
+    settings = _settings(config, sources, hash_tokenizer(tokenizer))
+    _open_folder(config.out, settings)
+    groups = _groups(sources)
+    total = sum(_size(source) for source in sources)
+    names: list[str] = []
+
+    def read() -> Iterator[tuple[tuple[int, int], list[str]]]:
+        for key, documents in _own_parts(config, groups):
+            names.append(part_name(key))
+            if not is_finished(config.out, key):
+                yield key, documents
+
+    with _told_when_interrupted(config.out), counting("preparing", sys.stderr.isatty(), total) as count:
+        last_group = -1
+        for key, counts in _run(config, tokenizer, read()):
+            done = sum(_size(s) for group in groups[last_group + 1 : key[0]] for s in group)
+            last_group = max(last_group, key[0] - 1)
+            splits = counts["splits"].values()
+            count(sum(s["documents"] for s in splits), sum(s["tokens"] for s in splits), done)
+    number, jobs = config.job
+    write_json_file(config.out / JOBS / f"{number:05}-of-{jobs:05}.json", {"parts": sorted(names)})
+    return finish_jobs(config.out, settings, jobs)
+
+
+def _size(source: Source) -> int:
+    return source.stat().st_size if isinstance(source, Path) else 0
+
+
+def _settings(config: PrepareConfig, sources: list[Source], tokenizer_hash: str) -> dict[str, Any]:
+    """What all jobs and later calls on one folder must agree on."""
+    return {
+        "version": VERSION,
+        "rows": asdict(config.rows),
+        "text_column": config.text_column,
+        "tokenizer_sha256": tokenizer_hash,
+        "jobs": config.job[1],
+        # Names without their folders: the same data elsewhere give the same bytes.
+        "sources": [{"name": s.name if isinstance(s, Path) else str(s), "bytes": _size(s)} for s in sources],
+    }
+
+
+def _open_folder(out: Path, settings: dict[str, Any]) -> None:
+    file = out / SETTINGS
+    if file.is_file():
+        before = read_json_file(file)
+        for key in settings:
+            if before.get(key) != settings[key]:
+                old, new = before.get(key), settings[key]
+                if key == "rows" and isinstance(old, dict):
+                    key = next(name for name in new if old.get(name) != new[name])
+                    old, new = old.get(key), new[key]
+                elif key == "sources":
+                    raise UserError(f"{out} was begun with other files; choose another --out")
+                raise UserError(
+                    f"{out} was begun with {key} = {old!r}, now it is {new!r}; choose another --out"
+                )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"{out} is not empty, and no prepared data have been begun in it; choose another --out"
+        )
+    for folder in (out, out / PARTS, out / JOBS):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror})") from error
+    write_json_file(file, settings)
+
+
+def _groups(sources: list[Source]) -> list[list[Source]]:
+    """Sources in order, small files together; a part of the text never reaches over two groups."""
+    groups: list[list[Source]] = []
+    room = 0
+    for source in sources:
+        size = _size(source) or _GROUP_BYTES  # a data set stands alone
+        if size > room:
+            groups.append([])
+            room = _GROUP_BYTES
+        groups[-1].append(source)
+        room -= size
+    return groups
+
+
+def _own_parts(
+    config: PrepareConfig, groups: list[list[Source]]
+) -> Iterator[tuple[tuple[int, int], list[str]]]:
+    """The parts of this job. With many groups a job reads its own alone; else it reads all and takes every n-th."""
+    number, jobs = config.job
+    by_group = len(groups) >= 4 * jobs
+    for group, sources in enumerate(groups):
+        if by_group and group % jobs != number - 1:
+            continue
+        documents = chain.from_iterable(documents_of(source, config.text_column) for source in sources)
+        for part, texts in enumerate(iter_parts(documents, config.part_chars)):
+            if by_group or (group + part) % jobs == number - 1:
+                yield (group, part), texts
+
+
+def _run(
+    config: PrepareConfig, tokenizer: Any, parts: Iterator[tuple[tuple[int, int], list[str]]]
+) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+    """Prepare parts here or in worker processes, and yield the counts in order.
+
+    No more parts than workers + 1 are held, whatever the size of the corpus.
+    """
+    if config.workers == 1:
+        for key, documents in parts:
+            yield key, prepare_part(documents, tokenizer, config.rows, key, config.out)
+        return
+    waiting: deque[tuple[tuple[int, int], Future[dict[str, Any]]]] = deque()
+    # Not forked: the tokenizer's threads would not survive it.
+    with ProcessPoolExecutor(
+        config.workers, get_context("spawn"), _start_worker, (str(config.tokenizer),)
+    ) as pool:
+        try:
+            for key, documents in parts:
+                waiting.append((key, pool.submit(_work, documents, config.rows, key, config.out)))
+                if len(waiting) > config.workers:
+                    key, future = waiting.popleft()
+                    yield key, future.result()
+            for key, future in waiting:
+                yield key, future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process ended unexpectedly, perhaps for lack of memory; run the command again to go "
+                "on, with fewer --workers or a smaller --part-chars"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _told_when_interrupted(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {out} keeps what is finished: run the command again to go on"
+        ) from None
+
+
+_worker_tokenizer: Any = None
+
+
+def _start_worker(tokenizer: str) -> None:
+    global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread each
+    _worker_tokenizer = load_tokenizer(tokenizer)
+
+
+def _work(documents: list[str], settings: RowSettings, key: tuple[int, int], out: Path) -> dict[str, Any]:
+    return prepare_part(documents, _worker_tokenizer, settings, key, out)
