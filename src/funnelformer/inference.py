@@ -44,7 +44,15 @@ def load_model(
         raise
     except Exception as error:  # transformers, torch, safetensors and the Hub have no common base class
         raise UserError(f"{source}: no model could be loaded ({' '.join(str(error).split())})") from error
-    other_heads = ("lm_head.", "classifier.", "detector.", "structure_head.", "funnelformer.decoder.", "decoder.")
+    other_heads = (
+        "lm_head.",
+        "classifier.",
+        "qa_outputs.",
+        "detector.",
+        "structure_head.",
+        "funnelformer.decoder.",
+        "decoder.",
+    )
     for name in sorted(report["unexpected_keys"]):
         if not name.startswith(other_heads):
             raise UserError(f"{source}: parameter {name} of the weights has no place in the config's model")

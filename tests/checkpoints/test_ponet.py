@@ -6,10 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from funnelformer import FunnelformerForSequenceClassification, FunnelformerModel
+from funnelformer import (
+    FunnelformerForSequenceClassification,
+    FunnelformerForTokenClassification,
+    FunnelformerModel,
+)
 from funnelformer.checkpoints import convert, load_folder, read_state_dict
 from funnelformer.errors import UserError
 
@@ -102,3 +107,22 @@ def test_what_does_not_fit_is_named(copy, config, drop, tensors, message) -> Non
     change(copy, config, drop, **tensors)
     with pytest.raises(UserError, match=message):
         load_folder(copy)
+
+
+def test_document_segmentation(copy: Path) -> None:
+    """The head over tokens, published beside the backbone, as a model of its own: the recorded logits."""
+    head = read_state_dict(copy / "document_segmentation_head.pt")
+    change(copy, {"architectures": ["PoNetForDocumentSegmentation"]}, **head)
+    loaded = load_folder(copy)
+    assert loaded.architecture == "token_classification"
+    assert not [name for name in loaded.ignored if name.startswith("classifier")]
+    model = FunnelformerForTokenClassification.from_pretrained(copy).eval()
+    arrays = np.load(copy / "cases.npz")
+    inputs = {
+        name: torch.from_numpy(arrays[f"derived_masked/{name}"]).long()
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+    }
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    expected = torch.from_numpy(arrays["derived_masked/docseg_logits"])
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)

@@ -24,11 +24,16 @@ CLASSES = {
     "FunnelBaseModel": "model",
     "FunnelForMaskedLM": "masked_lm",
     "FunnelForSequenceClassification": "sequence_classification",
+    "FunnelForTokenClassification": "token_classification",
+    "FunnelForQuestionAnswering": "question_answering",
+    "FunnelForMultipleChoice": "multiple_choice",
     "FunnelForPreTraining": "token_detection",
 }
 
 
 def save_stock(name: str, config: FunnelConfig, folder: Path) -> Path:
+    if name == "FunnelForQuestionAnswering":
+        config.num_labels = 2  # the only number with which it runs
     getattr(transformers, name)(config).save_pretrained(folder)
     return folder
 
@@ -38,7 +43,7 @@ def test_round_trip_and_outputs(name: str, tiny_funnel: FunnelConfig, tmp_path: 
     source = save_stock(name, tiny_funnel, tmp_path / "source")
     loaded = load_folder(source)
     assert (loaded.source, loaded.architecture, loaded.ignored) == ("transformers-funnel", CLASSES[name], {})
-    has_decoder = name in ("FunnelModel", "FunnelForMaskedLM", "FunnelForPreTraining")
+    has_decoder = name not in transformers_funnel.WITHOUT_DECODER
     assert loaded.config.decoder_layers == (1 if has_decoder else 0)
     assert loaded.config.decoder_skip_state == (2 if has_decoder else None)
     ours = build_model(loaded.config, loaded.state_dict, loaded.architecture)
@@ -73,26 +78,12 @@ def test_two_fields_are_not_in_their_form(tiny_funnel: FunnelConfig) -> None:
     assert (ours.padding, ours.default_token_type_id) == ("transformers", 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "head"),
-    [
-        ("FunnelForTokenClassification", "classifier.weight"),
-        ("FunnelForQuestionAnswering", "qa_outputs.weight"),
-        ("FunnelForMultipleChoice", "classifier.linear_out.weight"),
-    ],
-)
-def test_heads_we_lack_are_listed(name: str, head: str, tiny_funnel: FunnelConfig, tmp_path: Path) -> None:
-    loaded = load_folder(save_stock(name, tiny_funnel, tmp_path))
-    assert loaded.architecture == "model"
-    assert loaded.ignored[head] == f"head of {name}: not loaded"
-    assert bool(loaded.config.decoder_layers) == (name != "FunnelForMultipleChoice")
-    build_model(loaded.config, loaded.state_dict, "model")
-
-
 def test_class_is_told_from_the_weights_where_the_config_does_not_say(
     tiny_funnel: FunnelConfig, tmp_path: Path
 ) -> None:
     for name, architecture in CLASSES.items():
+        if name == "FunnelForMultipleChoice":
+            continue  # its weights are those of a classifier with one class
         folder = save_stock(name, tiny_funnel, tmp_path / name)
         config = json.loads((folder / "config.json").read_text())
         del config["architectures"]

@@ -8,14 +8,20 @@ from transformers import (
     FunnelBaseModel,
     FunnelConfig,
     FunnelForMaskedLM,
+    FunnelForMultipleChoice,
+    FunnelForQuestionAnswering,
     FunnelForSequenceClassification,
+    FunnelForTokenClassification,
     FunnelModel,
 )
 
 from funnelformer import (
     FunnelformerConfig,
     FunnelformerForMaskedLM,
+    FunnelformerForMultipleChoice,
+    FunnelformerForQuestionAnswering,
     FunnelformerForSequenceClassification,
+    FunnelformerForTokenClassification,
     FunnelformerModel,
     UserError,
 )
@@ -164,3 +170,44 @@ def test_the_config_alone(tmp_path):
     config = FunnelformerConfig.from_pretrained(tmp_path)
     assert config.name == "B2-1x2-2H32"
     assert config.padding == "transformers"
+
+
+def test_token_classification(tmp_path):
+    reference = theirs(FunnelForTokenClassification, tmp_path, num_labels=3)
+    model, report = FunnelformerForTokenClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    inputs = inputs_of(16)
+    labels = (inputs["input_ids"] % 3).masked_fill(inputs["attention_mask"] == 0, -100)
+    output, expected = model(**inputs, labels=labels), reference(**inputs, labels=labels)
+    close(output.logits, expected.logits)
+    close(output.loss, expected.loss)
+
+
+def test_question_answering(tmp_path):
+    """A position behind the end has no part in the loss."""
+    reference = theirs(FunnelForQuestionAnswering, tmp_path)
+    model, report = FunnelformerForQuestionAnswering.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    positions = {"start_positions": torch.tensor([1, 3, 40]), "end_positions": torch.tensor([4, 3, 9])}
+    inputs = inputs_of(17)
+    output, expected = model(**inputs, **positions), reference(**inputs, **positions)
+    close(output.start_logits, expected.start_logits)
+    close(output.end_logits, expected.end_logits)
+    close(output.loss, expected.loss)
+
+
+def test_multiple_choice(tmp_path):
+    reference = theirs(FunnelForMultipleChoice, tmp_path)
+    model, report = FunnelformerForMultipleChoice.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    inputs = {name: tensor[None].repeat(2, 1, 1) for name, tensor in inputs_of(17).items()}
+    inputs["input_ids"][1] = inputs["input_ids"][1].flip(0)
+    labels = torch.tensor([2, 0])
+    output, expected = model(**inputs, labels=labels), reference(**inputs, labels=labels)
+    close(output.logits, expected.logits)
+    close(output.loss, expected.loss)
+    single = model(**{name: tensor[:1, 1:2] for name, tensor in inputs.items()}).logits
+    close(single, output.logits[:1, 1:2])

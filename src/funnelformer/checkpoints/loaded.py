@@ -11,15 +11,17 @@ from torch import Tensor
 
 from ..config import FunnelformerConfig
 
-__all__ = ["Exported", "Loaded", "Part", "Pretraining"]
+__all__ = ["SEQUENCE_HEADS", "Exported", "Loaded", "Part", "Pretraining"]
+
+# Architectures that read one vector a sequence, and so have no decoder.
+SEQUENCE_HEADS = ("sequence_classification", "multiple_choice")
 
 
 @dataclass(frozen=True)
 class Part:
     """One model, in our names.
 
-    architecture: "model", "token_detection", "masked_lm" or "sequence_classification"; the body carries the prefix
-        `funnelformer.` but in the first.
+    architecture: a key of `native.ARCHITECTURES`; the body carries the prefix `funnelformer.` but in a "model".
     """
 
     config: FunnelformerConfig

@@ -21,6 +21,9 @@ ARCHITECTURES = {
     "model": "FunnelformerModel",
     "masked_lm": "FunnelformerForMaskedLM",
     "sequence_classification": "FunnelformerForSequenceClassification",
+    "token_classification": "FunnelformerForTokenClassification",
+    "question_answering": "FunnelformerForQuestionAnswering",
+    "multiple_choice": "FunnelformerForMultipleChoice",
     "token_detection": "FunnelformerForTokenDetection",
 }
 

@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..config import FunnelformerConfig
 from ..errors import UserError
+from .loaded import SEQUENCE_HEADS
 
 __all__ = ["check_holds", "funnel_options", "make_config"]
 
@@ -31,7 +32,7 @@ def funnel_options(config: FunnelformerConfig, architecture: str) -> dict[str, S
         "project_embeddings": [False],
         "cls_token_type_id": [2],
     }
-    if architecture == "sequence_classification":
+    if architecture in SEQUENCE_HEADS:
         allowed["classifier_pooling"] = ["cls"]
     return allowed
 

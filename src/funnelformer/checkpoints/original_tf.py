@@ -21,7 +21,7 @@ from torch import Tensor
 from ..config import FunnelformerConfig
 from ..errors import UserError
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
-from .loaded import Exported, Loaded, Part, Pretraining
+from .loaded import SEQUENCE_HEADS, Exported, Loaded, Part, Pretraining
 from .net_config import config_values, tensorflow_net_config
 from .options import check_holds, funnel_options, make_config
 from .tensor_bundle import find_index, read_bundle, write_bundle
@@ -83,7 +83,6 @@ _LAYER = [
 ]
 _HEADS = {
     "model": [],
-    "sequence_classification": [],
     "token_detection": [
         Row("detector.dense.weight", "D D", "binary_proj/dense/kernel", input_first=True),
         Row("detector.dense.bias", "D", "binary_proj/dense/bias"),
@@ -168,11 +167,12 @@ def export(config: FunnelformerConfig, state: Mapping[str, Tensor], architecture
     by_flag = {"padding": "original", "default_token_type_id": None, "layer_norm_eps": _LAYER_NORM_EPS}
     check_holds(config, _TARGET, allowed, by_flag)
     ignorable = {"lm_head.decoder.weight": "tied to the word embeddings"}
-    if architecture == "sequence_classification":
-        ignorable[r"classifier\..*"] = f"{_TARGET} has no head for whole sequences"
+    if architecture not in _HEADS:
+        ignorable[r"(classifier|qa_outputs)\..*"] = f"{_TARGET} has no head for {architecture}"
+    if architecture in SEQUENCE_HEADS:
         ignorable[r"funnelformer\.decoder\..*"] = "a classifier does not use the decoder"
     table = _table(config, architecture, "model/")
-    kept = "model" if architecture == "sequence_classification" else architecture
+    kept = architecture if architecture in _HEADS else "model"
     return Exported(tensorflow_net_config(config), *from_ours(state, table, ignorable), names(table), kept)
 
 
@@ -314,4 +314,4 @@ def _table(config: FunnelformerConfig, architecture: str, theirs: str) -> list[R
     for layer in range(config.decoder_layers or 0):
         k = config.num_hidden_layers + layer
         rows += expand(_LAYER, config, f"{ours}decoder.layers.{layer}.", f"{theirs}decoder/layer_{k}/")
-    return rows + expand(_HEADS[architecture], config, theirs=theirs)
+    return rows + expand(_HEADS.get(architecture, []), config, theirs=theirs)

@@ -118,6 +118,8 @@ def export(config: FunnelformerConfig, state: Mapping[str, Tensor], architecture
         r"lm_head\..*": f"{_TARGET} has no masked-LM head",
         r"detector\..*": f"{_TARGET} has no replaced-token head",
     }
+    if architecture not in ("model", "sequence_classification"):
+        ignorable[r"(classifier|qa_outputs)\..*"] = f"{_TARGET} has no head for {architecture}"
     prefix = "" if architecture == "model" else "funnelformer."
     table = _table(config, architecture, prefix)
     kept = architecture if architecture == "sequence_classification" else "model"

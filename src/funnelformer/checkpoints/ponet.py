@@ -96,10 +96,16 @@ _HEADS = {
         Row("classifier.output.weight", "L D", "classifier.weight"),
         Row("classifier.output.bias", "L", "classifier.bias"),
     ],
+    "token_classification": [
+        Row("classifier.weight", "L D", "classifier.weight"),
+        Row("classifier.bias", "L", "classifier.bias"),
+    ],
 }
 _ARCHITECTURES = {
     "PoNetForMaskedLM": "masked_lm",
     "PoNetForSequenceClassification": "sequence_classification",
+    "PoNetForTokenClassification": "token_classification",
+    "PoNetForDocumentSegmentation": "token_classification",
 }
 
 
@@ -117,7 +123,7 @@ def load(folder: str | Path) -> Loaded:
     prefix = "ponet." if any(name.startswith("ponet.") for name in state) else ""
     architecture = _architecture(theirs, state)
     config = config_from_theirs(theirs, str(path))
-    if architecture == "sequence_classification":
+    if architecture in ("sequence_classification", "token_classification"):
         config.num_labels = state["classifier.bias"].numel()
     table = _table(config, architecture, prefix)
     ours, ignored = to_ours(state, table, _ignorable(architecture, prefix), str(weights))
@@ -169,6 +175,7 @@ def _ignorable(architecture: str, prefix: str) -> dict[str, str]:
     }
     if architecture != "sequence_classification":
         reasons[rf"{prefix}pooler\..*"] = "the pooler belongs to heads for whole sequences"
+    if architecture not in ("sequence_classification", "token_classification"):
         reasons[r"classifier\..*"] = "a head we do not have: not loaded"
     if architecture == "masked_lm":
         reasons[r"cls\.predictions\.decoder\.weight"] = "tied to the word embeddings"

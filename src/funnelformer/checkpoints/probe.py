@@ -28,6 +28,7 @@ __all__ = [
     "probe_batch",
     "probe_output",
     "reference_model",
+    "run_batch",
 ]
 
 _SEED = 0
@@ -109,8 +110,18 @@ def max_difference(first: nn.Module, second: nn.Module, config: FunnelformerConf
 @torch.no_grad()
 def probe_output(model: nn.Module, config: FunnelformerConfig) -> Tensor:
     """Logits, or last hidden states, of a padded batch with two segments."""
-    output: Any = model(**probe_batch(config))
-    return (output.logits if "logits" in output else output.last_hidden_state).float()
+    return run_batch(model, probe_batch(config))[0]
+
+
+@torch.no_grad()
+def run_batch(model: nn.Module, batch: Mapping[str, Tensor], **options: Any) -> tuple[Tensor, Any]:
+    """The logits of a model, ours or stock transformers' (else its last hidden states), and its whole output."""
+    if type(model).__name__.endswith("ForMultipleChoice"):
+        batch = {name: tensor[:, None] for name, tensor in batch.items()}
+    output: Any = model(**batch, **options)
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits]).float(), output
+    return (output.logits if "logits" in output else output.last_hidden_state).float(), output
 
 
 def difference(first: Tensor, second: Tensor) -> float:

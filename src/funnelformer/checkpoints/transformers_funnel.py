@@ -17,7 +17,7 @@ from transformers import FunnelConfig
 from ..config import FunnelformerConfig
 from ..errors import UserError
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
-from .loaded import Exported, Loaded
+from .loaded import SEQUENCE_HEADS, Exported, Loaded
 from .options import check_holds, funnel_options, make_config
 from .weights import find_weights, read_json, read_state_dict, write_safetensors
 
@@ -53,6 +53,9 @@ _SAME = {
 _ARCHITECTURES = {
     "FunnelForMaskedLM": "masked_lm",
     "FunnelForSequenceClassification": "sequence_classification",
+    "FunnelForTokenClassification": "token_classification",
+    "FunnelForQuestionAnswering": "question_answering",
+    "FunnelForMultipleChoice": "multiple_choice",
     "FunnelForPreTraining": "token_detection",
 }
 # These build on FunnelBaseModel: no decoder, whatever num_decoder_layers says.
@@ -86,6 +89,17 @@ def _layer_name(ours: str) -> str:
 
 _RELATIVE = layer_row("mixer.relative.weight", "attention.r_kernel", "D H E", input_first=True)
 _LAYER = [*(layer_row(name, _layer_name(name)) for name in LAYER if name != _RELATIVE.ours), _RELATIVE]
+
+
+def _sequence_head(outputs: str) -> list[Row]:
+    return [
+        Row("classifier.dense.weight", "D D", "classifier.linear_hidden.weight"),
+        Row("classifier.dense.bias", "D", "classifier.linear_hidden.bias"),
+        Row("classifier.output.weight", f"{outputs} D", "classifier.linear_out.weight"),
+        Row("classifier.output.bias", outputs, "classifier.linear_out.bias"),
+    ]
+
+
 _HEADS = {
     "model": [],
     "masked_lm": [Row("lm_head.decoder.bias", "V", "lm_head.bias")],
@@ -95,18 +109,22 @@ _HEADS = {
         Row("detector.output.weight", "1 D", "discriminator_predictions.dense_prediction.weight"),
         Row("detector.output.bias", "1", "discriminator_predictions.dense_prediction.bias"),
     ],
-    "sequence_classification": [
-        Row("classifier.dense.weight", "D D", "classifier.linear_hidden.weight"),
-        Row("classifier.dense.bias", "D", "classifier.linear_hidden.bias"),
-        Row("classifier.output.weight", "L D", "classifier.linear_out.weight"),
-        Row("classifier.output.bias", "L", "classifier.linear_out.bias"),
+    "sequence_classification": _sequence_head("L"),
+    "multiple_choice": _sequence_head("1"),
+    "token_classification": [
+        Row("classifier.weight", "L D", "classifier.weight"),
+        Row("classifier.bias", "L", "classifier.bias"),
+    ],
+    "question_answering": [
+        Row("qa_outputs.weight", "2 D", "qa_outputs.weight"),
+        Row("qa_outputs.bias", "2", "qa_outputs.bias"),
     ],
 }
 _UNTIED = Row("lm_head.decoder.weight", "V D", "lm_head.weight")
 
 
 def load(folder: str | Path) -> Loaded:
-    """Read a folder that transformers saved. Heads we do not have leave the encoder as "model".
+    """Read a folder that transformers saved, of any of its Funnel classes.
 
     Raises UserError naming the file and the key or tensor.
     """
@@ -136,7 +154,7 @@ def export(config: FunnelformerConfig, state: Mapping[str, Tensor], architecture
     theirs = config_to_theirs(config, architecture)
     prefix = "" if architecture == "model" else "funnel."
     ignorable = {"lm_head.decoder.weight": "tied to the word embeddings"}
-    if architecture == "sequence_classification":
+    if architecture in SEQUENCE_HEADS:
         ignorable[r"funnelformer\.decoder\..*"] = f"{_TARGET} classifies sequences without a decoder"
     table = _table(config, architecture, prefix)
     return Exported(theirs, *from_ours(state, table, ignorable), names(table), architecture)
@@ -183,10 +201,10 @@ def config_to_theirs(config: FunnelformerConfig, architecture: str) -> FunnelCon
     allowed = funnel_options(config, architecture)
     if architecture == "masked_lm":
         allowed["mlm_head"] = ["linear"]
-    if architecture in ("masked_lm", "token_detection") and config.decoder_layers == 0:
+    if architecture not in ("model", *SEQUENCE_HEADS) and config.decoder_layers == 0:
         raise UserError(f"{_TARGET} cannot hold decoder_layers=0 in a model of tokens ({architecture})")
     by_flag: dict[str, Any] = {"padding": "transformers", "default_token_type_id": 0}
-    if config.decoder_layers and architecture != "sequence_classification":
+    if config.decoder_layers and architecture not in SEQUENCE_HEADS:
         allowed["decoder_repeats"] = [1]
         if config.decoder_skip_state is not None or (config.repeats or [1])[0] > 1:
             by_flag["decoder_skip_state"] = config.blocks[0]
@@ -216,6 +234,10 @@ def _named_architecture(
         return "FunnelForMaskedLM"
     if "classifier.linear_out.weight" in state:
         return "FunnelForSequenceClassification"
+    if "classifier.weight" in state:
+        return "FunnelForTokenClassification"
+    if "qa_outputs.weight" in state:
+        return "FunnelForQuestionAnswering"
     if "discriminator_predictions.dense.weight" in state:
         return "FunnelForPreTraining"
     has_decoder = any(name.startswith(f"{prefix}decoder.") for name in state)
@@ -228,7 +250,7 @@ def _table(config: FunnelformerConfig, architecture: str, prefix: str) -> list[R
     for _, block, layer in encoder_layers(config):
         name = f"encoder.blocks.{block}.{layer}."
         rows += expand(_LAYER, config, ours + name, prefix + name)
-    if architecture != "sequence_classification":
+    if architecture not in SEQUENCE_HEADS:
         for layer in range(config.decoder_layers or 0):
             name = f"decoder.layers.{layer}."
             rows += expand(_LAYER, config, ours + name, prefix + name)
@@ -244,8 +266,4 @@ def _ignorable(name: str, architecture: str, prefix: str) -> dict[str, str]:
         reasons[rf"{prefix}decoder\..*"] = f"{name} does not use the decoder"
     if architecture == "masked_lm":
         reasons["lm_head.weight"] = "tied to the word embeddings"
-    elif architecture == "model":
-        reasons[r"(lm_head|classifier|qa_outputs|discriminator_predictions)\..*"] = (
-            f"head of {name}: not loaded"
-        )
     return reasons

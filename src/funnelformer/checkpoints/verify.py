@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean
 from .loaded import Loaded, Part
-from .probe import build_model, build_stock, difference, probe_batch
+from .probe import build_model, build_stock, difference, probe_batch, run_batch
 
 __all__ = ["STOCK", "compare_with_cases", "compare_with_stock", "read_cases"]
 
@@ -63,10 +63,9 @@ def compare_with_stock(source: Loaded, written: Part) -> dict[str, float]:
 
 @torch.no_grad()
 def _outputs(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> list[Tensor]:
-    output: Any = model(**batch, output_hidden_states=True)
-    last = output.logits if "logits" in output else output.last_hidden_state
+    last, output = run_batch(model, batch, output_hidden_states=True)
     # the last one is the decoder's in both; the two list what lies between in different orders
-    return [last.float(), output.hidden_states[-1].float()]
+    return [last, output.hidden_states[-1].float()]
 
 
 def compare_with_cases(written: Part, path: str | Path) -> dict[str, float]:

@@ -8,12 +8,20 @@ from .heads import (
     HeadOutput,
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
+from .task_heads import (
+    FunnelformerForMultipleChoice,
+    FunnelformerForQuestionAnswering,
+    FunnelformerForTokenClassification,
+)
 
 __all__ = [
     "ElectraOutput",
     "FunnelformerForElectra",
     "FunnelformerForMaskedLM",
+    "FunnelformerForMultipleChoice",
+    "FunnelformerForQuestionAnswering",
     "FunnelformerForSequenceClassification",
+    "FunnelformerForTokenClassification",
     "FunnelformerForTokenDetection",
     "FunnelformerModel",
     "FunnelformerModelOutput",

@@ -73,7 +73,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__(config)
-        _check_decoder(config, "masked language modelling")
+        check_decoder(config, "masked language modelling")
         self.funnelformer = FunnelformerModel(config)
         self.lm_head = MaskedLMHead(config)
         self.post_init()
@@ -129,7 +129,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
             )
-        return _finish(loss, logits, output, return_dict, self.config)
+        return finish(loss, logits, output, return_dict, self.config)
 
 
 class TokenDetectionHead(nn.Module):
@@ -153,7 +153,7 @@ class FunnelformerForTokenDetection(FunnelformerPreTrainedModel):
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__(config)
-        _check_decoder(config, "replaced-token detection")
+        check_decoder(config, "replaced-token detection")
         self.funnelformer = FunnelformerModel(config)
         self.detector = TokenDetectionHead(config)
         self.post_init()
@@ -194,18 +194,19 @@ class FunnelformerForTokenDetection(FunnelformerPreTrainedModel):
             )
             total = torch.where(counts, losses, 0.0).sum()
             loss = total / (counts.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
-        return _finish(loss, logits, output, return_dict, self.config)
+        return finish(loss, logits, output, return_dict, self.config)
 
 
 class SequenceHead(nn.Module):
     """Dense with tanh, dropout, linear. Source: Dai et al. 2020, the original code's `cls_head`."""
 
-    def __init__(self, config: FunnelformerConfig) -> None:
+    def __init__(self, config: FunnelformerConfig, num_outputs: int | None = None) -> None:
+        """num_outputs: by default one a label."""
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         rate = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(rate)
-        self.output = nn.Linear(config.hidden_size, config.num_labels or 2)
+        self.output = nn.Linear(config.hidden_size, num_outputs or config.num_labels or 2)
 
     def forward(self, vector: Float[Tensor, "B D"]) -> Float[Tensor, "B L"]:
         return self.output(self.dropout(torch.tanh(self.dense(vector))))
@@ -253,15 +254,15 @@ class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        return _finish(loss, logits, output, return_dict, self.config)
+        return finish(loss, logits, output, return_dict, self.config)
 
 
-def _check_decoder(config: FunnelformerConfig, task: str) -> None:
+def check_decoder(config: FunnelformerConfig, task: str) -> None:
     if config.num_blocks > 1 and not config.decoder_layers:
         raise ValueError(f"{task} needs a decoder: set decoder_layers >= 1")
 
 
-def _finish(
+def finish(
     loss: Tensor | None,
     logits: Tensor,
     output: FunnelformerModelOutput,

@@ -1,0 +1,169 @@
+"""Heads for labels of tokens, spans that answer a question, and the choice among several texts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_outputs import QuestionAnsweringModelOutput
+
+from ..config import FunnelformerConfig
+from .heads import HeadOutput, SequenceHead, check_decoder, finish
+from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
+
+__all__ = [
+    "FunnelformerForMultipleChoice",
+    "FunnelformerForQuestionAnswering",
+    "FunnelformerForTokenClassification",
+]
+
+
+class FunnelformerForTokenClassification(FunnelformerPreTrainedModel):
+    """A label for every token, from the decoder's states (or a one-block encoder's): dropout and linear."""
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        super().__init__(config)
+        check_decoder(config, "token classification")
+        self.funnelformer = FunnelformerModel(config)
+        rate = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
+        self.dropout = nn.Dropout(rate)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels or 2)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Num[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+        inputs_embeds: Float[Tensor, "B T W"] | None = None,
+        labels: Int[Tensor, "B T"] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
+        **kwargs: Any,
+    ) -> HeadOutput | tuple[Tensor, ...]:
+        """Return logits [B, T, num_labels], and with `labels` (-100: no label) the mean cross-entropy.
+
+        kwargs: `num_items_in_batch` of the Trainer divides the loss in place of the labels of this batch.
+        """
+        output = self.funnelformer(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            output_hidden_states,
+            output_attentions,
+            True,
+            segment_ids,
+        )
+        logits = self.classifier(self.dropout(output.last_hidden_state))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, config=self.config, **kwargs)
+        return finish(loss, logits, output, return_dict, self.config)
+
+
+class FunnelformerForQuestionAnswering(FunnelformerPreTrainedModel):
+    """First and last token of the answer, from the decoder's states (or a one-block encoder's): one linear layer."""
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        config = copy.deepcopy(config)
+        config.num_labels = 2
+        super().__init__(config)
+        check_decoder(config, "question answering")
+        self.funnelformer = FunnelformerModel(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Num[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+        inputs_embeds: Float[Tensor, "B T W"] | None = None,
+        start_positions: Int[Tensor, " B"] | None = None,
+        end_positions: Int[Tensor, " B"] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
+    ) -> QuestionAnsweringModelOutput | tuple[Tensor, ...]:
+        """Return start and end logits [B, T], and with both positions the mean of their cross-entropies.
+
+        A position outside of the input takes no part in the loss.
+        """
+        output = self.funnelformer(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            output_hidden_states,
+            output_attentions,
+            True,
+            segment_ids,
+        )
+        start, end = self.qa_outputs(output.last_hidden_state).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            length = start.size(1)
+            losses = [
+                F.cross_entropy(logits, positions.clamp(0, length), ignore_index=length)
+                for logits, positions in ((start, start_positions), (end, end_positions))
+            ]
+            loss = torch.stack(losses).mean()
+        result = QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start,
+            end_logits=end,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+        return result if wants_dict(return_dict, self.config) else result.to_tuple()
+
+
+class FunnelformerForMultipleChoice(FunnelformerPreTrainedModel):
+    """One score a choice, from its sequence's vector (`config.classifier_pooling`); without decoder."""
+
+    def __init__(self, config: FunnelformerConfig) -> None:
+        config = copy.deepcopy(config)
+        config.decoder_layers, config.decoder_skip_state = 0, None
+        super().__init__(config)
+        self.funnelformer = FunnelformerModel(config)
+        self.classifier = SequenceHead(config, num_outputs=1)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B C T"] | None = None,
+        attention_mask: Num[Tensor, "B C T"] | None = None,
+        token_type_ids: Int[Tensor, "B C T"] | None = None,
+        inputs_embeds: Float[Tensor, "B C T W"] | None = None,
+        labels: Int[Tensor, " B"] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        segment_ids: Int[Tensor, "B C T"] | None = None,
+    ) -> HeadOutput | tuple[Tensor, ...]:
+        """Return logits [B, C] of the C choices, and with `labels` the cross-entropy. States are of B * C sequences."""
+        flat = [
+            None if tensor is None else tensor.flatten(0, 1)
+            for tensor in (input_ids, attention_mask, token_type_ids, inputs_embeds)
+        ]
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is None:
+            raise ValueError("give input_ids or inputs_embeds, and only one of them")
+        output = self.funnelformer(
+            *flat,
+            output_hidden_states,
+            output_attentions,
+            True,
+            None if segment_ids is None else segment_ids.flatten(0, 1),
+        )
+        logits = self.classifier(sequence_vector(output, self.config)).view(given.shape[:2])
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return finish(loss, logits, output, return_dict, self.config)
