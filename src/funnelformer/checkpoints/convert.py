@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Mapping
@@ -161,9 +162,13 @@ def _convert(
         if is_shortened:
             changed = encoder_only(changed)
         changed = _let_go(changed)
+        # What refers to itself, as a model does, holds its mapped file until it is collected.
+        gc.collect()
         expected = _outputs(changed)
         del changed
+        gc.collect()
         written = _let_go(map_folder(folder))
+        gc.collect()
         found = _outputs(written)
         del written
         worst = max(difference(*pair) for pair in zip(expected, found, strict=True))
