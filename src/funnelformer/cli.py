@@ -19,6 +19,7 @@ from rich.console import Console
 
 from .checkpoints import convert
 from .data.files import iter_lines
+from .data.prepare import PrepareConfig, prepare
 from .data.tokenizer import load_tokenizer, train_tokenizer
 from .errors import UserError, reject_unknown
 from .info import describe, render
@@ -27,6 +28,7 @@ from .lra.report import report
 from .lra.run import LraConfig, run_lra
 from .training.finetune import FinetuneConfig, finetune
 from .training.pretrain import PretrainConfig, pretrain
+from .training.processes import rank
 from .training.run import parse_options
 from .use import evaluate, predict
 
@@ -46,9 +48,15 @@ Files = Annotated[list[str], Parameter(consume_multiple=True)]
 Device = Literal["auto", "cpu"]
 
 
+@app.command(name="prepare")
+def _prepare(settings: PrepareConfig) -> None:
+    """Tokenise text into files to pretrain from, once, in parallel; run again to go on."""
+    _print_metrics(prepare(settings), f"the data are in {settings.out}")
+
+
 @app.command(name="pretrain")
 def _pretrain(settings: PretrainConfig) -> None:
-    """Pretrain a model on text, by predicting masked tokens."""
+    """Pretrain a model on text or prepared data; torchrun -m funnelformer pretrain trains on several devices."""
     _print_metrics(pretrain(settings), f"the model is in {settings.out}")
 
 
@@ -207,33 +215,42 @@ def _predict(
 
 @app.command(name="convert")
 def _convert(
-    source: Path,
+    source: str,
     target: Path,
     *,
-    to: Literal["funnelformer", "transformers", "original-torch"] = "funnelformer",
+    to: Literal["funnelformer", "transformers", "original-torch", "original-tf"] = "funnelformer",
     set: dict[str, str] | None = None,
+    verify: str | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Convert a checkpoint: transformers' Funnel, the original PyTorch release, our own.
+    """Convert a checkpoint: transformers' Funnel, the original PyTorch and TensorFlow releases, PoNet, our own.
 
     Parameters
     ----------
     source
-        Folder of the model; its form is detected.
+        Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its form is detected.
     target
         Folder to write.
     to
         Form to write.
     set
         Config keys to change on the way, as --set.padding=exact.
+    verify
+        Compare with the source's own outputs: "transformers" runs that library, a .npz has recorded cases.
     dry_run
-        Check everything, say what would be left out, and write nothing.
+        Check everything, print the table of the tensors and what would be left out, and write nothing.
     overwrite
         Replace the files of a folder that is not empty.
     """
     report = convert(
-        source, target, to=to, overwrite=overwrite, dry_run=dry_run, overrides=parse_options(set or {})
+        source,
+        target,
+        to=to,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        overrides=parse_options(set or {}),
+        verify=verify,
     )
     print(
         f"{report.source} ({report.source_format}, {report.architecture}): {report.num_tensors} tensors used"
@@ -241,9 +258,13 @@ def _convert(
     for name, reason in report.ignored.items():
         print(f"left out: {name} ({reason})")
     if report.difference is None:
+        for row in report.table:
+            print(f"{row.source} -> {row.target or row.ours} {list(row.shape)}")
         print("dry run: nothing was written")
         return
     print(f"largest difference of the outputs on a probe batch: {report.difference:.1e}")
+    for name, value in report.verified.items():
+        print(f"{name}: {value:.1e} from {verify}")
     print(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
     print(f"the {report.target_format} model is in {report.target}")
 
@@ -381,6 +402,8 @@ def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, s
 
 
 def _print_metrics(metrics: dict[str, Any], last_line: str | None = None) -> None:
+    if rank() > 0:
+        return
     for key, value in metrics.items():
         print(f"{key}: {value:.4f}" if isinstance(value, float) else f"{key}: {value}")
     if last_line:
@@ -411,5 +434,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    process = f" (process {rank()})" if rank() else ""
+    print(f"error{process}: {message}", file=sys.stderr)
     return 2

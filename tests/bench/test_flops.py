@@ -9,6 +9,7 @@ from funnelformer import (
     FunnelformerConfig,
     FunnelformerForMaskedLM,
     FunnelformerForSequenceClassification,
+    FunnelformerForTokenDetection,
     FunnelformerModel,
 )
 from funnelformer.bench.flops import (
@@ -28,6 +29,7 @@ from models import build, small_config
 CLASSES = {
     "none": FunnelformerModel,
     "masked_lm": FunnelformerForMaskedLM,
+    "token_detection": FunnelformerForTokenDetection,
     "classification": FunnelformerForSequenceClassification,
 }
 LAYOUTS = ("B2-1x2-2H64", "L3H64", "B1-1-1H64")

@@ -10,9 +10,20 @@ import torch
 from safetensors.torch import load_file
 
 from funnelformer import FunnelformerForMaskedLM
-from funnelformer.data.tokenizer import load_tokenizer
+from funnelformer.data.tokenizer import load_tokenizer, train_tokenizer
 from funnelformer.training.run import last_checkpoint
-from training.toy import PRETRAIN, interrupted_at, make_toy, run, weights_equal
+from training.toy import (
+    FINETUNE,
+    PRETRAIN,
+    animal_rows,
+    fails,
+    interrupted_at,
+    log_of,
+    make_toy,
+    run,
+    weights_equal,
+    write_table,
+)
 
 # In nats a token: every sentence is "the", one of 3, one of 5, one of 4, ".", so that the best guess without
 # the neighbours has log 5 + (log 3 + log 5 + log 4) / 5 = 2.43, and with them (...) / 5 = 0.82.
@@ -41,13 +52,6 @@ def whole(pretrain, toy):
 
 
 FIFTY = ("--steps", 50, "--save-every", 10, "--keep-checkpoints", 2)
-
-
-def log_of(out):
-    """The entries of log.jsonl without times."""
-    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    timing = ("runtime", "per_second")
-    return [{k: v for k, v in entry.items() if not k.endswith(timing)} for entry in entries]
 
 
 def test_it_learns(pretrain, tmp_path):
@@ -169,3 +173,82 @@ def test_batches_without_much_to_predict(pretrain, tmp_path):
     log = log_of(tmp_path / "out")
     assert all(math.isfinite(entry["loss"]) and entry["loss"] > 0 for entry in log if "loss" in entry)
     assert math.isfinite(json.loads((tmp_path / "out" / "metrics.json").read_text())["validation_loss"])
+
+
+# ---- prepared data, and the objective on pairs
+
+
+@pytest.fixture(scope="module")
+def prepared(toy):
+    """The toy corpus as pairs of 24 ids."""
+    out = toy.folder / "prepared"
+    flags = ["--block-size", 24, "--form", "structure", "--validation-fraction", 0.1, "--workers", 1]
+    assert run("prepare --train", toy.corpus, "--tokenizer", toy.tokenizer, "--out", out, *flags) == 0
+    return out
+
+
+def test_prepared_data_give_the_run_of_their_text(pretrain, toy, tmp_path):
+    """The same blocks, hence the same weights bit for bit; also with the default block size, that of the data."""
+    data = tmp_path / "data"
+    flags = ["--block-size", 16, "--validation-fraction", 0.1, "--workers", 1]
+    assert run("prepare --train", toy.corpus, "--tokenizer", toy.tokenizer, "--out", data, *flags) == 0
+    assert pretrain(tmp_path / "text") == 0
+    assert pretrain(tmp_path / "data-run", "--train", data) == 0
+    assert weights_equal(tmp_path / "text", tmp_path / "data-run")
+    first, second = (tmp_path / name / "metrics.json" for name in ("text", "data-run"))
+    assert first.read_text() == second.read_text()
+
+
+def test_both_losses_are_logged_and_the_folder_goes_on(pretrain, toy, prepared, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--objective", "mlm+sso", "--train", prepared, "--block-size", 24, "--masking", "whole_word"]
+    assert pretrain(out, *flags) == 0
+    log = [entry for entry in log_of(out) if "loss" in entry]
+    assert len(log) == 4
+    for entry in log:
+        assert entry["loss"] == pytest.approx(entry["mlm_loss"] + entry["structure_loss"], abs=0.02)
+        assert 0 <= entry["structure_accuracy"] <= 1
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["validation_perplexity"] == pytest.approx(math.exp(metrics["validation_mlm_loss"]))
+    total = metrics["validation_mlm_loss"] + metrics["validation_structure_loss"]
+    assert metrics["validation_loss"] == pytest.approx(total, rel=1e-4)
+    head = {name for name in load_file(out / "model.safetensors") if name.startswith("structure_head.")}
+    assert len(head) == 4
+    # Going on keeps the head; the other objective leaves it out.
+    again = ["--model", out, "--steps", 1, "--learning-rate", 1e-12]
+    assert pretrain(tmp_path / "again", *flags, *again) == 0
+    before, after = load_file(out / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.allclose(before[name], after[name], atol=1e-9) for name in before)
+    assert pretrain(tmp_path / "mlm", *again) == 0
+    table = write_table(tmp_path / "t.tsv", animal_rows(20))
+    tune = [FINETUNE, "--model", out, "--train", table, "--out", tmp_path / "tuned"]
+    assert run(*tune) == 0
+
+
+def test_sso_from_text_resumes_bit_for_bit(pretrain, tmp_path):
+    flags = ("--objective", "mlm+sso", "--block-size", 24, "--masking", "word_span")
+    assert pretrain(tmp_path / "whole", *flags) == 0
+    with interrupted_at(15):
+        assert pretrain(tmp_path / "out", *flags) == 130
+    assert pretrain(tmp_path / "out", *flags, "--resume") == 0
+    assert weights_equal(tmp_path / "whole", tmp_path / "out")
+    assert log_of(tmp_path / "whole")[:-1] == log_of(tmp_path / "out")[:-1]
+
+
+def test_prepared_data_that_will_not_do(toy, prepared, tmp_path, capsys):
+    """Each is one line, and no run is begun."""
+    out = tmp_path / "out"
+
+    def refused(*flags):
+        line = fails(
+            capsys, PRETRAIN, "--train", prepared, "--tokenizer", toy.tokenizer, "--out", out, *flags
+        )
+        assert not out.exists()
+        return line
+
+    assert "was prepared in blocks of 24 tokens" in refused("--block-size", 32)
+    other = tmp_path / "tok"
+    train_tokenizer([toy.corpus], other, vocab_size=60)
+    assert "was prepared with another tokenizer" in refused("--block-size", 24, "--tokenizer", other)
+    line = refused("--block-size", 24, "--batch-size", 100_000)
+    assert "too few for a step of 100000; give more text, or a smaller --batch-size" in line

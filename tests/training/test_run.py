@@ -16,10 +16,13 @@ from funnelformer.training.pretrain import PretrainConfig
 from funnelformer.training.run import (
     RunConfig,
     check_run,
+    complete_checkpoints,
     last_checkpoint,
+    mark_complete,
     one_line_errors,
     open_run,
     parse_options,
+    remove_checkpoint,
     resolved,
 )
 from training.toy import tree
@@ -30,13 +33,14 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
-def checkpoint(out, step, state='{"global_step": 1}'):
-    """A folder as the Trainer leaves it; without `state` its save did not end."""
+def checkpoint(out, step, is_whole=True):
+    """A folder as RunTrainer leaves it; if it is not whole, its save did not end."""
     folder = out / "checkpoints" / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
-    if state is not None:
-        (folder / "trainer_state.json").write_text(state)
+    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    if is_whole:
+        mark_complete(folder)
     return folder
 
 
@@ -85,6 +89,7 @@ def test_options_from_python_keep_their_type():
         ({"warmup": 1.0}, "--warmup is 1.0; allowed: 0 <= fraction < 1"),
         ({"seed": 2**32}, "--seed is 4294967296; allowed: 0 to 4294967295"),
         ({"resume": True, "overwrite": True}, "--resume and --overwrite exclude each other"),
+        ({"auto_resume": True, "overwrite": True}, "--auto-resume and --overwrite exclude each other"),
     ],
 )
 def test_values_out_of_range(out, changes, message):
@@ -220,14 +225,72 @@ def test_the_last_complete_checkpoint(out):
     assert last_checkpoint(out) is None
     checkpoint(out, 9)
     newest = checkpoint(out, 100)
-    checkpoint(out, 200, state=None)
-    checkpoint(out, 300, state='{"global_step"')
+    checkpoint(out, 200, is_whole=False)
     assert last_checkpoint(out) == newest
+    assert [folder.name for folder in complete_checkpoints(out / "checkpoints")] == [
+        "checkpoint-9",
+        "checkpoint-100",
+    ]
+
+
+def test_a_checkpoint_that_lost_something_is_none(out):
+    """A file cut short or deleted, also in a folder below, and a list of files cut short."""
+
+    def broken(step, harm):
+        folder = checkpoint(out, step, is_whole=False)
+        (folder / "generator").mkdir()
+        (folder / "generator" / "model.safetensors").write_bytes(b"more weights")
+        mark_complete(folder)
+        assert last_checkpoint(out) == folder
+        harm(folder)
+        assert last_checkpoint(out) is None
+
+    broken(1, lambda folder: (folder / "model.safetensors").write_bytes(b"wei"))
+    broken(2, lambda folder: (folder / "generator" / "model.safetensors").write_bytes(b"more"))
+    broken(3, lambda folder: (folder / "generator" / "model.safetensors").unlink())
+    broken(4, lambda folder: (folder / "trainer_state.json").unlink())
+    broken(5, lambda folder: (folder / "complete.json").write_text('{"bytes": {"mod'))
+    broken(6, lambda folder: (folder / "complete.json").unlink())
+
+
+def test_a_checkpoint_half_deleted_is_none(out, monkeypatch):
+    whole, old = checkpoint(out, 9), checkpoint(out, 10)
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_checkpoint(old)
+    assert (old / "trainer_state.json").exists()
+    assert last_checkpoint(out) == whole
+    remove_checkpoint(old)
+    assert not old.exists()
+
+
+def test_auto_resume_begins_or_goes_on(out):
+    """A new folder, one cut off before its first checkpoint, one with a checkpoint; changes are refused in each."""
+    config = RunConfig(out=out, auto_resume=True)
+    assert open_run(config, "pretrain") is None
+    checkpoint(out, 5, is_whole=False)
+    with pytest.raises(UserError, match="the run began with seed = 42, now it is 1"):
+        check_run(RunConfig(out=out, auto_resume=True, seed=1))
+    assert open_run(config, "pretrain") is None
+    assert not (out / "checkpoints").exists()
+    whole = checkpoint(out, 9)
+    assert open_run(config, "pretrain") == whole
+    with pytest.raises(UserError, match="the run began with seed = 42, now it is 1"):
+        check_run(RunConfig(out=out, auto_resume=True, seed=1))
+    (out / "run_config.toml").unlink()
+    whole.joinpath("complete.json").unlink()
+    with pytest.raises(UserError, match="is not empty; choose another --out"):
+        check_run(config)
 
 
 def test_resume_removes_what_an_interrupted_save_left(out):
     open_run(RunConfig(out=out), "pretrain")
-    complete, half = checkpoint(out, 9), checkpoint(out, 10, state=None)
+    complete, half = checkpoint(out, 9), checkpoint(out, 10, is_whole=False)
     config = RunConfig(out=out, resume=True)
     assert check_run(config) == complete
     assert half.exists()
@@ -238,7 +301,7 @@ def test_resume_removes_what_an_interrupted_save_left(out):
 
 def test_resume_needs_a_complete_checkpoint(out):
     open_run(RunConfig(out=out), "pretrain")
-    checkpoint(out, 10, state=None)
+    checkpoint(out, 10, is_whole=False)
     assert refused(RunConfig(out=out, resume=True)) == (
         f"{out} holds no complete checkpoint to resume from; run without --resume to start anew"
     )

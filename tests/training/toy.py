@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 PRETRAIN = (
     "pretrain --model L1H16 --steps 20 --block-size 16 --batch-size 8 --device cpu --learning-rate 0.01 "
-    "--validation-fraction 0.1 --save-every 10 --evaluate-every 10 --log-every 5"
+    "--validation-fraction 0.1 --save-every 10 --evaluate-every 10 --log-every 5 --report-to none"
 )
 FINETUNE = "finetune --epochs 1 --batch-size 8 --device cpu --learning-rate 0.01 --max-length 16"
 
@@ -117,6 +118,13 @@ def weights_equal(first: Path, second: Path) -> bool:
     """Whether two model folders hold the same tensors, bit for bit."""
     one, two = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def log_of(out: Path) -> list[dict]:
+    """The entries of log.jsonl without times, speed and memory."""
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    unlike = ("runtime", "per_second", "mfu", "memory_bytes")
+    return [{k: v for k, v in entry.items() if not k.endswith(unlike)} for entry in entries]
 
 
 class StopAt(TrainerCallback):
@@ -151,6 +159,7 @@ __all__ = [
     "animal_rows",
     "fails",
     "interrupted_at",
+    "log_of",
     "make_toy",
     "run",
     "save_model",

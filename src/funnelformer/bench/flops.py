@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..config import FunnelformerConfig
 
@@ -29,7 +29,7 @@ __all__ = [
     "training_flops",
 ]
 
-Head = Literal["none", "masked_lm", "classification"]
+Head = Literal["none", "masked_lm", "token_detection", "classification"]
 
 # A multiply and an add. The counter's convention; papers that count "MACs" report half.
 FLOPS_PER_MULTIPLY_ADD = 2
@@ -173,7 +173,8 @@ def forward_flops(
     """Count one forward pass over `batch_size` sequences of `length` tokens, padding included.
 
     head: "masked_lm" has logits at every token, or at `num_targets` of the batch's tokens, as
-        `sparse_prediction` has in training; "classification" leaves the decoder out, as the model does.
+        `sparse_prediction` has in training; "token_detection" has one logit a token; "classification" leaves the
+        decoder out, as the model does.
     decoder: False leaves it out, as heads for whole sequences do.
     segments: `token_type_ids` are given. Without effect where the config has a `default_token_type_id`, and
         with absolute positions, which have neither position nor segment scores.
@@ -321,11 +322,18 @@ def _embedding_projection(config: FunnelformerConfig, tokens: int) -> int:
 
 
 def _head(config: FunnelformerConfig, head: Head, batch: int, targets: int) -> int:
-    """Masked LM: dense and vocabulary at each target. Classification: dense and classes at one token."""
+    """Masked LM: dense and vocabulary at each target. Detection: dense and one logit at each token of the batch.
+
+    Classification: dense and classes at one token.
+    """
     size = config.embedding_size or config.hidden_size
     if head == "masked_lm":
         dense = _product(targets, config.hidden_size, size) if config.mlm_head == "dense" else 0
         return dense + _product(targets, size, config.vocab_size)
+    if head == "token_detection":
+        return _product(targets, config.hidden_size, config.hidden_size) + _product(
+            targets, config.hidden_size, 1
+        )
     if head == "classification":
         return _product(batch, config.hidden_size, config.hidden_size) + _product(
             batch, config.hidden_size, config.num_labels or 2
@@ -348,10 +356,13 @@ def _check(
         raise ValueError(
             f"the input has {length} tokens, but max_position_embeddings is {config.max_position_embeddings}"
         )
-    if head not in ("none", "masked_lm", "classification"):
-        raise ValueError(f"head is {head!r}; allowed: none, masked_lm, classification")
-    if head == "masked_lm" and config.num_blocks > 1 and not (decoder and config.decoder_layers):
-        raise ValueError("masked language modelling needs a decoder: set decoder_layers >= 1")
+    if head not in get_args(Head):
+        raise ValueError(f"head is {head!r}; allowed: {', '.join(get_args(Head))}")
+    objective = {"masked_lm": "masked language modelling", "token_detection": "replaced-token detection"}.get(
+        head
+    )
+    if objective and config.num_blocks > 1 and not (decoder and config.decoder_layers):
+        raise ValueError(f"{objective} needs a decoder: set decoder_layers >= 1")
     if num_targets is not None and (head != "masked_lm" or not 0 <= num_targets <= batch_size * length):
         raise ValueError(
             f"num_targets is {num_targets}; allowed: 0..batch_size * length, with head='masked_lm'"

@@ -20,7 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..config import FunnelformerConfig
-from ..modeling import FunnelformerForMaskedLM, FunnelformerForSequenceClassification, FunnelformerModel
+from ..modeling import (
+    FunnelformerForMaskedLM,
+    FunnelformerForSequenceClassification,
+    FunnelformerForTokenDetection,
+    FunnelformerModel,
+)
 from .flops import Head
 
 __all__ = [
@@ -43,6 +48,7 @@ DTYPES: dict[str, torch.dtype] = {
 _MODEL_CLASSES: dict[Head, Any] = {
     "none": FunnelformerModel,
     "masked_lm": FunnelformerForMaskedLM,
+    "token_detection": FunnelformerForTokenDetection,
     "classification": FunnelformerForSequenceClassification,
 }
 # Adam's two moments, kept in float32 by torch.optim.AdamW for float32 weights.

@@ -16,13 +16,13 @@ import torch
 import transformers
 from cyclopts import Parameter
 from torch import Tensor
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import EvalPrediction, TrainerCallback
 
 from ..data.files import atomic_writer
 from ..errors import UserError
 from ..metrics import classification_metrics
 from ..training.run import RunConfig, check_run, open_run, parse_options
-from ..training.trainer import run_trainer, training_arguments
+from ..training.trainer import RunTrainer, run_trainer, training_arguments
 from .examples import LraData, collate
 from .listops import TOKENS
 from .models import build_config, build_model
@@ -176,7 +176,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
             "metric_for_best_model": "accuracy",
             "greater_is_better": True,
         }
-    trainer = Trainer(
+    trainer = RunTrainer(
         model=model,
         args=training_arguments(config, config.steps, remove_unused_columns=False, **selection),
         train_dataset=data.train,

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import transformers
 from cyclopts import Parameter
-from transformers import DataCollatorWithPadding, EvalPrediction, Trainer
+from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ..data.files import atomic_writer
 from ..data.tables import Labels, Table, TaskColumns, build_labels, guess_columns, load_task, read_table
@@ -20,7 +20,7 @@ from ..inference import check_length, load_model
 from ..metrics import HEADLINE, classification_metrics, regression_metrics
 from ..modeling import FunnelformerForSequenceClassification
 from .run import RunConfig, check_run, config_from_name, open_run, parse_options
-from .trainer import run_trainer, training_arguments
+from .trainer import RunTrainer, run_trainer, training_arguments
 
 __all__ = ["FinetuneConfig", "finetune"]
 
@@ -104,7 +104,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             return regression_metrics(logits.reshape(-1).tolist(), gold.reshape(-1).tolist())
         return classification_metrics(logits.argmax(-1).tolist(), gold.tolist())
 
-    trainer = Trainer(
+    trainer = RunTrainer(
         model=model,
         args=training_arguments(
             config,

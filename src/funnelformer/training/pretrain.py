@@ -1,27 +1,33 @@
-"""Masked-language-model pretraining from text files."""
+"""Pretraining from text files or prepared data."""
 
 import json
 import math
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import transformers
 from cyclopts import Parameter
-from transformers import Trainer
 
-from ..data.corpus import tokenize_corpus
-from ..data.files import atomic_writer, expand_paths
+from ..data.build import RowSettings, rows_from_text
+from ..data.corpus import Split, expand_sources
+from ..data.files import atomic_writer
+from ..data.prepared import is_prepared, open_prepared
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
-from ..modeling import FunnelformerForMaskedLM
-from .masking import MaskedBlocks, NextEpoch
+from .masking import MaskedBlocks, Masking, NextEpoch, Strategy
+from .objectives import OBJECTIVES
+from .pretrain_trainer import OnNan
+from .processes import first, num_processes, say, start_processes
 from .run import RunConfig, check_run, config_from_name, flag, open_run, parse_options
+from .tracking import Tracker, choose_tracker, tracker_settings
 from .trainer import run_trainer, training_arguments
 
 __all__ = ["PretrainConfig", "pretrain"]
+
+_LEAST = (("block_size", 8), ("num_predict", 1))
+_DEFAULT_BLOCK_SIZE = 128
 
 
 @Parameter(name="*")
@@ -30,7 +36,8 @@ class PretrainConfig(RunConfig):
     """What `pretrain` can be told."""
 
     train: Annotated[list[str], Parameter(consume_multiple=True, negative="")]
-    "Text files or globs: txt (empty line between documents), jsonl, csv, tsv, parquet; .gz, .zst, .bz2, .xz."
+    "A folder of `funnelformer prepare`, or text files or globs to prepare in memory: txt (empty line between \
+documents), jsonl, csv, tsv, parquet; .gz, .zst, .bz2, .xz."
     tokenizer: Path
     "Tokenizer folder (see `funnelformer tokenizer`) or vocabulary file."
     model: str = "B4-4-4H768"
@@ -39,12 +46,31 @@ class PretrainConfig(RunConfig):
         default_factory=dict
     )
     "Config keys of the model, as --set.pooling=max --set.embedding_size=128."
+    objective: Literal["mlm", "mlm+sso", "electra"] = "mlm"
+    "mlm: predict hidden tokens. mlm+sso: also how two parts of the text stand to each other (PoNet's). electra: a \
+generator fills the hidden tokens in, the model tells which of all tokens are replaced."
     text_column: str | None = None
     "Column of the text in tables."
-    block_size: int = 128
-    "Tokens of a training sequence."
+    block_size: int | None = None
+    "Tokens of a training sequence; by default that of prepared data, 128 for text."
+    masking: Strategy = "single_token"
+    "What is hidden: single tokens, whole words, or spans of 1 to 5 tokens or words."
     mlm_probability: float = 0.15
     "Fraction of the tokens that are predicted."
+    num_predict: int | None = None
+    "Tokens of every sequence that are predicted, in place of a fraction."
+    optimizer: Literal["modern", "paper"] = "modern"
+    "modern: torch's AdamW, betas 0.9 and 0.98. paper: the original's, betas 0.9 and 0.99, with decay of everything."
+    gradient_checkpointing: Annotated[bool, Parameter(negative="")] = False
+    "Compute layers again in the backward pass: less memory, more time."
+    compile: Annotated[bool, Parameter(negative="")] = False
+    "Compile the model with torch.compile."
+    on_nan: OnNan = "stop"
+    "When the loss or the gradient is NaN or infinite: stop and keep the batch, or skip the update and count it."
+    spike_factor: float = 1.5
+    "A loss above this many times its running mean is a warning in the log."
+    report_to: Tracker | None = None
+    "Where the log goes beside log.jsonl; by default tensorboard where it is installed."
     steps: int = 10_000
     "Optimizer steps."
     validation_fraction: float = 0.01
@@ -59,9 +85,12 @@ class PretrainConfig(RunConfig):
         self.tokenizer = Path(self.tokenizer)
         if not 0 < self.mlm_probability < 1:
             raise UserError(f"--mlm-probability is {self.mlm_probability}; allowed: 0 < fraction < 1")
-        for name, least in (("steps", 1), ("evaluate_every", 1), ("save_every", 1), ("block_size", 8)):
-            if getattr(self, name) < least:
+        for name, least in (("steps", 1), ("evaluate_every", 1), ("save_every", 1), *_LEAST):
+            value = getattr(self, name)
+            if value is not None and value < least:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: {least} and more")
+        if not self.spike_factor > 1:
+            raise UserError(f"--spike-factor is {self.spike_factor}; allowed: more than 1")
         if not 0 <= self.validation_fraction < 1:
             raise UserError(
                 f"--validation-fraction is {self.validation_fraction}; allowed: 0 <= fraction < 1"
@@ -69,38 +98,51 @@ class PretrainConfig(RunConfig):
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
-    """Pretrain a model with masked language modelling; return the final metrics (also in metrics.json).
+    """Pretrain a model; return the final metrics (also in metrics.json).
 
-    Raises UserError for input that cannot be used, before training starts.
+    Under torchrun every process calls it, and the first one writes and prints.
+    Raises UserError for input that cannot be used, before training starts, and for a loss that is NaN.
     """
+    tracker = choose_tracker(config.report_to)
+    start_processes(cpu=config.device == "cpu")
     transformers.set_seed(config.seed)
-    check_run(config)
-    expand_paths(config.train)
+    first(lambda: check_run(config))
+    objective = OBJECTIVES[config.objective]
+    folder = _prepared_folder(config)
     tokenizer = load_tokenizer(config.tokenizer)
-    model = _model(config, tokenizer)
-    print(f"model: {model.config.name}, {model.num_parameters():,} parameters")
+    blocks = (
+        open_prepared(folder, tokenizer, block_size=config.block_size, pairs=objective.pairs)
+        if folder
+        else {}
+    )
+    block_size = blocks["train"].features["input_ids"].length if folder else config.block_size
+    block_size = block_size or _DEFAULT_BLOCK_SIZE
+    model = _model(config, tokenizer, block_size)
+    say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
+    if not folder:
+        settings = RowSettings(
+            block_size,
+            form="structure" if objective.pairs else "single",
+            validation_fraction=config.validation_fraction,
+            seed=config.seed,
+        )
+        blocks = rows_from_text(config.train, tokenizer, settings, config.text_column)
+    _check_rows(config, blocks)
+    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in blocks.items())
+    say(f"corpus: blocks of {block_size} tokens: {sizes}")
+    masking = Masking(config.masking, config.mlm_probability, config.num_predict)
     splits = {
         split: MaskedBlocks(
-            tokenize_corpus(
-                config.train,
-                tokenizer,
-                config.block_size,
-                text_column=config.text_column,
-                split=split,
-                validation_fraction=config.validation_fraction,
-                show_progress=sys.stderr.isatty(),
-            ),
-            tokenizer,
-            config.mlm_probability,
-            config.seed,
+            rows, tokenizer, masking, config.seed, model.config.cls_token_type_id, objective.pairs
         )
-        for split in (("train", "validation") if config.validation_fraction else ("train",))
+        for split, rows in blocks.items()
     }
-    sizes = ", ".join(f"{split} {len(blocks):,}" for split, blocks in splits.items())
-    print(f"corpus: blocks of {config.block_size} tokens: {sizes}")
     has_validation = "validation" in splits
-    checkpoint = open_run(config, "pretrain")
-    trainer = Trainer(
+    checkpoint = first(lambda: open_run(config, "pretrain"))
+    if config.gradient_checkpointing:
+        _enable_checkpointing(model)
+    report_to, callbacks = tracker_settings(tracker, config.out)
+    trainer = objective.trainer_class(
         model=model,
         args=training_arguments(
             config,
@@ -110,31 +152,80 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
             save_steps=config.save_every,
             prediction_loss_only=True,
             remove_unused_columns=False,
+            torch_compile=config.compile,
+            ddp_find_unused_parameters=False,  # there are none, with any objective, mixer or position
+            report_to=report_to,
         ),
         train_dataset=splits["train"],
         eval_dataset=splits.get("validation"),
         data_collator=splits["train"].collate,
         # The held-out blocks stay at epoch 0: the same masks in every measurement, of every run.
-        callbacks=[NextEpoch(splits["train"])],
+        callbacks=[NextEpoch(splits["train"]), *callbacks],
+        logged=objective.logged,
+        on_nan=config.on_nan,
+        spike_factor=config.spike_factor,
+        optimizer_preset=config.optimizer,
+        out=config.out,
     )
     run_trainer(trainer, tokenizer, config.out, checkpoint)
     metrics: dict[str, Any] = {"model": model.config.name, "steps": trainer.state.global_step}
+    if config.on_nan == "skip":
+        metrics["skipped_updates"] = trainer.num_skipped
     if has_validation:
-        loss = trainer.evaluate()["eval_loss"]
-        metrics |= {"validation_loss": loss, "validation_perplexity": math.exp(min(loss, 700.0))}
-    with atomic_writer(config.out / "metrics.json") as file:
-        json.dump(metrics, file, indent=2)
+        measured = trainer.evaluate()
+        loss = measured[f"eval_{objective.mlm_loss}"]
+        metrics |= {"validation_loss": measured["eval_loss"]}
+        metrics |= {f"validation_{name}": measured[f"eval_{name}"] for name in objective.logged}
+        metrics |= {"validation_perplexity": math.exp(min(loss, 700.0))}
+
+    def write() -> None:
+        with atomic_writer(config.out / "metrics.json") as file:
+            json.dump(metrics, file, indent=2)
+
+    first(write)
     return metrics
 
 
-def _model(config: PretrainConfig, tokenizer: Any) -> FunnelformerForMaskedLM:
+def _enable_checkpointing(model: Any) -> None:
+    # Renamed in transformers 5.23.
+    new = getattr(model, "activation_checkpointing_enable", None)
+    new() if new is not None else model.gradient_checkpointing_enable()
+
+
+def _prepared_folder(config: PretrainConfig) -> str | None:
+    """The folder of prepared data that --train names, or None for texts, which must exist."""
+    prepared = [name for name in config.train if is_prepared(name)]
+    if prepared and len(config.train) > 1:
+        raise UserError(
+            f"{prepared[0]}: holds prepared data; --train takes one such folder, and nothing else"
+        )
+    if not prepared:
+        expand_sources(config.train)
+    return prepared[0] if prepared else None
+
+
+def _check_rows(config: PretrainConfig, blocks: dict[Split, Any]) -> None:
+    """Prepared data have their own hold-out; without any, nothing is measured."""
+    if not config.validation_fraction:
+        blocks.pop("validation", None)
+    num_rows = len(blocks["train"])
+    batch = config.batch_size * config.gradient_accumulation * num_processes()
+    if num_rows < batch:
+        raise UserError(
+            f"--train: the corpus gives {num_rows} sequences, too few for a step of {batch}; give more text, or a "
+            "smaller --batch-size"
+        )
+
+
+def _model(config: PretrainConfig, tokenizer: Any, block_size: int) -> Any:
+    objective = OBJECTIVES[config.objective]
     options = parse_options(config.model_options)
     if Path(config.model).is_dir() or "/" in config.model:
         # An encoder alone has neither decoder nor head; --set.decoder_layers=2 adds the first.
         model, _ = load_model(
-            FunnelformerForMaskedLM,
+            objective.model_class,
             config.model,
-            may_miss=("lm_head.", "funnelformer.decoder."),
+            may_miss=objective.heads,
             **{"sparse_prediction": True, **options},
         )
         check_vocabulary(tokenizer, model.config.vocab_size, config.model)
@@ -143,8 +234,8 @@ def _model(config: PretrainConfig, tokenizer: Any) -> FunnelformerForMaskedLM:
         model_config = config_from_name(config.model, defaults)
         check_vocabulary(tokenizer, model_config.vocab_size, "--set.vocab_size")
         try:
-            model = FunnelformerForMaskedLM(model_config)
+            model = objective.model_class(model_config)
         except ValueError as error:
             raise UserError(f"--model {config.model}: {error}") from None
-    check_length(model.config, config.block_size, "--block-size")
+    check_length(model.config, block_size, "--block-size")
     return model

@@ -24,20 +24,27 @@ from huggingface_hub.errors import StrictDataclassError
 from ..config import FunnelformerConfig, parse_name
 from ..data.files import atomic_writer
 from ..errors import UserError, did_you_mean
+from .processes import num_processes
 
 __all__ = [
     "RunConfig",
     "check_run",
+    "complete_checkpoints",
     "config_from_name",
     "last_checkpoint",
+    "mark_complete",
     "one_line_errors",
     "open_run",
     "parse_options",
+    "remove_checkpoint",
     "resolved",
     "save_final",
 ]
 
 CONFIG_FILE = "run_config.toml"
+COMPLETE_FILE = "complete.json"  # of a checkpoint
+# The folder may have been moved, and what follows changes no step that has been made.
+_MAY_CHANGE = {"out", "on-nan", "report-to"}
 
 
 @Parameter(name="*")
@@ -73,6 +80,8 @@ class RunConfig:
     "auto takes an accelerator when there is one."
     resume: Annotated[bool, Parameter(negative="")] = False
     "Go on from the last complete checkpoint of --out."
+    auto_resume: Annotated[bool, Parameter(negative="")] = False
+    "As --resume if --out holds a complete checkpoint, else begin: for jobs that are started again when they fail."
     overwrite: Annotated[bool, Parameter(negative="")] = False
     "Replace what is in --out."
 
@@ -88,8 +97,9 @@ class RunConfig:
             raise UserError(f"--warmup is {self.warmup}; allowed: 0 <= fraction < 1")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed is {self.seed}; allowed: 0 to {2**32 - 1}")
-        if self.resume and self.overwrite:
-            raise UserError("--resume and --overwrite exclude each other")
+        chosen = [flag(name) for name in ("resume", "auto_resume", "overwrite") if getattr(self, name)]
+        if len(chosen) > 1:
+            raise UserError(f"{chosen[0]} and {chosen[1]} exclude each other")
 
 
 def flag(name: str) -> str:
@@ -137,16 +147,18 @@ def check_run(config: RunConfig) -> Path | None:
     out = config.out
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names a folder")
-    if config.resume:
-        checkpoint = last_checkpoint(out)
-        if checkpoint is None:
-            raise UserError(
-                f"{out} holds no complete checkpoint to resume from; run without --resume to start anew"
-            )
+    checkpoint = last_checkpoint(out) if config.resume or config.auto_resume else None
+    if checkpoint is not None:
         _reject_changes(config, out / CONFIG_FILE)
         return checkpoint
+    if config.resume:
+        raise UserError(
+            f"{out} holds no complete checkpoint to resume from; run without --resume to start anew"
+        )
     if out.is_dir() and any(out.iterdir()):
-        if not config.overwrite:
+        if config.auto_resume and (out / CONFIG_FILE).is_file():
+            _reject_changes(config, out / CONFIG_FILE)  # a run that was cut off before its first checkpoint
+        elif not config.overwrite:
             raise UserError(f"{out} is not empty; choose another --out, or pass --resume or --overwrite")
         if not (out / CONFIG_FILE).is_file():
             raise UserError(
@@ -166,7 +178,7 @@ def open_run(config: RunConfig, command: str) -> Path | None:
         # What an interrupted save left behind would only be mistaken for a checkpoint.
         for folder in (out / "checkpoints").glob("checkpoint-*"):
             if not _is_complete(folder):
-                shutil.rmtree(folder)
+                remove_checkpoint(folder)
     elif out.is_dir():
         shutil.rmtree(out)
     try:
@@ -186,7 +198,7 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     values = {}
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
-        if entry.name in ("resume", "overwrite") or value is None:
+        if entry.name in ("resume", "auto_resume", "overwrite") or value is None:
             continue
         key = "set" if entry.name == "model_options" else entry.name.replace("_", "-")
         if isinstance(value, list):
@@ -195,10 +207,15 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     return values
 
 
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that were written to their end, oldest first."""
+    found = [checkpoint for checkpoint in folder.glob("checkpoint-*") if _is_complete(checkpoint)]
+    return sorted(found, key=lambda checkpoint: int(checkpoint.name.rsplit("-", 1)[1]))
+
+
 def last_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint that was written to its end."""
-    found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if _is_complete(folder)]
-    return max(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
+    return next(reversed(complete_checkpoints(out / "checkpoints")), None)
 
 
 def save_final(trainer: transformers.Trainer, tokenizer: Any, out: Path) -> None:
@@ -208,8 +225,10 @@ def save_final(trainer: transformers.Trainer, tokenizer: Any, out: Path) -> None
     model: Any = trainer.model
     model.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
-    for file in sorted(staging.iterdir()):
-        os.replace(file, out / file.name)
+    for entry in sorted(staging.iterdir()):
+        if entry.is_dir():  # ELECTRA's generator; a folder with files cannot be replaced in one step
+            shutil.rmtree(out / entry.name, ignore_errors=True)
+        os.replace(entry, out / entry.name)
     staging.rmdir()
 
 
@@ -247,13 +266,30 @@ def _disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def mark_complete(checkpoint: Path) -> None:
+    """Write down what a checkpoint holds, once every process has written its part."""
+    sizes = {
+        str(path.relative_to(checkpoint)): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file()
+    }
+    with atomic_writer(checkpoint / COMPLETE_FILE) as file:
+        json.dump({"bytes": sizes}, file, indent=2)
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Delete a checkpoint; half deleted, it is none."""
+    (checkpoint / COMPLETE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
+
+
 def _is_complete(checkpoint: Path) -> bool:
-    """The Trainer writes its state after everything else."""
+    """Whether the list that is written last is there, and every file in it in its size."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
+        sizes = json.loads((checkpoint / COMPLETE_FILE).read_text())["bytes"]
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
-    return True
 
 
 def _reject_changes(config: RunConfig, file: Path) -> None:
@@ -262,8 +298,7 @@ def _reject_changes(config: RunConfig, file: Path) -> None:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{file} cannot be read, so the run cannot be resumed: {error}") from None
     now = tomllib.loads(tomli_w.dumps(resolved(config)))
-    # The folder itself may have been moved, or be named from elsewhere.
-    for key in sorted((before.keys() | now.keys()) - {"out"}):
+    for key in sorted((before.keys() | now.keys()) - _MAY_CHANGE):
         if before.get(key) != now.get(key):
             raise UserError(
                 f"{file}: the run began with {key} = {before.get(key)!r}, now it is {now.get(key)!r}"
@@ -281,6 +316,7 @@ def _circumstances(command: str) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "device": device,
         "num_threads": torch.get_num_threads(),
+        "num_processes": num_processes(),
         "commit": _commit(),
     }
 

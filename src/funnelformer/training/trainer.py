@@ -1,4 +1,4 @@
-"""What is ours around the Hugging Face Trainer: its arguments, how a run starts and ends."""
+"""What is ours around the Hugging Face Trainer: its arguments, its checkpoints, how a run starts and ends."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ import math
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainingArguments
+import torch
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from ..data.files import atomic_writer
-from .run import RunConfig, one_line_errors, save_final
+from .processes import first
+from .run import (
+    RunConfig,
+    complete_checkpoints,
+    mark_complete,
+    one_line_errors,
+    remove_checkpoint,
+    save_final,
+)
 
-__all__ = ["run_trainer", "training_arguments"]
+__all__ = ["RunTrainer", "run_trainer", "training_arguments"]
 
 
 def training_arguments(config: RunConfig, num_steps: int, **overrides: Any) -> TrainingArguments:
@@ -39,12 +49,63 @@ def training_arguments(config: RunConfig, num_steps: int, **overrides: Any) -> T
     return TrainingArguments(**{**settings, **overrides})
 
 
+class RunTrainer(Trainer):
+    """The Trainer, whose checkpoints are whole or none, and that trains no step after the last one.
+
+    The Trainer's own state is no sign of a whole checkpoint: process 0 writes it without waiting for what others write.
+    Old checkpoints are deleted after the new one is known to be whole, not before. Resumed from its last step, the
+    Trainer would make another one.
+    """
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        checkpoint = kwargs.get("resume_from_checkpoint")
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+            if state.global_step >= self.args.max_steps:
+                self.state = state
+                if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                    self._load_best_model()
+                return TrainOutput(state.global_step, 0.0, {})
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.args.device.type != "cpu":
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        # On several processes transformers 5.17 would load to "cpu:0", which torch does not know.
+        for part, name in ((self.optimizer, "optimizer.pt"), (self.lr_scheduler, "scheduler.pt")):
+            assert part is not None
+            part.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial))
+            newest = folder / f"checkpoint-{self.state.global_step}"
+            mark_complete(newest)
+            found = complete_checkpoints(folder)
+            best = self.state.best_model_checkpoint
+            kept = {newest, newest if best is None else Path(best)}
+            surplus = len(found) - max(len(kept), limit or len(found))
+            for checkpoint in [entry for entry in found if entry not in kept][: max(0, surplus)]:
+                remove_checkpoint(checkpoint)
+        self.accelerator.wait_for_everyone()
+
+
 def run_trainer(trainer: Trainer, tokenizer: Any, out: Path, checkpoint: Path | None) -> None:
     """Train (or go on from `checkpoint`), then save the model and the log into `out`."""
+
+    def finish() -> None:
+        save_final(trainer, tokenizer, out)
+        with atomic_writer(out / "log.jsonl") as file:
+            for entry in trainer.state.log_history:
+                file.write(json.dumps(entry) + "\n")
+
     with one_line_errors(out):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        save_final(trainer, tokenizer, out)
-        if trainer.is_world_process_zero():
-            with atomic_writer(out / "log.jsonl") as file:
-                for entry in trainer.state.log_history:
-                    file.write(json.dumps(entry) + "\n")
+        first(finish)

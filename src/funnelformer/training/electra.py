@@ -1,0 +1,65 @@
+"""What replaced-token pretraining needs of the Trainer beyond masked language modelling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .pretrain_trainer import PretrainTrainer
+
+__all__ = ["LOSSES", "SHARES", "ElectraTrainer"]
+
+LOSSES = ("generator_loss", "discriminator_loss")
+SHARES = ("replaced_fraction", "generator_accuracy", "discriminator_accuracy")
+
+
+class ElectraTrainer(PretrainTrainer):
+    """A Trainer of `FunnelformerForElectra`.
+
+    The two losses are divided by the targets and the real tokens over all processes and accumulation steps. A
+    checkpoint's two folders are loaded together on resuming.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"logged": (*LOSSES, *SHARES), **kwargs})
+        # The counts of `_get_num_items_in_batch` are wanted, and the loss is whole once they have divided it.
+        self.model_accepts_loss_kwargs = True
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Any:
+        """Targets and real tokens of all micro-batches of a step, on all processes, as one tensor [2]."""
+        if not batch_samples:
+            return None
+        counts = torch.zeros(2, dtype=torch.long, device=device)
+        for batch in batch_samples:
+            mask = batch.get("attention_mask")
+            num_tokens = batch["labels"].numel() if mask is None else mask.bool().sum()
+            counts += torch.stack([batch["labels"].ne(-100).sum(), torch.as_tensor(num_tokens)]).to(device)
+        return self.accelerator.reduce(counts, "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        if num_items_in_batch is None:
+            counts, num_parts, num_processes = {}, 1, 1
+        else:
+            num_targets, num_tokens = num_items_in_batch.clamp(min=1)
+            counts = {"num_targets": num_targets, "num_tokens": num_tokens}
+            # Gradients are averaged over processes, and each has a part of the sum.
+            num_processes = self.accelerator.num_processes
+            num_parts = num_processes * (self.current_gradient_accumulation_steps if model.training else 1)
+        output = model(**inputs, **counts)
+        # Of the parts of a sum the mean over micro-batches is wanted times their number.
+        values = {name: output[name] * num_parts for name in LOSSES}
+        self._note(values | {name: output[name] for name in SHARES}, model.training, inputs)
+        loss = output.loss * num_processes
+        return (loss, output) if return_outputs else loss
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        whole: Any = self.accelerator.unwrap_model(self.model if model is None else model)
+        whole.load_folder(resume_from_checkpoint)

@@ -1,0 +1,292 @@
+"""The Trainer of pretraining: what it logs, and what it does about losses that are no numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback
+
+from ..errors import UserError
+from .optimizer import build_optimizer
+from .processes import rank
+from .throughput import Throughput, device_peak
+from .trainer import RunTrainer
+
+__all__ = ["OnNan", "PretrainTrainer"]
+
+OnNan = Literal["stop", "skip"]
+# Of the running mean of the loss: what a step keeps of it, and the steps before which there are no spikes.
+_KEPT, _NUM_QUIET = 0.98, 20
+
+
+class _Means:
+    """Weighted means of numbers that stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weight = 0.0
+
+    def add(self, values: dict[str, Tensor], weight: float) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().float() * weight
+        self.weight += weight
+
+    def take(self, others: _Means) -> None:
+        """Add what another one holds, and empty that."""
+        for name, value in others.sums.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.weight += others.weight
+        others.clear()
+
+    def clear(self) -> None:
+        self.sums, self.weight = {}, 0.0
+
+    def read(self, reduce: Any) -> dict[str, float]:
+        """The means over all processes, and begin again."""
+        names = sorted(self.sums)
+        if not names:
+            return {}
+        local = torch.stack([*(self.sums[name] for name in names)])
+        *sums, weight = reduce(torch.cat([local, local.new_tensor([self.weight])]), "sum").tolist()
+        self.clear()
+        return {name: total / weight for name, total in zip(names, sums, strict=True)}
+
+
+class _LogFile(TrainerCallback):
+    """Write the log while it grows, and print it; a resumed run goes on from what its checkpoint holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.is_open = path, False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.is_open = rank() == 0
+        if self.is_open:
+            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))
+        else:
+            # Of its own, or its dropout would be that of process 0.
+            torch.manual_seed(args.seed + rank())
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.is_open:
+            values = (f"{name} {value:.4g}" for name, value in logs.items() if name != "total_flos")
+            print(f"step {state.global_step}: {', '.join(values)}", flush=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(state.log_history[-1]) + "\n")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.is_open = False
+
+
+class PretrainTrainer(RunTrainer):
+    """A Trainer that logs more, and that no NaN gets by.
+
+    In the log, beside the loss: `logged`, fields of the model's output, as means; speed and memory (`throughput`);
+    `running_loss`, the loss's running mean; with on_nan="skip", `skipped_updates`. Every checkpoint has an entry of the
+    log, so that a resumed run logs what an uninterrupted one does. A loss above `spike_factor` times the running mean
+    is a warning, and an entry `loss_spike`.
+
+    on_nan: what is done when the loss or the norm of the gradient is NaN or infinite. "stop" writes the batch to
+        nan_batch_STEP.safetensors and raises UserError; "skip" makes no update and counts it. Both decide once for
+        all processes, before the optimizer's step.
+    optimizer_preset: of `build_optimizer`, for a Trainer that is given no optimizer.
+    out: the folder of the run.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        logged: Iterable[str] = (),
+        on_nan: OnNan = "stop",
+        spike_factor: float = 1.5,
+        optimizer_preset: str = "modern",
+        out: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        # It would put the mean of the losses before in the place of one that is NaN.
+        self.args.logging_nan_inf_filter = False
+        self._logged = tuple(logged)
+        self._on_nan, self._spike_factor, self._preset = on_nan, spike_factor, optimizer_preset
+        self._out = Path(out or self.args.output_dir or ".")
+        self._in_training, self._in_step, self._in_evaluation = _Means(), _Means(), _Means()
+        self._step_losses: list[Tensor] = []
+        self._step_batches: list[dict[str, Tensor]] = []
+        self._running_loss: float | None = None
+        self._num_skipped = self._num_skipped_since_log = 0
+        self._spike: tuple[float, float] | None = None
+        self._throughput: Throughput | None = None
+        self.pop_callback(PrinterCallback)
+        self.add_callback(_LogFile(self._out / "log.jsonl"))
+
+    @property
+    def num_skipped(self) -> int:
+        """Updates that were not made, from the beginning of the run."""
+        return self._num_skipped
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None:
+            own: Any = self.model
+            self.optimizer = build_optimizer(
+                own if model is None else model,
+                self._preset,
+                self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+            )
+        return self.optimizer
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+        self._throughput = Throughput(
+            self.accelerator.unwrap_model(self.model), self.args.device, device_peak(self.args.device, dtype)
+        )
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._init_training_state(*args, **kwargs)
+        last: dict[str, Any] = next(
+            (entry for entry in reversed(self.state.log_history) if "running_loss" in entry), {}
+        )
+        self._running_loss = last.get("running_loss")
+        self._num_skipped = last.get("skipped_updates", 0)
+        self._last_logged = self.state.global_step
+        return result
+
+    # ---- a step
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        self._note({name: outputs[name] for name in self._logged}, model.training, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _note(self, values: dict[str, Tensor], in_training: bool, inputs: dict[str, Any]) -> None:
+        """Keep what the model says of a micro-batch. Every step weighs as much as another, as in the logged loss."""
+        if in_training:
+            self._in_step.add(values, 1 / self.current_gradient_accumulation_steps)
+        else:
+            self._in_evaluation.add(values, len(inputs["input_ids"]))
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        if not self._step_losses:
+            self._loss_before = self._tr_loss.clone()
+        assert self._throughput is not None
+        self._throughput.add(inputs)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._step_losses.append(loss)
+        self._step_batches.append(inputs)
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The Trainer asks for it between the last micro-batch and the optimizer's step: the place to hold that up.
+
+        It costs one wait for the device a step, where the Trainer's own filter has one a micro-batch.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        losses, batches = self._step_losses, self._step_batches
+        self._step_losses, self._step_batches = [], []
+        total = torch.stack(losses).sum().float()
+        loss, norm_value = torch.stack(
+            [self.accelerator.reduce(total, "mean"), torch.as_tensor(norm, device=total.device).float()]
+        ).tolist()
+        if math.isfinite(loss) and math.isfinite(norm_value):
+            self._in_training.take(self._in_step)
+            self._follow(loss)
+            return norm
+        self._in_step.clear()
+        if self._on_nan == "stop":
+            self._stop(loss, norm_value, batches)
+        model.zero_grad()  # None: the optimizer leaves such parameters and their state alone
+        self._tr_loss.copy_(self._loss_before)
+        self._num_skipped += 1
+        self._num_skipped_since_log += 1
+        return None
+
+    def _follow(self, loss: float) -> None:
+        """Keep the running mean; a spike counts in it no more than it must to be one."""
+        mean = self._running_loss
+        if mean is None:
+            self._running_loss = loss
+            return
+        limit = self._spike_factor * mean
+        if loss > limit and self.state.global_step >= _NUM_QUIET:
+            self._spike = (loss, mean)
+        self._running_loss = _KEPT * mean + (1 - _KEPT) * min(loss, limit)
+
+    def _stop(self, loss: float, norm: float, batches: list[dict[str, Tensor]]) -> None:
+        step = self.state.global_step + 1
+        batch = {
+            name: self.accelerator.gather(torch.cat([batch[name] for batch in batches]).contiguous()).cpu()
+            for name in batches[0]
+        }
+        path = self._out / f"nan_batch_{step}.safetensors"
+        if self.args.should_save:
+            partial = path.with_name(f"{path.name}.partial")
+            save_file(batch, partial, metadata={"step": str(step), "loss": str(loss), "gradient": str(norm)})
+            partial.replace(path)
+        raise UserError(
+            f"step {step}: the loss is {loss:g} and the norm of the gradient {norm:g}; the batch is in {path}; "
+            "--on-nan skip leaves such updates out"
+        )
+
+    # ---- the log
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self._spike is not None:
+            loss, mean = self._spike
+            self._spike = None
+            if rank() == 0:
+                print(
+                    f"warning: step {self.state.global_step}: the loss {loss:.4g} is more than "
+                    f"{self._spike_factor:g} times its running mean {mean:.4g}",
+                    file=sys.stderr,
+                )
+            self.log({"loss_spike": loss, "mean_before": mean})
+        if self.control.should_save:
+            self.control.should_log = True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            num_skipped, self._num_skipped_since_log = self._num_skipped_since_log, 0
+            means = self._in_training.read(self.accelerator.reduce)
+            num_steps = self._globalstep_last_logged - self._last_logged
+            self._last_logged = self._globalstep_last_logged
+            if num_skipped == num_steps:
+                del logs["loss"]
+            else:
+                logs["loss"] *= num_steps / (num_steps - num_skipped)
+            logs |= means
+            if self._running_loss is not None:
+                logs["running_loss"] = self._running_loss
+            if self._on_nan == "skip":
+                logs["skipped_updates"] = self._num_skipped
+            assert self._throughput is not None
+            logs |= self._throughput.read(self.accelerator.reduce, self.accelerator.num_processes)
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        assert self._throughput is not None
+        with self._throughput.pause():
+            super()._save_checkpoint(model, trial)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        with self._throughput.pause() if self._throughput else contextlib.nullcontext():
+            output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        means = self._in_evaluation.read(self.accelerator.reduce)
+        metrics = {f"{prefix}_{name}": value for name, value in means.items()}
+        return output._replace(metrics={**(output.metrics or {}), **metrics})

@@ -1,0 +1,55 @@
+"""One run as several processes, as torchrun starts them: who am I, and what the first alone does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from ..errors import UserError
+
+__all__ = ["first", "num_processes", "rank", "say", "start_processes"]
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """The number of this process, from 0, over all machines."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def num_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def say(line: str) -> None:
+    """Print a line, once for all processes."""
+    if rank() == 0:
+        print(line, flush=True)
+
+
+def start_processes(cpu: bool) -> None:
+    """Join the processes that torchrun started; nothing in a run of one."""
+    if num_processes() > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=cpu)
+
+
+def first(action: Callable[[], T]) -> T:
+    """Let process 0 act while the others wait; its result, or its UserError, is that of all."""
+    if num_processes() == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = action()
+        except UserError as error:
+            outcome[1] = error
+    torch.distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: T = outcome[0]
+    return result
