@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 OURS = {
@@ -189,6 +190,23 @@ def table(rows: list[dict[str, Any]], key: str) -> str:
     return "\n".join(lines)
 
 
+def memory_fits(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """For each model the straight line through its peaks, its R², and the exponent of the best power law."""
+    fits = {}
+    for name in rows[0]["peak_mib"]:
+        lengths = np.array([row["length"] for row in rows if name in row["peak_mib"]], dtype=float)
+        peaks = np.array([row["peak_mib"][name] for row in rows if name in row["peak_mib"]])
+        slope, offset = np.polyfit(lengths, peaks, 1)
+        left = ((peaks - slope * lengths - offset) ** 2).sum()
+        exponent, _ = np.polyfit(np.log(lengths), np.log(np.maximum(peaks, 1.0)), 1)
+        fits[name] = {
+            "mib_per_1024_tokens": slope * 1024,
+            "r_squared": 1 - left / ((peaks - peaks.mean()) ** 2).sum(),
+            "exponent": exponent,
+        }
+    return fits
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -206,7 +224,8 @@ def main() -> None:
     if options.peak:
         print(peak_memory(options.peak, options.lengths[0], options.batch_size, options.mode, options.device))
         return
-    rows = []
+    rows: list[dict[str, Any]] = []
+    fits: dict[str, Any] = {}
     for length in options.lengths:
         rows.append(measure(length, options.models, options))
         print(f"{length} done", file=sys.stderr, flush=True)
@@ -214,10 +233,16 @@ def main() -> None:
     print(f"Seconds ({title})\n\n{table(rows, 'seconds')}\n\nRatios\n\n{table(rows, 'ratios')}")
     if options.memory:
         print(f"\nPeak memory, MiB\n\n{table(rows, 'peak_mib')}")
+        if len(rows) > 2:
+            fits = memory_fits(rows)
+            print("\n| | MiB per 1,024 tokens | R² of a straight line | exponent |\n|---|---|---|---|")
+            for name, fit in fits.items():
+                print("| " + " | ".join([name, *(f"{value:.3g}" for value in fit.values())]) + " |")
     if options.out:
         temporary = options.out.with_suffix(".tmp")
         temporary.write_text(
-            json.dumps({"title": title, "rounds": options.rounds, "rows": rows}, indent=2) + "\n"
+            json.dumps({"title": title, "rounds": options.rounds, "rows": rows, "fits": fits}, indent=2)
+            + "\n"
         )
         temporary.replace(options.out)
 

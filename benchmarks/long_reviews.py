@@ -1,23 +1,24 @@
 """Accuracy, time and memory of four kinds of encoder on long documents, against the length they may read.
 
-    python benchmarks/long_reviews.py --data movie_reviews_long --out runs/long_reviews --seeds 3
+    python benchmarks/long_reviews.py --data movie_reviews_long --out runs/long_reviews --jobs 2
 
-The data: a folder with train.tsv.gz, dev.tsv.gz and test.tsv.gz of columns text and label. Every run is one
-`funnelformer finetune` from random weights and one `funnelformer evaluate`, in processes of their own. A run that is
-there already is not repeated, so an interrupted benchmark goes on; one seed of everything comes before the next.
+The data: a folder with train, dev and test as .tsv or .tsv.gz of columns text and label. Every run is one `funnelformer
+finetune` from random weights and one `funnelformer evaluate`, in processes of their own. A run that is there already is
+not repeated, so an interrupted benchmark goes on; one seed of everything comes before the next. With --jobs, so many
+runs share the processor, each on its part of the cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import os
 import statistics
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from finetuning import command, finetune_and_test, split_file, work_through, write_json
 
 # Equal numbers of layers and widths; the funnels halve the sequence after the first block.
 MODELS: dict[str, tuple[str, dict[str, str]]] = {
@@ -30,50 +31,16 @@ MODELS: dict[str, tuple[str, dict[str, str]]] = {
 SETTINGS = {"classifier_pooling": "mean", "initializer_std": "0.06", "max_position_embeddings": "2048"}
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "funnelformer", *map(str, arguments)]
-
-
-def measured(arguments: list[str], log: Path) -> tuple[float, float]:
-    """Seconds and peak memory (MiB) of a process."""
-    start = time.perf_counter()
-    with log.open("ab") as file:
-        process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(arguments)} failed; see {log}")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**10
-
-
 def run(name: str, length: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    folder = options.out / f"{name}-{length}-{seed}"
-    result = folder.with_suffix(".json")
-    if result.is_file():
-        return json.loads(result.read_text())
     layout, settings = MODELS[name]
-    sets = [f"--set.{key}={value}" for key, value in {**SETTINGS, **settings}.items()]
-    log = folder.with_suffix(".log")
-    training = command("finetune", "--model", layout, "--tokenizer", options.out / "tokenizer")
-    training += ["--train", str(options.data / "train.tsv.gz"), "--dev", str(options.data / "dev.tsv.gz")]
-    training += ["--max-length", str(length), "--epochs", str(options.epochs), "--batch-size", "8"]
-    training += ["--learning-rate", str(options.learning_rate), "--seed", str(seed), "--group-by-length"]
-    _, peak = measured([*training, *sets, "--out", str(folder), "--overwrite"], log)
-    scores = folder / "test.json"
-    measured(command("evaluate", folder, options.data / "test.tsv.gz", "--out", scores), log)
-    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    values = {
-        "model": name,
-        "length": length,
-        "seed": seed,
-        "accuracy": json.loads(scores.read_text())["accuracy"],
-        "training_seconds": next(entry["train_runtime"] for entry in entries if "train_runtime" in entry),
-        "peak_mib": peak,
-    }
-    temporary = result.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    temporary.replace(result)
-    return values
+    arguments: list[object] = ["--model", layout, "--tokenizer", options.out / "tokenizer"]
+    arguments += [f"--set.{key}={value}" for key, value in {**SETTINGS, **settings}.items()]
+    arguments += ["--max-length", length, "--epochs", options.epochs, "--batch-size", options.batch_size]
+    arguments += ["--learning-rate", options.learning_rate, "--seed", seed, "--group-by-length"]
+    what = {"model": name, "length": length, "seed": seed}
+    folder = options.out / f"{name}-{length}-{seed}"
+    num_threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    return finetune_and_test(folder, options.data, arguments, what, num_threads)
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -109,22 +76,26 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "tokenizer").is_dir():
-        train = options.data / "train.tsv.gz"
-        arguments = ["--train", train, "--out", options.out / "tokenizer", "--vocab-size", 4000]
-        subprocess.run(command("tokenizer", *arguments, "--max-length", 2048), check=True)
-    results = []
-    for seed in range(options.seeds):
-        for length in options.lengths:
-            for name in options.models:
-                results.append(run(name, length, seed, options))
-                print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+        arguments = ["--train", split_file(options.data, "train"), "--out", options.out / "tokenizer"]
+        subprocess.run(
+            command("tokenizer", *arguments, "--vocab-size", 4000, "--max-length", 2048), check=True
+        )
+    jobs = [
+        functools.partial(run, name, length, seed, options)
+        for seed in range(options.seeds)
+        for length in options.lengths
+        for name in options.models
+    ]
+    results = work_through(jobs, options.jobs)
     print(table(results))
-    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(options.out / "results.json", results)
 
 
 if __name__ == "__main__":

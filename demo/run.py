@@ -80,7 +80,7 @@ def train(name: str, out: Path, tokenizer: Path) -> float:
     return sum(
         (
             command(
-                *("pretrain", "--config", config / "pretrain.toml", "--train", data / "books.txt.zst"),
+                *("pretrain", "--config", config / "pretrain.toml", "--train", data / "books.txt.bz2"),
                 *("--tokenizer", tokenizer, "--model", name, *layout, "--out", pretrained),
             ),
             command(
@@ -218,7 +218,7 @@ def main() -> None:
         *(
             "tokenizer",
             "--train",
-            relative(AUTHORS) / "books.txt.zst",
+            relative(AUTHORS) / "books.txt.bz2",
             "--out",
             tokenizer,
             "--vocab-size",

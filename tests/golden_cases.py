@@ -23,7 +23,13 @@ from funnelformer.config import FunnelformerConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 # To keep the repository small; FUNNELFORMER_GOLDEN names the folder that holds them.
-NOT_BUNDLED = ("pt_b222_sep_qkv_max", "pt_rep_sep_qonly_mean", "ponet_noclsgsepg")
+NOT_BUNDLED = (
+    "pt_b222_sep_qkv_max",
+    "pt_edge_short_nosep",
+    "pt_rep_nosep_qkv_mean",
+    "pt_rep_sep_qonly_mean",
+    "ponet_noclsgsepg",
+)
 BODY = ("embeddings.", "encoder.", "decoder.")
 # The reference spells it so.
 _TF_POOLER = "head/model/sequnece_summary/summary/"

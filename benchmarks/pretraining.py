@@ -1,0 +1,193 @@
+"""What pretraining gives: masked and replaced tokens on a small corpus, then fine-tuning from either and from nothing.
+
+    python benchmarks/pretraining.py --corpus 'corpus/*.txt.zst' --held-out valid.txt.zst --task sst2=sst2 \
+        --task reviews=movie_reviews_long --out runs/pretraining --jobs 2
+
+The recipes are `recipes/small-mlm.toml` and `recipes/small-electra.toml`; a task is a folder with train, dev and test
+as .tsv or .tsv.gz of columns text and label. Everything is one `funnelformer` command in a process of its own. What is
+there already is not made again, so an interrupted benchmark goes on. Prints tables, writes results.json and curves.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from finetuning import command, finetune_and_test, measured, work_through, write_json
+from transformers import TrainingArguments, set_seed
+
+from funnelformer.data.build import RowSettings, rows_from_text
+from funnelformer.data.tokenizer import load_tokenizer
+from funnelformer.training.masking import MaskedBlocks, Masking
+from funnelformer.training.objectives import OBJECTIVES
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+STARTS = ("nothing", "mlm", "electra")
+BLOCK_SIZE = 128
+# Tokens that a task's texts keep, and passes over them.
+LIMITS = {"sst2": (64, 3), "reviews": (256, 3)}
+DEFAULT_LIMIT = (128, 3)
+
+
+def prepare(options: argparse.Namespace, log: Path) -> None:
+    """A vocabulary and the corpus as rows."""
+    out = options.out
+    if not (out / "tokenizer").is_dir():
+        arguments = ["--train", *options.corpus, "--out", out / "tokenizer", "--vocab-size", 8000]
+        measured(command("tokenizer", *arguments), log)
+    if not (out / "data" / "manifest.json").is_file():
+        arguments = ["--train", *options.corpus, "--tokenizer", out / "tokenizer", "--out", out / "data"]
+        arguments += [
+            "--block-size",
+            BLOCK_SIZE,
+            "--sentences",
+            "punctuation",
+            "--validation-fraction",
+            0.005,
+        ]
+        measured(command("prepare", *arguments), log)
+
+
+def pretrain(objective: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run the small recipe; its last speed, its time, and its losses on the held-out text."""
+    folder = options.out / objective
+    if not (folder / "metrics.json").is_file():
+        arguments = ["--config", RECIPES / f"small-{objective}.toml", "--train", options.out / "data"]
+        arguments += ["--tokenizer", options.out / "tokenizer", "--out", folder, "--auto-resume"]
+        measured(command("pretrain", *arguments), options.out / f"{objective}.log", options.num_threads)
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    speeds = [entry["tokens_per_second"] for entry in log if "tokens_per_second" in entry]
+    return {
+        "objective": objective,
+        "steps": log[-1]["step"],
+        "minutes": next(entry["train_runtime"] for entry in log if "train_runtime" in entry) / 60,
+        "tokens_per_second": statistics.median(speeds),
+        "mfu": statistics.median(entry["mfu"] for entry in log if "mfu" in entry),
+        "peak_mib": max(entry["peak_memory_bytes"] for entry in log if "mfu" in entry) / 2**20,
+        "held_out": held_out(objective, folder, options),
+    }
+
+
+def held_out(objective: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Losses and accuracies over all targets of a text that no model saw, hidden as in training."""
+    tokenizer = load_tokenizer(folder)
+    settings = RowSettings(BLOCK_SIZE, sentences="punctuation")
+    rows = rows_from_text([str(options.held_out)], tokenizer, settings)["train"]
+    blocks = MaskedBlocks(rows, tokenizer, Masking(), seed=0)
+    kind = OBJECTIVES[objective]
+    arguments = TrainingArguments(
+        output_dir=str(options.out / "held-out"),
+        per_device_eval_batch_size=32,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    trainer = kind.trainer_class(
+        model=kind.model_class.from_pretrained(folder),
+        args=arguments,
+        eval_dataset=blocks,
+        data_collator=blocks.collate,
+        logged=kind.logged,
+        out=options.out,
+    )
+    set_seed(0)  # ELECTRA's generator samples
+    measured = trainer.evaluate()
+    names = ("loss", *kind.logged, "masked_accuracy", "perplexity")
+    return {name: measured[f"eval_{name}"] for name in names}
+
+
+def finetune(start: str, task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    recipe = tomllib.loads((RECIPES / "small-mlm.toml").read_text())
+    length, epochs = LIMITS.get(task, DEFAULT_LIMIT)
+    if start == "nothing":
+        arguments: list[object] = ["--model", recipe["model"], "--tokenizer", options.out / "tokenizer"]
+        arguments += [f"--set.initializer_std={recipe['set']['initializer_std']}"]
+    else:
+        arguments = ["--model", options.out / start]
+    arguments += ["--set.classifier_pooling=mean", "--max-length", length, "--epochs", epochs]
+    arguments += ["--batch-size", 16, "--learning-rate", options.learning_rate, "--seed", seed]
+    what = {"task": task, "start": start, "seed": seed}
+    folder = options.out / f"{task}-{start}-{seed}"
+    return finetune_and_test(folder, options.task[task], arguments, what, options.num_threads)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """A row a task and start: mean and sd of the test accuracy over seeds, and the gain over no pretraining."""
+    groups: dict[tuple[str, str], dict[int, float]] = {}
+    for result in results:
+        scores = groups.setdefault((result["task"], result["start"]), {})
+        scores[result["seed"]] = 100 * result["accuracy"]
+    lines = ["| task | start | seeds | test accuracy | gain, each seed |", "|---" * 5 + "|"]
+    for (task, start), scores in groups.items():
+        base = groups[task, "nothing"]
+        gains = "" if start == "nothing" else ", ".join(f"{scores[i] - base[i]:+.1f}" for i in scores)
+        deviation = statistics.stdev(scores.values()) if len(scores) > 1 else 0.0
+        mean = statistics.mean(scores.values())
+        lines.append(f"| {task} | {start} | {len(scores)} | {mean:.1f} ± {deviation:.1f} | {gains} |")
+    return "\n".join(lines)
+
+
+def draw(out: Path) -> None:
+    """Both runs' losses in training and on the documents that `prepare` held out."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    curves = (
+        ("mlm", "loss", "masked tokens, MLM", 0),
+        ("electra", "generator_loss", "masked tokens, ELECTRA's generator", 0),
+        ("electra", "discriminator_loss", "replaced tokens, ELECTRA (times 50)", 1),
+    )
+    for objective, name, label, side in curves:
+        log = [json.loads(line) for line in (out / objective / "log.jsonl").read_text().splitlines()]
+        for key, style, suffix in ((name, "-", ""), (f"eval_{name}", "o--", ", held out")):
+            points = [(entry["step"], entry[key]) for entry in log if key in entry]
+            axes[side].plot(*zip(*points, strict=True), style, markersize=3, label=label + suffix)
+    for axis in axes:
+        axis.set(xlabel="step", ylabel="loss")
+        axis.legend()
+    figure.savefig(out / "curves.png", dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpus", nargs="+", required=True)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--task", action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--learning-rate", type=float, default=5e-4, help="of fine-tuning, from any start")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    options.task = {name: Path(folder) for name, folder in (text.split("=", 1) for text in options.task)}
+    options.num_threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    prepare(options, options.out / "prepare.log")
+    runs = work_through([functools.partial(pretrain, name, options) for name in STARTS[1:]], options.jobs)
+    draw(options.out)
+    jobs = [
+        functools.partial(finetune, start, task, seed, options)
+        for task in options.task
+        for seed in range(options.seeds)
+        for start in STARTS
+    ]
+    results = work_through(jobs, options.jobs)
+    print(json.dumps(runs, indent=2))
+    print(table(results))
+    write_json(options.out / "results.json", {"pretraining": runs, "finetuning": results})
+
+
+if __name__ == "__main__":
+    main()
