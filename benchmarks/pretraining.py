@@ -112,7 +112,9 @@ def finetune(start: str, task: str, seed: int, options: argparse.Namespace) -> d
         arguments += [f"--set.initializer_std={recipe['set']['initializer_std']}"]
     else:
         arguments = ["--model", options.out / start]
-    arguments += ["--set.classifier_pooling=mean", "--max-length", length, "--epochs", epochs]
+    # The small ELECTRA was pretrained without dropout.
+    arguments += ["--set.hidden_dropout=0.1", "--set.attention_dropout=0.1", "--set.classifier_pooling=mean"]
+    arguments += ["--max-length", length, "--epochs", epochs]
     arguments += ["--batch-size", 16, "--learning-rate", options.learning_rate, "--seed", seed]
     what = {"task": task, "start": start, "seed": seed}
     folder = options.out / f"{task}-{start}-{seed}"

@@ -124,6 +124,23 @@ def test_a_corpus_too_small_for_one_block(pretrained, tmp_path):
     )
 
 
+def test_too_few_documents(pretrained, tmp_path):
+    """None to hold out, none to be another document's, not enough for one step."""
+    path = tmp_path / "a.txt"
+    path.write_text("the red cat runs .\nthe blue dog eats .\n" * 4)
+    assert pretrained(train=path) == (
+        "the validation part of the corpus does not fill one block of 16 ids; give more text, a smaller block size "
+        "or another validation fraction"
+    )
+    line = pretrained("--objective", "mlm+sso", "--validation-fraction", 0, train=path)
+    assert line == (
+        "--train: there is one document to train on, and a part B from elsewhere needs two; give more text"
+    )
+    assert pretrained("--validation-fraction", 0, train=path) == (
+        "--train: the corpus gives 2 sequences, too few for a step of 8; give more text, or a smaller --batch-size"
+    )
+
+
 # ---- columns, rows, labels
 
 

@@ -125,6 +125,32 @@ def of_process_1_in_its_random_state():
         Trainer._save_rng_state = _at_third_call(Trainer._save_rng_state, lambda self, folder: die())
 
 
+def of_process_1_in_its_shard():
+    """Half of the shard of process 1 is there."""
+    from torch.distributed.checkpoint import FileSystemWriter
+
+    def half(self, plan, planner):
+        shard = Path(self.path) / "__1_0.distcp"
+        shard.write_bytes(b"PK" * 500)
+        die()
+
+    if os.environ.get("RANK") == "1":
+        FileSystemWriter.write_data = _at_third_call(FileSystemWriter.write_data, half)
+
+
+def the_disk_of_process_1_is_full():
+    """From the third checkpoint on no file of it grows beyond 1000 bytes."""
+    import resource
+
+    from torch.distributed.checkpoint import FileSystemWriter
+
+    def fill(self, plan, planner):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+
+    if os.environ.get("RANK") == "1":
+        FileSystemWriter.write_data = _at_third_call(FileSystemWriter.write_data, fill)
+
+
 MOMENTS = (
     in_the_weights,
     in_the_optimizer,

@@ -14,7 +14,7 @@ from transformers import DataCollatorWithPadding
 from funnelformer import FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.training import finetune as finetune_module
-from funnelformer.training.finetune import FinetuneConfig, _load
+from funnelformer.training.finetune import FinetuneConfig, load_tables
 from funnelformer.use import evaluate, predict
 from training.toy import (
     ANIMALS,
@@ -141,14 +141,14 @@ def test_the_dev_part_is_drawn_from_every_class(toy, tmp_path):
     rows = [(f"text {i}", name) for i, name in enumerate(names)]
     table = write_table(tmp_path / "t.tsv", rows)
     config = FinetuneConfig(out=tmp_path / "out", model="m", train=str(table), dev_fraction=0.2)
-    task = _load(config)
+    task = load_tables(config)
     assert task.labels.names == ("a", "b", "c")
     assert Counter(task.dev["label"]) == {0: 12, 1: 6, 2: 2}
     assert Counter(task.train["label"]) == {0: 48, 1: 24, 2: 8}
     both = [*task.train, *task.dev]
     assert sorted((row["text"], "abc"[row["label"]]) for row in both) == sorted(rows)
-    assert _load(config).dev["text"] == task.dev["text"]
-    other = _load(FinetuneConfig(out=tmp_path, model="m", train=str(table), dev_fraction=0.2, seed=1))
+    assert load_tables(config).dev["text"] == task.dev["text"]
+    other = load_tables(FinetuneConfig(out=tmp_path, model="m", train=str(table), dev_fraction=0.2, seed=1))
     assert other.dev["text"] != task.dev["text"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 
 import pytest
 import torch
@@ -51,6 +53,7 @@ def whole(pretrain, toy):
     return out
 
 
+MEASURED = ("loss", "masked_accuracy", "perplexity")
 FIFTY = ("--steps", 50, "--save-every", 10, "--keep-checkpoints", 2)
 
 
@@ -73,7 +76,7 @@ def test_what_a_run_leaves(whole, toy):
         "checkpoint-50",
     ]
     metrics = json.loads((whole / "metrics.json").read_text())
-    assert list(metrics) == ["model", "steps", "validation_loss", "validation_perplexity"]
+    assert list(metrics) == ["model", "steps", *(f"validation_{name}" for name in MEASURED)]
     assert (metrics["model"], metrics["steps"]) == ("L1H16", 50)
     facts = json.loads((whole / "run.json").read_text())
     assert (facts["command"], facts["torch"]) == ("pretrain", torch.__version__)
@@ -250,5 +253,18 @@ def test_prepared_data_that_will_not_do(toy, prepared, tmp_path, capsys):
     other = tmp_path / "tok"
     train_tokenizer([toy.corpus], other, vocab_size=60)
     assert "was prepared with another tokenizer" in refused("--block-size", 24, "--tokenizer", other)
+    broken = tmp_path / "broken"
+    shutil.copytree(prepared, broken)
+    shard = next(broken.glob("train-*.arrow"))
+    whole = shard.stat().st_size
+    os.truncate(shard, whole - 7)
+    line = refused("--train", broken, "--block-size", 24)
+    assert (
+        line
+        == f"{shard}: this shard is broken, it has {whole - 7:,} of {whole:,} bytes; run funnelformer prepare again"
+    )
+    shard.unlink()
+    line = refused("--train", broken, "--block-size", 24)
+    assert line == f"{shard}: this shard is missing; run funnelformer prepare again"
     line = refused("--block-size", 24, "--batch-size", 100_000)
     assert "too few for a step of 100000; give more text, or a smaller --batch-size" in line

@@ -321,6 +321,28 @@ def test_resume_refuses_other_options(out, tmp_path):
     assert message.startswith(f"{moved / 'run_config.toml'} cannot be read, so the run cannot be resumed: ")
 
 
+def test_the_parts_of_a_step_may_change_but_not_its_sequences(out, monkeypatch):
+    """Other processes, with batches or accumulation to match; a run that does not say its sequences is taken as is."""
+    open_run(RunConfig(out=out, batch_size=4, gradient_accumulation=2), "pretrain")
+    whole = checkpoint(out, 9)
+    assert json.loads((out / "run.json").read_text())["sequences_per_step"] == 8
+    for num_processes, batch_size, accumulation in ((2, 4, 1), (2, 2, 2), (1, 8, 1), (4, 1, 2)):
+        monkeypatch.setenv("WORLD_SIZE", str(num_processes))
+        parts = {"batch_size": batch_size, "gradient_accumulation": accumulation}
+        assert open_run(RunConfig(out=out, resume=True, **parts), "pretrain") == whole
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    same_parts = RunConfig(out=out, resume=True, batch_size=4, gradient_accumulation=2)
+    assert refused(same_parts) == (
+        f"{out / 'run_config.toml'}: the run began with 8 sequences a step, now they are 16 on 2 processes; "
+        "set --batch-size x --gradient-accumulation so that they are the same"
+    )
+    (out / "run.json").unlink()
+    assert check_run(same_parts) == whole
+    assert "the run began with batch-size = 4, now it is 2" in refused(
+        RunConfig(out=out, resume=True, batch_size=2, gradient_accumulation=2)
+    )
+
+
 # ---- trouble on the way
 
 

@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .pretrain_trainer import PretrainTrainer
+from .pretrain_trainer import PretrainTrainer, Unit
 
-__all__ = ["LOSSES", "SHARES", "ElectraTrainer"]
+__all__ = ["LOGGED", "ElectraTrainer"]
 
 LOSSES = ("generator_loss", "discriminator_loss")
 SHARES = ("replaced_fraction", "generator_accuracy", "discriminator_accuracy")
+LOGGED: dict[str, Unit] = {
+    name: "targets" if name.startswith("generator") else "tokens" for name in (*LOSSES, *SHARES)
+}
 
 
 class ElectraTrainer(PretrainTrainer):
@@ -23,7 +26,7 @@ class ElectraTrainer(PretrainTrainer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"logged": (*LOSSES, *SHARES), **kwargs})
+        super().__init__(*args, **{"logged": LOGGED, "target_logits": "generator_logits", **kwargs})
         # The counts of `_get_num_items_in_batch` are wanted, and the loss is whole once they have divided it.
         self.model_accepts_loss_kwargs = True
 
@@ -45,21 +48,21 @@ class ElectraTrainer(PretrainTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        if num_items_in_batch is None:
+        if num_items_in_batch is None or not model.training:
             counts, num_parts, num_processes = {}, 1, 1
         else:
             num_targets, num_tokens = num_items_in_batch.clamp(min=1)
             counts = {"num_targets": num_targets, "num_tokens": num_tokens}
             # Gradients are averaged over processes, and each has a part of the sum.
             num_processes = self.accelerator.num_processes
-            num_parts = num_processes * (self.current_gradient_accumulation_steps if model.training else 1)
+            num_parts = num_processes * self.current_gradient_accumulation_steps
         output = model(**inputs, **counts)
         # Of the parts of a sum the mean over micro-batches is wanted times their number.
         values = {name: output[name] * num_parts for name in LOSSES}
-        self._note(values | {name: output[name] for name in SHARES}, model.training, inputs)
+        self._note(values | {name: output[name] for name in SHARES}, output, inputs, model.training)
         loss = output.loss * num_processes
         return (loss, output) if return_outputs else loss
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    def _load_whole(self, checkpoint: str, model: Any) -> None:
         whole: Any = self.accelerator.unwrap_model(self.model if model is None else model)
-        whole.load_folder(resume_from_checkpoint)
+        whole.load_folder(checkpoint)

@@ -22,7 +22,7 @@ from ..modeling import FunnelformerForSequenceClassification
 from .run import RunConfig, check_run, config_from_name, open_run, parse_options
 from .trainer import RunTrainer, run_trainer, training_arguments
 
-__all__ = ["FinetuneConfig", "finetune"]
+__all__ = ["FinetuneConfig", "Task", "finetune", "load_tables"]
 
 
 @Parameter(name="*")
@@ -70,7 +70,9 @@ class FinetuneConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
+    """Rows to train on, and those that select the best epoch."""
+
     columns: TaskColumns
     labels: Labels | None
     train: datasets.Dataset
@@ -85,7 +87,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     transformers.set_seed(config.seed)
     check_run(config)
     tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
-    task = _load(config)
+    task = load_tables(config)
     model = _model(config, task.labels, tokenizer)
     checkpoint = open_run(config, "finetune")
     kind = "regression" if config.regression else "classification"
@@ -152,7 +154,8 @@ def _scores(kind: str) -> set[str]:
     return {"eval_loss", *(f"eval_{name}" for name in names)}
 
 
-def _load(config: FinetuneConfig) -> _Task:
+def load_tables(config: FinetuneConfig) -> Task:
+    """Read the training and dev data, and draw the second from the first where there is none. Raises UserError."""
     table = read_table(config.train, split="train" if _has_splits(config.train) else None)
     columns, messages = guess_columns(table, text=config.text, text_pair=config.text_pair, label=config.label)
     for message in messages:
@@ -163,7 +166,7 @@ def _load(config: FinetuneConfig) -> _Task:
     if config.dev is not None:
         dev_table: Table = read_table(config.dev, split="validation" if _has_splits(config.dev) else None)
         dev = load_task(dev_table, columns, labels=labels, regression=config.regression)
-        return _Task(columns, labels, train, dev)
+        return Task(columns, labels, train, dev)
     if labels is not None:
         train = train.cast_column("label", datasets.ClassLabel(names=list(labels.names)))
     try:
@@ -176,7 +179,7 @@ def _load(config: FinetuneConfig) -> _Task:
             "give --dev or another --dev-fraction"
         ) from None
     print(f"no --dev given: {config.dev_fraction:.0%} of {config.train} selects the best epoch")
-    return _Task(columns, labels, parts["train"], parts["test"])
+    return Task(columns, labels, parts["train"], parts["test"])
 
 
 def _has_splits(source: str) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..modeling import FunnelformerForMaskedLM
 from ..modeling.electra import FunnelformerForElectra
 from ..modeling.structure import FunnelformerForSentenceStructure
-from .electra import LOSSES, SHARES, ElectraTrainer
-from .pretrain_trainer import PretrainTrainer
+from .electra import LOGGED, ElectraTrainer
+from .pretrain_trainer import PretrainTrainer, Unit
 
 __all__ = ["OBJECTIVES", "Objective"]
 
@@ -20,16 +21,15 @@ class Objective:
 
     model_class: its forward gives the loss from what `MaskedBlocks.collate` makes.
     heads: prefixes of the parameters that the weights of a model to go on from may lack.
-    logged: fields of its output, numbers, that go to the log beside the loss.
-    mlm_loss: the field with the loss of the hidden tokens, whose exponential is the perplexity.
+    logged: fields of its output, numbers, that go to the log beside the loss, and what they are means over. Losses
+        among them add up to the loss.
     pairs: it needs rows of the form "structure", and their labels.
     trainer_class: takes `logged`.
     """
 
     model_class: Any
     heads: tuple[str, ...] = ("lm_head.", "funnelformer.decoder.")
-    logged: tuple[str, ...] = ()
-    mlm_loss: str = "loss"
+    logged: Mapping[str, Unit] = field(default_factory=dict)
     pairs: bool = False
     trainer_class: type[PretrainTrainer] = PretrainTrainer
 
@@ -39,15 +39,13 @@ OBJECTIVES: dict[str, Objective] = {
     "mlm+sso": Objective(
         FunnelformerForSentenceStructure,
         heads=("lm_head.", "funnelformer.decoder.", "structure_head."),
-        logged=("mlm_loss", "structure_loss", "structure_accuracy"),
-        mlm_loss="mlm_loss",
+        logged={"mlm_loss": "targets", "structure_loss": "rows", "structure_accuracy": "rows"},
         pairs=True,
     ),
     "electra": Objective(
         FunnelformerForElectra,
         heads=(),
-        logged=(*LOSSES, *SHARES),
-        mlm_loss="generator_loss",
+        logged=LOGGED,
         trainer_class=ElectraTrainer,
     ),
 }

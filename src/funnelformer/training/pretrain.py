@@ -1,7 +1,6 @@
 """Pretraining from text files or prepared data."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,14 +18,16 @@ from ..inference import check_length, load_model
 from .masking import MaskedBlocks, Masking, NextEpoch, Strategy
 from .objectives import OBJECTIVES
 from .pretrain_trainer import OnNan
+from .probe import Probe
 from .processes import first, num_processes, say, start_processes
 from .run import RunConfig, check_run, config_from_name, flag, open_run, parse_options
+from .sharded_trainer import Parallel
 from .tracking import Tracker, choose_tracker, tracker_settings
 from .trainer import run_trainer, training_arguments
 
 __all__ = ["PretrainConfig", "pretrain"]
 
-_LEAST = (("block_size", 8), ("num_predict", 1))
+_LEAST = (("block_size", 8), ("num_predict", 1), ("probe_every", 1))
 _DEFAULT_BLOCK_SIZE = 128
 
 
@@ -61,6 +62,9 @@ generator fills the hidden tokens in, the model tells which of all tokens are re
     "Tokens of every sequence that are predicted, in place of a fraction."
     optimizer: Literal["modern", "paper"] = "modern"
     "modern: torch's AdamW, betas 0.9 and 0.98. paper: the original's, betas 0.9 and 0.99, with decay of everything."
+    parallel: Parallel = "ddp"
+    "What several processes hold. ddp: each the whole model. fsdp: each a share of weights, gradients and optimizer \
+state, for models that one device cannot hold; checkpoints are sharded too."
     gradient_checkpointing: Annotated[bool, Parameter(negative="")] = False
     "Compute layers again in the backward pass: less memory, more time."
     compile: Annotated[bool, Parameter(negative="")] = False
@@ -74,11 +78,18 @@ generator fills the hidden tokens in, the model tells which of all tokens are re
     steps: int = 10_000
     "Optimizer steps."
     validation_fraction: float = 0.01
-    "Fraction of the documents held out to measure the loss."
+    "Fraction of the documents held out to measure loss, accuracy and perplexity."
     evaluate_every: int = 1000
     "Steps between two measurements on the held-out documents."
     save_every: int = 1000
     "Steps between two checkpoints."
+    probe_train: str | None = None
+    "Labelled texts, as `finetune --train` takes them: now and then a copy of the model is fine-tuned on them, and \
+what it reaches goes to the log."
+    probe_dev: str | None = None
+    "Labelled texts to measure that on; by default a part of --probe-train."
+    probe_every: int | None = None
+    "Steps between two such fine-tunings; by default those of --evaluate-every."
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +100,9 @@ generator fills the hidden tokens in, the model tells which of all tokens are re
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: {least} and more")
+        for name in ("probe_dev", "probe_every"):
+            if getattr(self, name) is not None and self.probe_train is None:
+                raise UserError(f"{flag(name)} needs --probe-train")
         if not self.spike_factor > 1:
             raise UserError(f"--spike-factor is {self.spike_factor}; allowed: more than 1")
         if not 0 <= self.validation_fraction < 1:
@@ -138,9 +152,16 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         for split, rows in blocks.items()
     }
     has_validation = "validation" in splits
+    probe = _probe(config, tokenizer, block_size)
+    if probe is not None:
+        first(probe.check)
     checkpoint = first(lambda: open_run(config, "pretrain"))
     if config.gradient_checkpointing:
         _enable_checkpointing(model)
+    if config.parallel == "fsdp" and num_processes() == 1:
+        say(
+            "one process: nothing is sharded but the form of the checkpoints, which more processes can go on from"
+        )
     report_to, callbacks = tracker_settings(tracker, config.out)
     trainer = objective.trainer_class(
         model=model,
@@ -161,6 +182,9 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         data_collator=splits["train"].collate,
         # The held-out blocks stay at epoch 0: the same masks in every measurement, of every run.
         callbacks=[NextEpoch(splits["train"]), *callbacks],
+        parallel=config.parallel,
+        probe=probe,
+        probe_every=config.probe_every or config.evaluate_every,
         logged=objective.logged,
         on_nan=config.on_nan,
         spike_factor=config.spike_factor,
@@ -173,10 +197,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         metrics["skipped_updates"] = trainer.num_skipped
     if has_validation:
         measured = trainer.evaluate()
-        loss = measured[f"eval_{objective.mlm_loss}"]
-        metrics |= {"validation_loss": measured["eval_loss"]}
-        metrics |= {f"validation_{name}": measured[f"eval_{name}"] for name in objective.logged}
-        metrics |= {"validation_perplexity": math.exp(min(loss, 700.0))}
+        names = ("loss", *objective.logged, "masked_accuracy", "perplexity")
+        metrics |= {f"validation_{name}": measured[f"eval_{name}"] for name in names}
 
     def write() -> None:
         with atomic_writer(config.out / "metrics.json") as file:
@@ -184,6 +206,20 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
     first(write)
     return metrics
+
+
+def _probe(config: PretrainConfig, tokenizer: Any, block_size: int) -> Probe | None:
+    if config.probe_train is None:
+        return None
+    settings = {
+        "train": config.probe_train,
+        "dev": config.probe_dev,
+        "max_length": block_size,
+        "precision": config.precision,
+        "seed": config.seed,
+        "device": config.device,
+    }
+    return Probe(settings, tokenizer, config.out)
 
 
 def _enable_checkpointing(model: Any) -> None:

@@ -6,24 +6,30 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import UserError
 from .optimizer import build_optimizer
-from .processes import rank
+from .probe import Probe
+from .processes import first, rank
+from .sharded_trainer import ShardedTrainer
 from .throughput import Throughput, device_peak
-from .trainer import RunTrainer
 
-__all__ = ["OnNan", "PretrainTrainer"]
+__all__ = ["OnNan", "PretrainTrainer", "Unit"]
 
 OnNan = Literal["stop", "skip"]
+# What a value that the model gives of a batch is the mean over: hidden tokens, tokens that are no padding, sequences.
+Unit = Literal["targets", "tokens", "rows"]
 # Of the running mean of the loss: what a step keeps of it, and the steps before which there are no spikes.
 _KEPT, _NUM_QUIET = 0.98, 20
 
@@ -32,33 +38,37 @@ class _Means:
     """Weighted means of numbers that stay on the device until they are read."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.weight = 0.0
+        self.clear()
 
-    def add(self, values: dict[str, Tensor], weight: float) -> None:
+    def clear(self) -> None:
+        self.sums: dict[str, Any] = defaultdict(float)
+        self.weights: dict[str, Any] = defaultdict(float)
+
+    def add(self, values: Mapping[str, Tensor], weights: Mapping[str, Tensor | float]) -> None:
+        """weights: of every value."""
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach().float() * weight
-        self.weight += weight
+            weight = torch.as_tensor(weights[name], dtype=torch.float64, device=value.device)
+            self.sums[name] += value.detach().double() * weight
+            self.weights[name] += weight
 
     def take(self, others: _Means) -> None:
         """Add what another one holds, and empty that."""
-        for name, value in others.sums.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-        self.weight += others.weight
+        for name in others.sums:
+            self.sums[name] += others.sums[name]
+            self.weights[name] += others.weights[name]
         others.clear()
-
-    def clear(self) -> None:
-        self.sums, self.weight = {}, 0.0
 
     def read(self, reduce: Any) -> dict[str, float]:
         """The means over all processes, and begin again."""
         names = sorted(self.sums)
         if not names:
             return {}
-        local = torch.stack([*(self.sums[name] for name in names)])
-        *sums, weight = reduce(torch.cat([local, local.new_tensor([self.weight])]), "sum").tolist()
+        local = torch.stack([self.sums[name] for name in names] + [self.weights[name] for name in names])
+        sums, weights = reduce(local, "sum").reshape(2, -1).tolist()
         self.clear()
-        return {name: total / weight for name, total in zip(names, sums, strict=True)}
+        # Rows without a single target have no mean over targets.
+        means = [total / weight if weight else math.nan for total, weight in zip(sums, weights, strict=True)]
+        return dict(zip(names, means, strict=True))
 
 
 class _LogFile(TrainerCallback):
@@ -86,7 +96,7 @@ class _LogFile(TrainerCallback):
         self.is_open = False
 
 
-class PretrainTrainer(RunTrainer):
+class PretrainTrainer(ShardedTrainer):
     """A Trainer that logs more, and that no NaN gets by.
 
     In the log, beside the loss: `logged`, fields of the model's output, as means; speed and memory (`throughput`);
@@ -94,27 +104,39 @@ class PretrainTrainer(RunTrainer):
     log, so that a resumed run logs what an uninterrupted one does. A loss above `spike_factor` times the running mean
     is a warning, and an entry `loss_spike`.
 
+    Of the held-out rows every one counts once, on any number of processes: the loss and what is logged are means over
+    all of their targets, tokens or rows. `masked_accuracy` is the share of the targets whose likeliest token is the
+    right one, `perplexity` the exponential of their mean cross-entropy; with ELECTRA both are the generator's.
+
+    logged: names, and what each is a mean over; those that end in "_loss" add up to the loss.
+    target_logits: the field of the output with the logits of the hidden tokens.
     on_nan: what is done when the loss or the norm of the gradient is NaN or infinite. "stop" writes the batch to
         nan_batch_STEP.safetensors and raises UserError; "skip" makes no update and counts it. Both decide once for
         all processes, before the optimizer's step.
     optimizer_preset: of `build_optimizer`, for a Trainer that is given no optimizer.
     out: the folder of the run.
+    probe: measured by process 0 every `probe_every` steps; the others wait.
     """
 
     def __init__(
         self,
         *args: Any,
-        logged: Iterable[str] = (),
+        logged: Mapping[str, Unit] | None = None,
+        target_logits: str = "logits",
         on_nan: OnNan = "stop",
         spike_factor: float = 1.5,
         optimizer_preset: str = "modern",
         out: Path | None = None,
+        probe: Probe | None = None,
+        probe_every: int = 1000,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         # It would put the mean of the losses before in the place of one that is NaN.
         self.args.logging_nan_inf_filter = False
-        self._logged = tuple(logged)
+        self._logged, self._target_logits = dict(logged or {}), target_logits
+        self._num_held_out = self._num_batches = 0
+        self._probe, self._probe_every, self._last_probed = probe, probe_every, 0
         self._on_nan, self._spike_factor, self._preset = on_nan, spike_factor, optimizer_preset
         self._out = Path(out or self.args.output_dir or ".")
         self._in_training, self._in_step, self._in_evaluation = _Means(), _Means(), _Means()
@@ -157,7 +179,7 @@ class PretrainTrainer(RunTrainer):
         )
         self._running_loss = last.get("running_loss")
         self._num_skipped = last.get("skipped_updates", 0)
-        self._last_logged = self.state.global_step
+        self._last_logged = self._last_probed = self.state.global_step
         return result
 
     # ---- a step
@@ -170,15 +192,36 @@ class PretrainTrainer(RunTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        self._note({name: outputs[name] for name in self._logged}, model.training, inputs)
+        self._note({name: outputs[name] for name in self._logged}, outputs, inputs, model.training)
         return (loss, outputs) if return_outputs else loss
 
-    def _note(self, values: dict[str, Tensor], in_training: bool, inputs: dict[str, Any]) -> None:
+    def _note(
+        self, values: dict[str, Tensor], outputs: Any, inputs: dict[str, Any], in_training: bool
+    ) -> None:
         """Keep what the model says of a micro-batch. Every step weighs as much as another, as in the logged loss."""
         if in_training:
-            self._in_step.add(values, 1 / self.current_gradient_accumulation_steps)
-        else:
-            self._in_evaluation.add(values, len(inputs["input_ids"]))
+            weight = 1 / self.current_gradient_accumulation_steps
+            self._in_step.add(values, dict.fromkeys(values, weight))
+            return
+        labels, mask = inputs["labels"], inputs.get("attention_mask")
+        is_target = labels != -100
+        logits = outputs[self._target_logits]
+        if logits.shape[:-1] == labels.shape:  # not those of the targets alone
+            logits = logits[is_target]
+        labels = labels[is_target]
+        counts: dict[Unit, Any] = {
+            "targets": len(labels),
+            "tokens": is_target.numel() if mask is None else mask.bool().sum(),
+            "rows": len(is_target),
+        }
+        num_targets = max(1, len(labels))
+        masked = {
+            "masked_loss": F.cross_entropy(logits.float(), labels, reduction="sum") / num_targets,
+            "masked_accuracy": (logits.argmax(-1) == labels).sum().double() / num_targets,
+        }
+        units = self._logged | dict.fromkeys(masked, "targets")
+        weights = {name: counts[unit] * self._is_new for name, unit in units.items()}
+        self._in_evaluation.add(values | masked, weights)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         if not self._step_losses:
@@ -196,6 +239,8 @@ class PretrainTrainer(RunTrainer):
         It costs one wait for the device a step, where the Trainer's own filter has one a micro-batch.
         """
         norm = super()._get_grad_norm(model, grad_norm)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         losses, batches = self._step_losses, self._step_batches
         self._step_losses, self._step_batches = [], []
         total = torch.stack(losses).sum().float()
@@ -255,9 +300,22 @@ class PretrainTrainer(RunTrainer):
                     file=sys.stderr,
                 )
             self.log({"loss_spike": loss, "mean_before": mean})
+        self._measure_probe()  # before a checkpoint, whose log has it then
         if self.control.should_save:
             self.control.should_log = True
         super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _measure_probe(self) -> None:
+        step, probe = self.state.global_step, self._probe
+        if probe is None or step % self._probe_every or step == self._last_probed:
+            return
+        self._last_probed = step
+        assert self._throughput is not None
+        with self._throughput.pause():
+            state = self.whole_state()
+            found = first(lambda: probe.measure(self.accelerator.unwrap_model(self.model), state))
+        if found:
+            self.log(found)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -283,10 +341,30 @@ class PretrainTrainer(RunTrainer):
         with self._throughput.pause():
             super()._save_checkpoint(model, trial)
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+    # ---- the held-out rows
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        self._num_held_out, self._num_batches = len(dataloader.dataset), 0
         with self._throughput.pause() if self._throughput else contextlib.nullcontext():
-            output = super().evaluation_loop(*args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", "eval")
+            output = super().evaluation_loop(dataloader, *args, **kwargs)
         means = self._in_evaluation.read(self.accelerator.reduce)
+        masked_loss = means.pop("masked_loss")
+        losses = [value for name, value in means.items() if name.endswith("_loss")]
+        means |= {
+            "loss": sum(losses) if losses else masked_loss,
+            "perplexity": math.exp(min(masked_loss, 700.0)),
+        }
+        prefix = kwargs.get("metric_key_prefix", "eval")
         metrics = {f"{prefix}_{name}": value for name, value in means.items()}
         return output._replace(metrics={**(output.metrics or {}), **metrics})
+
+    def prediction_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Leave out the rows that the loader has repeated to give every process as many batches."""
+        num_processes, number = self.accelerator.num_processes, self.accelerator.process_index
+        begin = (self._num_batches * num_processes + number) * self.args.eval_batch_size
+        self._num_batches += 1
+        num_new = min(max(self._num_held_out - begin, 0), len(inputs["input_ids"]))
+        # One row is kept, and counts nothing, for the sake of what the processes do together.
+        self._is_new = num_new > 0
+        inputs = {name: value[: max(1, num_new)] for name, value in inputs.items()}
+        return super().prediction_step(model, inputs, *args, **kwargs)

@@ -42,9 +42,12 @@ __all__ = [
 ]
 
 CONFIG_FILE = "run_config.toml"
+RUN_FILE = "run.json"
 COMPLETE_FILE = "complete.json"  # of a checkpoint
 # The folder may have been moved, and what follows changes no step that has been made.
-_MAY_CHANGE = {"out", "on-nan", "report-to"}
+_MAY_CHANGE = {"out", "on-nan", "report-to", "probe-train", "probe-dev", "probe-every"}
+# The parts of a step, beside the number of processes: they may change as long as the step is the same sequences.
+_PARTS_OF_STEP = {"batch-size", "gradient-accumulation"}
 
 
 @Parameter(name="*")
@@ -188,8 +191,10 @@ def open_run(config: RunConfig, command: str) -> Path | None:
     if checkpoint is None:
         with atomic_writer(out / CONFIG_FILE) as file:
             file.write(tomli_w.dumps(resolved(config)))
-    with atomic_writer(out / "run.json") as file:
-        json.dump(_circumstances(command), file, indent=2)
+    with atomic_writer(out / RUN_FILE) as file:
+        json.dump(
+            {**_circumstances(command), "sequences_per_step": _sequences_per_step(config)}, file, indent=2
+        )
     return checkpoint
 
 
@@ -218,12 +223,14 @@ def last_checkpoint(out: Path) -> Path | None:
     return next(reversed(complete_checkpoints(out / "checkpoints")), None)
 
 
-def save_final(trainer: transformers.Trainer, tokenizer: Any, out: Path) -> None:
-    """Put model, config and tokenizer into `out`; each file appears whole or not at all."""
+def save_final(model: Any, tokenizer: Any, out: Path, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Put model, config and tokenizer into `out`; each file appears whole or not at all.
+
+    state: weights in place of those of the model, which may be shards.
+    """
     staging = out / ".saving"
     shutil.rmtree(staging, ignore_errors=True)
-    model: Any = trainer.model
-    model.save_pretrained(staging)
+    model.save_pretrained(staging, state_dict=state)
     tokenizer.save_pretrained(staging)
     for entry in sorted(staging.iterdir()):
         if entry.is_dir():  # ELECTRA's generator; a folder with files cannot be replaced in one step
@@ -298,11 +305,30 @@ def _reject_changes(config: RunConfig, file: Path) -> None:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{file} cannot be read, so the run cannot be resumed: {error}") from None
     now = tomllib.loads(tomli_w.dumps(resolved(config)))
-    for key in sorted((before.keys() | now.keys()) - _MAY_CHANGE):
+    num_before, num_now = _sequences_before(file.with_name(RUN_FILE)), _sequences_per_step(config)
+    may_change = _MAY_CHANGE | (_PARTS_OF_STEP if num_before == num_now else set())
+    for key in sorted((before.keys() | now.keys()) - may_change):
         if before.get(key) != now.get(key):
             raise UserError(
                 f"{file}: the run began with {key} = {before.get(key)!r}, now it is {now.get(key)!r}"
             )
+    if num_before not in (None, num_now):
+        raise UserError(
+            f"{file}: the run began with {num_before} sequences a step, now they are {num_now} on {num_processes()} "
+            "processes; set --batch-size x --gradient-accumulation so that they are the same"
+        )
+
+
+def _sequences_per_step(config: RunConfig) -> int:
+    return config.batch_size * config.gradient_accumulation * num_processes()
+
+
+def _sequences_before(file: Path) -> int | None:
+    """What run.json says of them; None for a run whose file says nothing."""
+    try:
+        return json.loads(file.read_text()).get("sequences_per_step")
+    except (OSError, ValueError):
+        return None
 
 
 def _circumstances(command: str) -> dict[str, Any]:

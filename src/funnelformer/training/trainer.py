@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from ..data.files import atomic_writer
-from .processes import first
+from .processes import first, rank
 from .run import (
     RunConfig,
     complete_checkpoints,
@@ -77,6 +77,21 @@ class RunTrainer(Trainer):
             assert part is not None
             part.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
 
+    def whole_state(self) -> dict[str, Any] | None:
+        """The weights to save where those of this process's model are not whole; every process calls it."""
+        return None
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and not (Path(checkpoint) / self._rng_file).is_file():
+            # Written by fewer processes, or by one and not several: other numbers than from the beginning.
+            torch.manual_seed(self.args.seed + rank() + (self.state.global_step << 32))
+        super()._load_rng_state(checkpoint)
+
+    @property
+    def _rng_file(self) -> str:
+        number = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
+        return f"rng_state{number}.pth"
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -97,15 +112,16 @@ class RunTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-def run_trainer(trainer: Trainer, tokenizer: Any, out: Path, checkpoint: Path | None) -> None:
+def run_trainer(trainer: RunTrainer, tokenizer: Any, out: Path, checkpoint: Path | None) -> None:
     """Train (or go on from `checkpoint`), then save the model and the log into `out`."""
 
-    def finish() -> None:
-        save_final(trainer, tokenizer, out)
+    def finish(state: dict[str, Any] | None) -> None:
+        save_final(trainer.model, tokenizer, out, state)
         with atomic_writer(out / "log.jsonl") as file:
             for entry in trainer.state.log_history:
                 file.write(json.dumps(entry) + "\n")
 
     with one_line_errors(out):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        first(finish)
+        state = trainer.whole_state()
+        first(lambda: finish(state))
