@@ -10,11 +10,13 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.inference import load_predictor
+from funnelformer.inference import _cut, load_predictor
 from funnelformer.use import evaluate, predict
 from training.toy import ANIMALS, make_toy, run, sentence, tree, write_table
 
@@ -150,6 +152,53 @@ def test_batch_size_changes_nothing(model, texts, batch_size):
     expected = predictor.probabilities(predictor.logits(texts, batch_size=32))
     given = predictor.probabilities(predictor.logits(texts, batch_size=batch_size))
     assert given == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_batches_end_where_padding_grows():
+    """By hand: at most 3 rows, at most 4 tokens of padding."""
+    cut = [(part.start, part.stop) for part in _cut([9, 9, 9, 9, 7, 5, 5, 3, 1], 3, 4)]
+    # 9 9 9 | 9 7 (2; with 5 it were 6) | 5 5 3 (2) | 1
+    assert cut == [(0, 3), (3, 5), (5, 8), (8, 9)]
+    assert _cut([], 3, 4) == []
+    assert _cut([5, 1], 3, 4) == [slice(0, 2)]
+    assert _cut([5, 1], 3, 3) == [slice(0, 1), slice(1, 2)]
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=60),
+    st.integers(1, 9),
+    st.integers(0, 40),
+)
+def test_batches_hold_every_row_once(lengths, batch_size, most_padding):
+    lengths = sorted(lengths, reverse=True)
+    parts = _cut(lengths, batch_size, most_padding)
+    assert [index for part in parts for index in range(len(lengths))[part]] == list(range(len(lengths)))
+    for part in parts:
+        rows = lengths[part]
+        assert len(rows) <= batch_size
+        assert len(rows) * rows[0] - sum(rows) <= most_padding
+
+
+def test_a_batch_without_padding_has_no_mask(model, monkeypatch):
+    """Two texts of one length, and one by itself: nothing to mask, and the logits of each alone."""
+    predictor = load_predictor(str(model), device="cpu")
+    texts = ["the red cat", "the cow runs", "the dog eats the blue bird ."]
+    expected = [alone(model, text) for text in texts]
+    seen = []
+    forward = predictor.model.forward
+    monkeypatch.setattr(
+        predictor.model,
+        "forward",
+        lambda **batch: (seen.append(batch.get("attention_mask")), forward(**batch))[1],
+    )
+    found = predictor.probabilities(predictor.logits(texts))
+    for row, values in zip(found.tolist(), expected, strict=True):
+        assert row == pytest.approx(values, abs=TOLERANCE)
+    assert len(seen) == 1
+    assert seen[0] is not None
+    predictor.logits(texts[:2])
+    predictor.logits(texts, batch_size=1)
+    assert seen[1:] == [None] * 4
 
 
 def test_evaluate_is_scikit_learn_on_the_predictions(model, table, texts, tmp_path):

@@ -17,6 +17,9 @@ import transformers
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from .bench.compare import compare
+from .bench.report import tables
+from .bench.suite import BenchConfig, bench
 from .checkpoints import convert
 from .data.files import iter_lines
 from .data.prepare import PrepareConfig, prepare
@@ -349,6 +352,34 @@ def _lra_report(runs: Annotated[list[Path], Parameter(consume_multiple=True)]) -
     print(report(runs), end="")
 
 
+benchmark = App(
+    name="bench", help="Measure time and memory beside transformers' models, or compare two such runs."
+)
+app.command(benchmark)
+
+
+@benchmark.default
+def _bench(*, settings: BenchConfig) -> None:
+    """Measure time and memory of models beside transformers', in pairs, and write tables, JSON and a figure."""
+    results = bench(settings)
+    print(tables(results), end="")
+    print(f"\nthe results are in {settings.out}")
+
+
+@benchmark.command(name="compare")
+def _bench_compare(before: Path, after: Path) -> None:
+    """Print what changed between two benchmarks, as tables in Markdown.
+
+    Parameters
+    ----------
+    before
+        results.json of the first, or its folder.
+    after
+        results.json of the second, or its folder.
+    """
+    print(compare(before, after), end="")
+
+
 @app.meta.default
 def _meta(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
@@ -365,7 +396,8 @@ def _meta(
     tokens = tuple(token for i, token in enumerate(tokens) if token != "-" or tokens[i - 1].startswith("--"))
     app.config = ()
     if config is not None and tokens:
-        inner = set(app[tokens[0]]) if tokens[0] in app else set()  # commands below it, as those of lra
+        # Commands below it, as those of lra and bench.
+        inner = set(app[tokens[0]]) if tokens[0] in app else set()
         if len(tokens) > 1 and tokens[1] in inner and not tokens[1].startswith("-"):
             raise UserError(f"--config {config}: {tokens[0]} {tokens[1]} takes no file of options")
         options, settings = _options_from(config, tokens[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from .metrics import softmax
 from .modeling import FunnelformerForSequenceClassification
 
 __all__ = ["Predictor", "check_length", "load_model", "load_predictor"]
+
+# Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
+# an accelerator is idle while the kernels of a small batch are launched.
+_MOST_PADDING = {"cpu": 32, "other": 2048}
 
 
 def load_model(
@@ -102,8 +106,9 @@ class Predictor:
     ) -> np.ndarray:
         """Return logits [N, num_labels] in the order of `texts`.
 
-        Texts are sorted by length first, so that a batch has little padding; with `padding="exact"` the
-        result does not depend on it. progress: title of a progress bar, shown on a terminal.
+        Texts are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the
+        result does not depend on it. batch_size: texts of a batch at most.
+        progress: title of a progress bar, shown on a terminal.
         """
         encoded = self.tokenizer(
             list(texts),
@@ -111,12 +116,17 @@ class Predictor:
             truncation=True,
             max_length=self.task["max_length"],
         )
-        order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+        order = np.argsort(-lengths, kind="stable")
+        most_padding = _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
+        batches = [order[part] for part in _cut(lengths[order].tolist(), batch_size, most_padding)]
         result = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        for rows in _batches(order, batch_size, progress):
+        for rows in _tracked(batches, progress):
             batch = self.tokenizer.pad(
                 {name: [values[row] for row in rows] for name, values in encoded.items()}, return_tensors="pt"
             ).to(self.model.device)
+            if len({*lengths[rows]}) == 1:
+                batch.pop("attention_mask", None)  # nothing to mask, so nothing to compute it with
             with torch.inference_mode():
                 result[rows] = self.model(**batch).logits.float().cpu().numpy()
         return result
@@ -150,9 +160,19 @@ def load_predictor(folder: str, max_length: int | None = None, device: str = "au
     return Predictor(model, tokenizer, task)
 
 
-def _batches(order: np.ndarray, batch_size: int, progress: str | None) -> Iterator[np.ndarray]:
-    starts: Any = range(0, len(order), batch_size)
-    if progress is not None and sys.stderr.isatty():
-        starts = track(starts, description=progress, console=Console(stderr=True))
-    for start in starts:
-        yield order[start : start + batch_size]
+def _cut(lengths: Sequence[int], batch_size: int, most_padding: int) -> list[slice]:
+    """Cut falling lengths into batches: of `batch_size` at most, and of `most_padding` tokens of padding at most."""
+    parts, start, padding = [], 0, 0
+    for index, length in enumerate(lengths):
+        added = lengths[start] - length
+        if index - start == batch_size or padding + added > most_padding:
+            parts.append(slice(start, index))
+            start, padding, added = index, 0, 0
+        padding += added
+    return [*parts, slice(start, len(lengths))] if lengths else []
+
+
+def _tracked(batches: list[np.ndarray], progress: str | None) -> Iterable[np.ndarray]:
+    if progress is None or not sys.stderr.isatty():
+        return batches
+    return track(batches, description=progress, console=Console(stderr=True))

@@ -45,12 +45,14 @@ else:
     (folder / "net_config.pytorch.json").write_text(json.dumps(theirs))
 """
 CONVERT = """
-import resource, sys, time
+import sys, time
 start = time.perf_counter()
 from funnelformer.checkpoints import convert
 difference = convert(*sys.argv[1:]).difference
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, difference)
+wall_s, cpu_s = time.perf_counter() - start, time.process_time()
+import torch
+from funnelformer.training.throughput import peak_memory_bytes
+print(wall_s, cpu_s, peak_memory_bytes(torch.device("cpu")), difference)
 """
 
 

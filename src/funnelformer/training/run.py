@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import transformers
 from cyclopts import Parameter
 from huggingface_hub.errors import StrictDataclassError
 
+from ..bench.machine import source_commit
 from ..config import FunnelformerConfig, parse_name
 from ..data.files import atomic_writer
 from ..errors import UserError, did_you_mean
@@ -343,15 +343,5 @@ def _circumstances(command: str) -> dict[str, Any]:
         "device": device,
         "num_threads": torch.get_num_threads(),
         "num_processes": num_processes(),
-        "commit": _commit(),
+        "commit": source_commit(),
     }
-
-
-def _commit() -> str | None:
-    """The commit of this package's source, where it runs from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
