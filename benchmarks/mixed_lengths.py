@@ -68,7 +68,11 @@ def make_ours(layout: str, batch_size: int, texts: list[str]) -> Callable[[], No
     predictor = Predictor(
         FunnelformerForSequenceClassification(config).eval(), make_tokenizer(texts), {"max_length": 512}
     )
-    return lambda: predictor.logits(texts, batch_size=batch_size) and None
+
+    def label() -> None:
+        predictor.logits(texts, batch_size=batch_size)
+
+    return label
 
 
 def make_theirs(texts: list[str]) -> Callable[[int], None]:
@@ -76,7 +80,11 @@ def make_theirs(texts: list[str]) -> Callable[[int], None]:
     pipeline = transformers.pipeline(
         "text-classification", model=model, tokenizer=make_tokenizer(texts), device="cpu"
     )
-    return lambda batch_size: pipeline(texts, batch_size=batch_size, truncation=True) and None
+
+    def label(batch_size: int) -> None:
+        pipeline(texts, batch_size=batch_size, truncation=True)
+
+    return label
 
 
 def main() -> None:

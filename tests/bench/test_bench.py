@@ -31,6 +31,9 @@ from funnelformer.bench.results import (
 from funnelformer.bench.suite import BenchConfig, bench
 from training.toy import fails, run, tree
 
+# Older transformers compile parts of DeBERTa so.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+
 TINY = ["--models", "B1-1H16", "--peers", "bert:L1H16", "--shapes", "2x9", "--vocab-size", "50"]
 CASE = Case("inference", 2, 100, "float32")
 
