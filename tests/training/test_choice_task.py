@@ -46,7 +46,7 @@ def model(folder):
     (folder / "toy").mkdir()
     toy = make_toy(folder / "toy")
     flags = ["--task", "race", "--data", folder, "--model", toy.pretrained, "--out", folder / "out"]
-    assert run(FINETUNE, *flags, "--max-length", 24, "--epochs", 5, "--learning-rate", 0.02) == 0
+    assert run(FINETUNE, *flags, "--max-length", 24, "--epochs", 8, "--learning-rate", 0.02) == 0
     return folder / "out"
 
 

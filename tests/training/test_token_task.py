@@ -88,7 +88,8 @@ def test_the_pipeline_says_the_same(tagger):
 
 def test_what_cannot_be(toy, folder, tmp_path, capsys):
     flags = ["--task", "ner", "--data", folder, "--out", tmp_path / "out"]
-    line = fails(capsys, FINETUNE, *flags, "--model", "B1-1H16", "--tokenizer", toy.tokenizer)
+    layout = ("--model", "B1-1H16", "--tokenizer", toy.tokenizer, "--set.decoder_layers=0")
+    line = fails(capsys, FINETUNE, *flags, *layout)
     assert line == "--model B1-1H16: token classification needs a decoder: set decoder_layers >= 1"
     (tmp_path / "dev.txt").write_text("the O\ncat B-beast\n")
     line = fails(capsys, FINETUNE, *flags, "--model", toy.pretrained, "--dev", tmp_path / "dev.txt")

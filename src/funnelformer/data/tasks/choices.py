@@ -62,7 +62,7 @@ def _rows(source: Path, levels: tuple[str, ...], bad: OnBadRow) -> Iterator[Row]
         if "answers" not in fields and isinstance(fields.get("questions"), list):
             fields = {**fields, "answers": [None] * len(fields["questions"])}
         missing = [name for name in _FIELDS if fields.get(name) is None]
-        lists = [fields.get(name) for name in _FIELDS[1:]]
+        lists: list[Any] = [fields.get(name) for name in _FIELDS[1:]]
         if missing:
             bad(f"{where}: no field {missing[0]!r}")
         elif not all(isinstance(entry, list) and len(entry) == len(lists[0]) for entry in lists):
