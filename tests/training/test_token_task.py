@@ -91,9 +91,9 @@ def test_what_cannot_be(toy, folder, tmp_path, capsys):
     layout = ("--model", "B1-1H16", "--tokenizer", toy.tokenizer, "--set.decoder_layers=0")
     line = fails(capsys, FINETUNE, *flags, *layout)
     assert line == "--model B1-1H16: token classification needs a decoder: set decoder_layers >= 1"
-    (tmp_path / "dev.txt").write_text("the O\ncat B-beast\n")
+    (tmp_path / "dev.txt").write_text("the O\ncat B-xyz\n")
     line = fails(capsys, FINETUNE, *flags, "--model", toy.pretrained, "--dev", tmp_path / "dev.txt")
     assert line == (
-        f"{tmp_path / 'dev.txt'}: row 1 (line 1): column 'tags' has 'B-beast', which is not among the model's "
+        f"{tmp_path / 'dev.txt'}: row 1 (line 1): column 'tags' has 'B-xyz', which is not among the model's "
         "labels; known labels: O, B-act, I-act, B-thing, I-thing"
     )
