@@ -167,8 +167,8 @@ def test_one_class_only(finetuned, tmp_path):
 def test_a_label_unseen_in_training(finetuned, refused, classifier, good, tmp_path, out):
     table = write_table(tmp_path / "dev.tsv", [("the cat", "yes"), ("the dog", "yess")])
     expected = (
-        f"{table}: row 2 (line 3): label 'yess' was not seen in training; did you mean 'yes'?; "
-        "known labels: no, yes"
+        f"{table}: row 2 (line 3): column 'label' has 'yess', which is not among the model's labels; "
+        "did you mean 'yes'?; known labels: no, yes"
     )
     assert finetuned("--train", good, "--dev", table) == expected
     assert refused("evaluate", classifier, table, "--out", out) == expected

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from funnelformer.metrics import classification_metrics, regression_metrics, softmax
+from funnelformer.metrics import classification_metrics, multi_label_metrics, regression_metrics, softmax
 
 
 def test_classification_by_hand():
@@ -68,3 +68,33 @@ def test_no_correlation_with_a_constant(predicted, gold):
 def test_softmax():
     logits = np.array([[0.0, math.log(3.0)], [1000.0, 1000.0], [-1000.0, 1000.0]], dtype=np.float32)
     assert softmax(logits) == pytest.approx(np.array([[0.25, 0.75], [0.5, 0.5], [0.0, 1.0]]))
+
+
+def test_scores_of_glue_by_hand():
+    """True and false positives 2 and 1, true and false negatives 4 and 1."""
+    predicted, gold = [1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 1]
+    metrics = classification_metrics(predicted, gold, ("matthews", "accuracy", "f1", "error_percent"))
+    assert metrics == pytest.approx(
+        {
+            "matthews": (2 * 4 - 1 * 1) / math.sqrt((2 + 1) * (2 + 1) * (4 + 1) * (4 + 1)),
+            "accuracy": 6 / 8,
+            "f1": 2 * 2 / (2 * 2 + 1 + 1),
+            "error_percent": 25.0,
+        }
+    )
+
+
+def test_f1_is_of_class_1():
+    """Everything called 1 where half is: precision 1/2, recall 1; of class 0 it would be 0."""
+    assert classification_metrics([1, 1], [1, 0], ("f1",)) == {"f1": pytest.approx(2 / 3)}
+    assert classification_metrics([0, 0], [0, 0], ("f1", "matthews")) == {"f1": 0.0, "matthews": 0.0}
+
+
+def test_sets_of_labels_by_hand():
+    """Label 0: right twice, once too often. Label 1: once missed. Label 2: never there, never said."""
+    predicted = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0]])
+    gold = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    # Label 0: F1 2·2 / (2·2 + 1) = 4/5. Label 1: 2·1 / (2·1 + 1) = 2/3. All: 2·3 / (2·3 + 1 + 1) = 3/4.
+    assert multi_label_metrics(predicted, gold) == pytest.approx(
+        {"micro_f1": 3 / 4, "macro_f1": (4 / 5 + 2 / 3 + 0) / 3, "exact_match": 2 / 3}
+    )

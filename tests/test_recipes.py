@@ -55,3 +55,41 @@ def test_a_mistyped_key_is_one_line(tmp_path, capsys):
     line = fails(capsys, "pretrain", "--config", file, *flags)
     assert "learning-rat" in line
     assert "learning-rate" in line
+
+
+# ---- fine-tuning
+
+FINETUNE = sorted((Path(__file__).parents[1] / "recipes" / "finetune").glob("*.toml"))
+# Batch, epochs (RACE: 24,000 steps), the rates tried: as published for the released models.
+PUBLISHED = {
+    "rte": (16, 10, 1e-5, 2e-5),
+    "mrpc": (16, 10, 1e-5, 3e-5),
+    "cola": (16, 10, 1e-5, 1e-5),
+    "sst2": (16, 10, 1e-5, 1e-5),
+    "qnli": (32, 3, 2e-5, 2e-5),
+    "mnli": (64, 3, 1e-5, 1e-5),
+    "qqp": (64, 5, 2e-5, 2e-5),
+    "imdb": (32, 5, 1e-5, 3e-5),
+    "race": (16, None, 2e-5, 2e-5),
+}
+
+
+def test_every_published_setting_has_a_recipe():
+    assert {path.stem for path in FINETUNE} == PUBLISHED.keys()
+
+
+@pytest.mark.parametrize("recipe", FINETUNE, ids=lambda path: path.stem)
+def test_recipes_of_fine_tuning(recipe, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(cli, "finetune", lambda config: seen.append(config) or {})
+    flags = ["--data", "glue", "--model", "m", "--out", str(tmp_path / "out")]
+    cli.app.meta(["finetune", "--config", str(recipe), *flags], exit_on_error=False, print_error=False)
+    (config,) = seen
+    for key, value in tomllib.loads(recipe.read_text()).items():
+        assert getattr(config, key.replace("-", "_")) == value, key
+    batch, epochs, lowest, highest = PUBLISHED[recipe.stem]
+    assert (config.task, config.batch_size) == (recipe.stem, batch)
+    assert (config.epochs, config.steps) == (epochs, None) if epochs else config.steps == 24_000
+    assert lowest <= config.learning_rate <= highest
+    assert config.max_length == (512 if recipe.stem in ("imdb", "race") else 128)
+    assert config.warmup == 0.1

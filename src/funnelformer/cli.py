@@ -9,7 +9,7 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import cyclopts
 import datasets
@@ -65,7 +65,7 @@ def _pretrain(settings: PretrainConfig) -> None:
 
 @app.command(name="finetune")
 def _finetune(settings: FinetuneConfig) -> None:
-    """Fine-tune a model on labelled texts: classes, or amounts with --regression."""
+    """Fine-tune a model: on a --task of the papers, or on a table of texts with classes, labels or amounts."""
     _print_metrics(finetune(settings), f"the model is in {settings.out}")
 
 
@@ -120,10 +120,13 @@ def _evaluate(
     model: str,
     data: str,
     *,
+    task: str | None = None,
+    part: str | None = None,
     out: Path | None = None,
     text: str | None = None,
     text_pair: str | None = None,
     label: str | None = None,
+    skip_bad_rows: bool = False,
     max_length: int | None = None,
     batch_size: int = 32,
     device: Device = "auto",
@@ -136,6 +139,10 @@ def _evaluate(
         Folder of the model.
     data
         csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name.
+    task
+        Task whose official files the data are; of a folder by default the task the model learned.
+    part
+        Part of these, as dev-matched; by default what has labels and was not trained on.
     out
         File for the metrics (JSON).
     text
@@ -144,6 +151,8 @@ def _evaluate(
         Column of the second text.
     label
         Column of the label.
+    skip_bad_rows
+        Leave out rows that cannot be used, and count them.
     max_length
         Tokens at which a text is cut; by default as in training.
     batch_size
@@ -154,10 +163,13 @@ def _evaluate(
     metrics = evaluate(
         model,
         data,
+        task=task,
+        part=part,
         out=out,
         text=text,
         text_pair=text_pair,
         label=label,
+        skip_bad_rows=skip_bad_rows,
         max_length=max_length,
         batch_size=batch_size,
         device=device,
@@ -170,6 +182,9 @@ def _predict(
     model: str,
     data: str = "-",
     *,
+    task: str | None = None,
+    part: str | None = None,
+    submit: Path | None = None,
     out: Path | None = None,
     format: Literal["jsonl", "csv"] | None = None,
     text: str | None = None,
@@ -185,7 +200,13 @@ def _predict(
     model
         Folder of the model.
     data
-        txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin.
+        txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin. With --task the folder of its files.
+    task
+        Task whose official files the data are; of a folder by default the task the model learned.
+    part
+        Part of these, as dev-matched; by default the first test part.
+    submit
+        Zip for the leaderboard of GLUE, to which the predictions for the task's test parts are added.
     out
         File to write; by default stdout.
     format
@@ -204,6 +225,9 @@ def _predict(
     number = predict(
         model,
         data,
+        task=task,
+        part=part,
+        submit_to=submit,
         out=out,
         format=format,
         text=text,
@@ -212,8 +236,8 @@ def _predict(
         batch_size=batch_size,
         device=device,
     )
-    if out is not None:
-        print(f"{number:,} predictions are in {out}")
+    if submit is not None or out is not None:
+        print(f"{number:,} predictions are in {submit or out}")
 
 
 @app.command(name="convert")
@@ -424,7 +448,9 @@ def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, s
         for key, value in list(options.items()):
             name = key.replace("_", "-")
             reject_unknown([name], known, str(file))
-            if known[name] in (int, int | None) and isinstance(value, float):  # cyclopts would round it
+            if int in (known[name], *get_args(known[name])) and isinstance(
+                value, float
+            ):  # cyclopts would round it
                 raise UserError(f"{file}: {key} is {value}; allowed: a whole number")
             if name == "set" and isinstance(value, dict):  # text, as on the command line
                 settings = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "did_you_mean", "reject_unknown"]
+__all__ = ["UserError", "did_you_mean", "one_line", "reject_unknown"]
 
 
 class UserError(ValueError):
@@ -16,6 +16,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known name, or an empty string when none is near."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what another library's error says, or its name when it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def reject_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:

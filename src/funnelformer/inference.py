@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
+from transformers import DataCollatorWithPadding
 
 from .checkpoints.weights import read_json
-from .data.tables import Labels
+from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
+from .data.values import Labels
 from .errors import UserError
 from .metrics import softmax
-from .modeling import FunnelformerForSequenceClassification
+from .modeling import (
+    FunnelformerForMultipleChoice,
+    FunnelformerForSequenceClassification,
+    FunnelformerForTokenClassification,
+)
 
 __all__ = ["Predictor", "check_length", "load_model", "load_predictor"]
 
@@ -80,12 +87,12 @@ def check_length(config: Any, max_length: int, flag: str) -> None:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model with its tokenizer, ready to label texts.
+    """A fine-tuned model with its tokenizer, ready to answer.
 
-    task: the columns and `max_length` it was fine-tuned with (task.json of the run), where known.
+    task: the name of its task, the columns and `max_length` it was fine-tuned with (task.json of the run), where known.
     """
 
-    model: FunnelformerForSequenceClassification
+    model: Any
     tokenizer: Any
     task: dict[str, Any]
 
@@ -94,8 +101,15 @@ class Predictor:
         return list(Labels.from_id2label(self.model.config.id2label or {}).names)
 
     @property
-    def is_regression(self) -> bool:
-        return self.model.config.num_labels == 1
+    def kind(self) -> KindName:
+        config = self.model.config
+        if isinstance(self.model, FunnelformerForTokenClassification):
+            return "tokens"
+        if isinstance(self.model, FunnelformerForMultipleChoice):
+            return "choice"
+        if config.problem_type == "multi_label_classification":
+            return "multi-label"
+        return "regression" if config.num_labels == 1 else "classification"
 
     def logits(
         self,
@@ -104,38 +118,63 @@ class Predictor:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> np.ndarray:
-        """Return logits [N, num_labels] in the order of `texts`.
-
-        Texts are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the
-        result does not depend on it. batch_size: texts of a batch at most.
-        progress: title of a progress bar, shown on a terminal.
-        """
+        """Return logits [N, num_labels] in the order of `texts`; see `outputs`."""
         encoded = self.tokenizer(
             list(texts),
             None if pairs is None else list(pairs),
             truncation=True,
             max_length=self.task["max_length"],
         )
-        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+        features = datasets.Dataset.from_dict(dict(encoded))
+        return np.stack(self.outputs(features, DataCollatorWithPadding(self.tokenizer), batch_size, progress))
+
+    def outputs(
+        self,
+        features: datasets.Dataset,
+        collator: Callable[[list[dict[str, Any]]], Any],
+        batch_size: int = 32,
+        progress: str | None = None,
+    ) -> list[np.ndarray]:
+        """Return the model's logits for each feature, in their order.
+
+        They are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the
+        result does not depend on it. batch_size: features of a batch at most.
+        progress: title of a progress bar, shown on a terminal.
+        """
+        names = [name for name in self.tokenizer.model_input_names if name in features.column_names]
+        columns = {name: features[name][:] for name in names}
+        lengths = np.array([len(ids) for ids in columns["input_ids"]])
         order = np.argsort(-lengths, kind="stable")
         most_padding = _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
         batches = [order[part] for part in _cut(lengths[order].tolist(), batch_size, most_padding)]
-        result = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        result: list[np.ndarray] = [np.zeros(0)] * len(features)
         for rows in _tracked(batches, progress):
-            batch = self.tokenizer.pad(
-                {name: [values[row] for row in rows] for name, values in encoded.items()}, return_tensors="pt"
-            ).to(self.model.device)
-            if len({*lengths[rows]}) == 1:
-                batch.pop("attention_mask", None)  # nothing to mask, so nothing to compute it with
+            batch = collator([{name: columns[name][row] for name in names} for row in rows])
+            if "attention_mask" in batch and batch["attention_mask"].all():
+                del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
             with torch.inference_mode():
-                result[rows] = self.model(**batch).logits.float().cpu().numpy()
+                logits = self.model(
+                    **{name: tensor.to(self.model.device) for name, tensor in batch.items()}
+                ).logits
+            for row, values in zip(rows, logits.float().cpu().numpy(), strict=True):
+                result[row] = values
         return result
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
-        if self.model.config.problem_type == "multi_label_classification":
+        if self.kind == "multi-label":
             return 1 / (1 + np.exp(-logits))
         return softmax(logits)
+
+
+def _model_class(folder: str) -> Any:
+    """The class of the model in a folder, where its config says that it is one for tokens or choices."""
+    file = Path(folder) / "config.json"
+    architectures = read_json(file).get("architectures") or [] if file.is_file() else []
+    for model_class in (FunnelformerForTokenClassification, FunnelformerForMultipleChoice):
+        if model_class.__name__ in architectures:
+            return model_class
+    return FunnelformerForSequenceClassification
 
 
 def load_predictor(folder: str, max_length: int | None = None, device: str = "auto") -> Predictor:
@@ -143,7 +182,7 @@ def load_predictor(folder: str, max_length: int | None = None, device: str = "au
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
     tokenizer = load_tokenizer(folder)
-    model, random = load_model(FunnelformerForSequenceClassification, folder, may_miss=("classifier.",))
+    model, random = load_model(_model_class(folder), folder, may_miss=("classifier.",))
     if random:
         raise UserError(f"{folder}: has no classification head; fine-tune it first (funnelformer finetune)")
     check_vocabulary(tokenizer, model.config.vocab_size, folder)

@@ -2,34 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-__all__ = ["HEADLINE", "classification_metrics", "regression_metrics", "softmax"]
+__all__ = [
+    "DEFAULT_SCORES",
+    "classification_metrics",
+    "multi_label_metrics",
+    "regression_metrics",
+    "softmax",
+]
 
-# The one number of each kind of task that selects checkpoints and stands in tables.
-HEADLINE = {"classification": "accuracy", "regression": "pearson"}
+Score = Callable[[Any, Any], float]
+
+# Scores of a kind of task, of which the first selects checkpoints and stands in tables.
+DEFAULT_SCORES = {
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("pearson", "spearman", "mse"),
+    "multi-label": ("micro_f1", "macro_f1", "exact_match"),
+}
 
 
-def classification_metrics(predicted: Sequence[int], gold: Sequence[int]) -> dict[str, float]:
-    """Accuracy and macro-averaged F1, both 0 to 1."""
-    return {
-        "accuracy": float(accuracy_score(gold, predicted)),
-        "macro_f1": float(f1_score(gold, predicted, average="macro", zero_division=0)),
-    }
+def _f1(average: str) -> Score:
+    return lambda gold, predicted: f1_score(gold, predicted, average=average, zero_division=0)
 
 
-def regression_metrics(predicted: Sequence[float], gold: Sequence[float]) -> dict[str, float]:
+def _matthews(gold: Sequence[int], predicted: Sequence[int]) -> float:
+    # Of one class alone scikit-learn warns, and gives 0 too.
+    return matthews_corrcoef(gold, predicted) if len({*gold, *predicted}) > 1 else 0.0
+
+
+# All take the gold labels first, as scikit-learn does.
+_CLASS_SCORES: dict[str, Score] = {
+    "accuracy": accuracy_score,
+    "error_percent": lambda gold, predicted: 100 * (1 - accuracy_score(gold, predicted)),
+    "f1": _f1("binary"),  # of class 1, the positive one
+    "macro_f1": _f1("macro"),
+    "matthews": _matthews,
+}
+_LABEL_SCORES: dict[str, Score] = {
+    "micro_f1": _f1("micro"),
+    "macro_f1": _f1("macro"),
+    "exact_match": accuracy_score,
+}
+
+
+def classification_metrics(
+    predicted: Sequence[int], gold: Sequence[int], names: Iterable[str] = DEFAULT_SCORES["classification"]
+) -> dict[str, float]:
+    """Scores of class ids: accuracy, macro_f1 and f1 (of class 1) from 0 to 1, matthews from -1 to 1, error_percent.
+
+    Those that divide by nothing are 0.
+    """
+    return {name: float(_CLASS_SCORES[name](gold, predicted)) for name in names}
+
+
+def multi_label_metrics(
+    predicted: np.ndarray, gold: np.ndarray, names: Iterable[str] = DEFAULT_SCORES["multi-label"]
+) -> dict[str, float]:
+    """Scores of label sets, [N, L] of 0 and 1: F1 of all decisions, mean F1 of the labels, rows all right."""
+    return {name: float(_LABEL_SCORES[name](gold, predicted)) for name in names}
+
+
+def regression_metrics(
+    predicted: Sequence[float],
+    gold: Sequence[float],
+    names: Iterable[str] = DEFAULT_SCORES["regression"],
+) -> dict[str, float]:
     """Pearson and Spearman correlation (0 when one side is constant) and the mean squared error."""
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(gold, dtype=np.float64)
-    return {
+    scores = {
         "pearson": _correlation(x, y),
         "spearman": _correlation(rankdata(x), rankdata(y)),
         "mse": float(np.mean((x - y) ** 2)),
     }
+    return {name: scores[name] for name in names}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,22 +1,30 @@
-"""`evaluate` and `predict`: a fine-tuned model on a file."""
+"""`evaluate` and `predict`: a fine-tuned model on a file, or on a part of a task's release."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import datasets
+import numpy as np
 
+from .data.bad_rows import BadRows, OnBadRow
 from .data.files import atomic_writer
-from .data.tables import Labels, Table, guess_columns, load_task, read_table, read_texts
+from .data.tables import Table, TaskColumns, guess_columns, read_table, read_texts
+from .data.tasks import Task, find_task, read_part
+from .data.values import load_task
 from .errors import UserError
 from .inference import Predictor, load_predictor
-from .metrics import classification_metrics, regression_metrics
+from .kinds import Kind, kind_of
+from .kinds.tokens import Tokens
+from .metrics import DEFAULT_SCORES
+from .submit import submit
 
 __all__ = ["evaluate", "predict"]
 
@@ -27,31 +35,52 @@ def evaluate(
     model: str,
     data: str,
     *,
+    task: str | None = None,
+    part: str | None = None,
     out: Path | None = None,
     text: str | None = None,
     text_pair: str | None = None,
     label: str | None = None,
+    skip_bad_rows: bool = False,
     max_length: int | None = None,
     batch_size: int = 32,
     device: Literal["auto", "cpu"] = "auto",
 ) -> dict[str, Any]:
     """Score a model on labelled data; return the metrics, and write them to `out` (JSON) when given.
 
+    task: read `data` as the release of that task; by default the model's own where `data` is a folder.
+    part: of the release, as dev-matched; by default the dev parts, or the test part where there is none.
     Raises UserError for data that does not fit the model, a label unseen in training included.
     """
     _check_batch_size(batch_size)
     predictor = load_predictor(model, max_length, device)
-    table = read_table(data, split=None if Path(data).is_file() else "test")
-    task, guessed = _task(predictor, table, text, text_pair, label, labelled=True)
-    gold = list(task["label"])
+    named = _named_task(predictor, model, task, data)
+    bad = BadRows(skip_bad_rows)
+    messages: list[str] = []
+    parts: dict[str, datasets.Dataset] = {}
+    kind: Kind
+    if named is not None:
+        kind = _kind(predictor, named.columns, named)
+        for variant, table in _labelled_parts(named, data, part, bad).items():
+            parts[variant] = kind.examples(table, bad)
+    else:
+        if part is not None:
+            raise UserError(f"--part {part} is of a task's release; name it with --task")
+        table = read_table(data, split=None if Path(data).is_file() else "test", bad=bad)
+        columns, messages = _columns(predictor, table, text, text_pair, label, labelled=True)
+        kind = _kind(predictor, columns, None)
+        parts[""] = kind.examples(table, bad)
     with nullcontext() if out is None else atomic_writer(out) as file:
-        _say(guessed)
-        logits = predictor.logits(task["text"], _pairs(task), batch_size, "evaluate")
-        if predictor.is_regression:
-            scores = regression_metrics(logits[:, 0].tolist(), gold)
-        else:
-            scores = classification_metrics(logits.argmax(-1).tolist(), gold)
-        metrics = {"data": data, "examples": len(gold), **scores}
+        _say([*messages, *filter(None, [bad.report()])])
+        metrics: dict[str, Any] = {"data": data, "examples": sum(len(rows) for rows in parts.values())}
+        if skip_bad_rows:
+            metrics["skipped_rows"] = len(bad.problems)
+        for variant, examples in parts.items():
+            encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
+            collator = kind.collator(predictor.tokenizer)
+            outputs = predictor.outputs(encoded.features, collator, batch_size, "evaluate")
+            scores = kind.score(outputs, encoded.features["labels"][:], encoded)
+            metrics |= {f"{variant}_{name}" if variant else name: value for name, value in scores.items()}
         if file is not None:
             json.dump(metrics, file, indent=2)
     return metrics
@@ -61,6 +90,9 @@ def predict(
     model: str,
     data: str = "-",
     *,
+    task: str | None = None,
+    part: str | None = None,
+    submit_to: Path | None = None,
     out: Path | None = None,
     format: Format | None = None,
     text: str | None = None,
@@ -72,23 +104,42 @@ def predict(
     """Label the texts of a file (or of stdin, "-") and write them with labels and probabilities.
 
     Every column of the input stays; `prediction` and, for classes, `probability` and `probabilities` come
-    with it (in csv one column a class, as `probability_yes`).
+    with it (in csv one column a class, as `probability_yes`). Of several labels `prediction` is a list, in csv
+    a text with "|" between them. A model of tokens answers a list of tags for `tokens`, the text cut at white space.
+    task, part: read that part of a task's release, by default the first test part.
+    submit_to: a zip; the predictions for all test parts of the task are added to it in the leaderboard's form, and
+        nothing else is written.
     out: a file, or None for stdout. format: by default that of `out`'s suffix, else jsonl.
     Returns the number of texts. Raises UserError for input that cannot be used; then nothing is written.
     """
     format = format or ("csv" if out is not None and out.suffix == ".csv" else "jsonl")
     _check_batch_size(batch_size)
     predictor = load_predictor(model, max_length, device)
-    table = read_texts(data)
-    task, guessed = _task(predictor, table, text, text_pair, None, labelled=False)
-    columns = _answer_columns(predictor, format)
-    for name in table.columns:
-        if name in columns:
+    named = _named_task(predictor, model, task, data)
+    if submit_to is not None:
+        if named is None:
+            raise UserError(
+                "--submit needs the folder of the task's files as data, and --task where the model has none"
+            )
+        return submit(predictor, named, data, submit_to, batch_size)
+    messages: list[str] = []
+    if named is not None:
+        chosen = named.part(part) if part is not None else named.of_role("test")[0]
+        table = read_part(named, data, chosen)
+        columns = dataclasses.replace(named.columns, label=None)
+    else:
+        table = read_texts(data)
+        columns, messages = _columns(predictor, table, text, text_pair, None, labelled=False)
+        if predictor.kind == "tokens":
+            table, columns = _split_at_spaces(table, columns)
+    kind = _kind(predictor, columns, None)
+    examples = kind.examples(table)
+    for name in _answer_columns(predictor, format):
+        if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the predictions need; rename it")
     with nullcontext(sys.stdout) if out is None else atomic_writer(out) as file:
-        _say(guessed)
-        logits = predictor.logits(task["text"], _pairs(task), batch_size, "predict")
-        _write(file, format, table, _answers(predictor, logits))
+        _say(messages)
+        _write(file, format, table, _answers(predictor, kind, examples, batch_size))
     return len(table)
 
 
@@ -97,17 +148,63 @@ def _check_batch_size(batch_size: int) -> None:
         raise UserError(f"--batch-size is {batch_size}; allowed: 1 and more")
 
 
-def _task(
+def _named_task(predictor: Predictor, model: str, task: str | None, data: str) -> Task | None:
+    """The task that `data` is a release of: the one that is named, or of a folder the one the model learned."""
+    # Questions with choices have no other form than their task's.
+    by_itself = Path(data).is_dir() or predictor.kind == "choice"
+    name = task or (predictor.task.get("task") if by_itself else None)
+    if name is None:
+        return None
+    named = find_task(name)
+    if named.kind != predictor.kind:
+        raise UserError(
+            f"{model}: is a model of {predictor.kind}, but {named.name} is a task of {named.kind}"
+        )
+    if predictor.task.get("text_pair") is None and named.columns.text_pair and "text" in predictor.task:
+        raise UserError(f"{model}: was trained on single texts, but {named.name} has pairs")
+    return named
+
+
+def _labelled_parts(task: Task, data: str, part: str | None, bad: OnBadRow) -> Mapping[str, Table]:
+    if part is not None:
+        chosen = task.part(part)
+        if not chosen.is_labelled:
+            raise UserError(
+                f"the {part} part of {task.name} has no labels; predict --submit writes its submission"
+            )
+        return {"": read_part(task, data, chosen, bad)}
+    parts = [entry for entry in task.of_role("dev") or task.of_role("test") if entry.is_labelled]
+    return {entry.variant: read_part(task, data, entry, bad) for entry in parts}
+
+
+def _kind(predictor: Predictor, columns: TaskColumns, named: Task | None) -> Kind:
+    """The kind of the model's task, with the model's labels, on these columns."""
+    if named is None and predictor.task.get("task"):
+        named = find_task(predictor.task["task"])
+    scores = DEFAULT_SCORES[predictor.kind] if named is None else named.scores
+    labels = None if predictor.kind == "regression" else tuple(predictor.labels)
+    columns = dataclasses.replace(columns, separator=predictor.task.get("label_separator"))
+    return kind_of(Task("", predictor.kind, columns, labels, scores))
+
+
+def _split_at_spaces(table: Table, columns: TaskColumns) -> tuple[Table, TaskColumns]:
+    """Texts as lists of tokens, which a model of tokens reads."""
+    texts = load_task(table, TaskColumns(columns.text))["text"]
+    tokens = {"tokens": [text.split() for text in texts]}
+    return dataclasses.replace(table, columns={**table.columns, **tokens}), TaskColumns("tokens")
+
+
+def _columns(
     predictor: Predictor,
     table: Table,
     text: str | None,
     text_pair: str | None,
     label: str | None,
     labelled: bool,
-) -> tuple[datasets.Dataset, list[str]]:
-    """Read what the model needs of a table; return it and what was guessed, in words.
+) -> tuple[TaskColumns, list[str]]:
+    """The columns to read, and what was guessed, in words.
 
-    The columns are those the user names, else those of the training data if the file has them, else a guess.
+    They are those the user names, else those of the training data if the table has them, else a guess.
     """
     known = {
         role: name
@@ -125,8 +222,7 @@ def _task(
         raise UserError(
             f"{table.name}: the model was trained on pairs of texts; name the second with --text-pair"
         )
-    labels = None if predictor.is_regression else Labels(tuple(predictor.labels))
-    return load_task(table, columns, labels=labels, regression=predictor.is_regression), messages
+    return columns, messages
 
 
 def _say(messages: list[str]) -> None:
@@ -135,31 +231,39 @@ def _say(messages: list[str]) -> None:
         print(message, file=sys.stderr)
 
 
-def _pairs(task: Any) -> list[str] | None:
-    return list(task["text_pair"]) if "text_pair" in task.column_names else None
-
-
-def _answers(predictor: Predictor, logits: Any) -> Iterator[dict[str, Any]]:
-    if predictor.is_regression:
+def _answers(
+    predictor: Predictor, kind: Kind, examples: datasets.Dataset, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    """What a row of the output has beside the input's columns."""
+    encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
+    outputs = predictor.outputs(encoded.features, kind.collator(predictor.tokenizer), batch_size, "predict")
+    if isinstance(kind, Tokens):
+        for tags in kind.tags(outputs, encoded.features["labels"][:], encoded):
+            yield {"prediction": tags}
+        return
+    logits = np.stack(outputs)
+    if predictor.kind == "regression":
         for score in logits[:, 0]:
             yield {"prediction": float(score)}
         return
     names = predictor.labels
     for row in predictor.probabilities(logits):
-        best = int(row.argmax())
-        yield {
-            "prediction": names[best],
-            "probability": round(float(row[best]), 6),
-            "probabilities": {name: round(float(p), 6) for name, p in zip(names, row, strict=True)},
-        }
+        probabilities = {name: round(float(p), 6) for name, p in zip(names, row, strict=True)}
+        if predictor.kind == "multi-label":
+            chosen = [name for name, probability in zip(names, row, strict=True) if probability > 0.5]
+            yield {"prediction": chosen, "probabilities": probabilities}
+        else:
+            best = names[int(row.argmax())]
+            yield {"prediction": best, "probability": probabilities[best], "probabilities": probabilities}
 
 
 def _answer_columns(predictor: Predictor, format: Format) -> list[str]:
-    if predictor.is_regression:
+    if predictor.kind in ("regression", "tokens"):
         return ["prediction"]
+    one = ["probability"] if predictor.kind == "classification" else []
     if format == "jsonl":
-        return ["prediction", "probability", "probabilities"]
-    return ["prediction", "probability", *(f"probability_{name}" for name in predictor.labels)]
+        return ["prediction", *one, "probabilities"]
+    return ["prediction", *one, *(f"probability_{name}" for name in predictor.labels)]
 
 
 def _write(file: TextIO, format: Format, table: Table, answers: Iterator[dict[str, Any]]) -> None:
@@ -171,6 +275,9 @@ def _write(file: TextIO, format: Format, table: Table, answers: Iterator[dict[st
             continue
         probabilities = row.pop("probabilities", {})
         row |= {f"probability_{name}": value for name, value in probabilities.items()}
+        for name in ("prediction", "tokens", "tags"):
+            if isinstance(row.get(name), list):
+                row[name] = ("|" if probabilities else " ").join(row[name])
         if writer is None:
             writer = csv.DictWriter(file, list(row), lineterminator="\n")
             writer.writeheader()

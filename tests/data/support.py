@@ -6,12 +6,18 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from funnelformer.data.tables import Table
 from funnelformer.errors import UserError
 
 
 def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def table(name="train.tsv", **columns):
+    num_rows = len(next(iter(columns.values())))
+    return Table(name, columns, list(range(2, num_rows + 2)))
 
 
 def error_of(call, *args, **kwargs):

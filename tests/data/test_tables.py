@@ -2,8 +2,6 @@
 
 import gzip
 import io
-import json
-import math
 import sys
 from types import SimpleNamespace
 
@@ -12,26 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.support import error_of, write
+from data.support import error_of, table, write
+from funnelformer.data.bad_rows import BadRows
+from funnelformer.data.formats import iter_rows
 from funnelformer.data.tables import (
-    Labels,
-    Table,
     TaskColumns,
-    build_labels,
-    check_texts,
     guess_columns,
     guess_text_column,
-    load_task,
-    parse_scores,
     read_table,
     read_texts,
 )
-
-
-def table(name="train.tsv", **columns):
-    num_rows = len(next(iter(columns.values())))
-    return Table(name, columns, list(range(2, num_rows + 2)))
-
+from funnelformer.data.values import load_task
 
 # ---- formats
 
@@ -106,6 +95,33 @@ def test_bad_files(tmp_path, name, content, message):
     assert f"{path}: {message}" in error_of(read_table, path)
 
 
+def test_bad_rows_are_left_out_and_counted(tmp_path):
+    """A row of the wrong arity, a line that is no JSON, one that is no object; what comes after is read."""
+    bad = BadRows(skip=True)
+    path = write(tmp_path / "a.tsv", "a\tb\n1\t2\n1\n3\t4\t5\n6\t7\n")
+    read = read_table(path, bad=bad)
+    assert (read.columns, read.lines) == ({"a": ["1", "6"], "b": ["2", "7"]}, [2, 5])
+    assert bad.problems == [
+        f"{path}: line 3: 1 fields, but the header has 2",
+        f"{path}: line 4: 3 fields, but the header has 2",
+    ]
+    assert bad.report() == f"2 bad rows left out; the first: {bad.problems[0]}"
+    bad = BadRows(skip=True)
+    path = write(tmp_path / "a.jsonl", '{"a": 1}\n{"a": \n[1]\n{"a": 2}\n')
+    assert read_table(path, bad=bad).columns == {"a": [1, 2]}
+    assert [problem.split(": ")[1] for problem in bad.problems] == ["line 2", "line 3"]
+    assert BadRows(skip=True).report() is None
+
+
+def test_files_without_a_header(tmp_path):
+    path = write(tmp_path / "a.csv", '"3","A ""b"""\n"1","c"\n')
+    rows = list(iter_rows(path, columns=("label", "text")))
+    assert rows == [(1, {"label": "3", "text": 'A "b"'}), (2, {"label": "1", "text": "c"})]
+    path = write(tmp_path / "a.tsv", "x\ty\n\nz\n")
+    message = f"{path}: line 3: 1 fields, but its rows have 2"
+    assert error_of(iter_rows, path, columns=("a", "b")) == message
+
+
 # ---- folders and the Hub
 
 
@@ -168,7 +184,8 @@ def test_a_missing_file_is_not_looked_for_on_the_hub():
 def test_read_texts_of_a_file(tmp_path):
     read = read_texts(write(tmp_path / "a.txt", "one\n\ntwo\n"))
     assert read.columns == {"text": ["one", "", "two"]}
-    assert error_of(check_texts, read, "text").endswith("a.txt: row 2 (line 2): column 'text' is empty")
+    message = error_of(load_task, read, TaskColumns("text"))
+    assert message.endswith("a.txt: row 2 (line 2): column 'text' is empty")
     assert read_texts(write(tmp_path / "a.tsv", "x\ty\n1\t2\n")).columns == {"x": ["1"], "y": ["2"]}
 
 
@@ -248,102 +265,3 @@ def test_given_columns_that_are_not_there():
     assert error_of(guess_columns, data, text="reveiw") == message
     message = error_of(guess_columns, data, text="review", label="review")
     assert message == "train.tsv: column 'review' was given twice"
-
-
-# ---- values
-
-
-@pytest.mark.parametrize(
-    ("value", "problem"),
-    [
-        ("", "is empty"),
-        (" \t", "is empty"),
-        (None, "is not text but None"),
-        (math.nan, "is not text but nan"),
-        (3, "is not text but 3"),
-        ("\ud800", "has half of a surrogate pair, which is not a character"),
-    ],
-)
-def test_bad_texts(value, problem):
-    message = error_of(check_texts, table(text=["fine", value]), "text")
-    assert message == f"train.tsv: row 2 (line 3): column 'text' {problem}"
-
-
-def test_labels_are_ordered_as_numbers_or_as_text():
-    assert build_labels(table(label=["10", "9", "10", "-1"]), "label").names == ("-1", "9", "10")
-    assert build_labels(table(label=["10", "b", "9", "b"]), "label").names == ("10", "9", "b")
-    assert build_labels(table(label=[True, False, True]), "label").names == ("false", "true")
-    assert build_labels(table(label=[1.0, 0, 2.5, 1]), "label").names == ("0", "1", "2.5")
-    assert build_labels(table(label=["NA", "None", "NA"]), "label").names == ("NA", "None")
-
-
-def test_encode_labels():
-    labels = build_labels(table(label=["pos", "neg", "pos"]), "label")
-    assert labels.id_of == {"neg": 0, "pos": 1}
-    assert labels.encode(table(label=["pos", "neg"]), "label") == [1, 0]
-    message = (
-        "dev.tsv: row 2 (line 3): label 'poss' was not seen in training; did you mean 'pos'?; "
-        "known labels: neg, pos"
-    )
-    assert error_of(labels.encode, table("dev.tsv", label=["pos", "poss"]), "label") == message
-    many = Labels(tuple(str(i) for i in range(30)))
-    assert error_of(many.encode, table(label=["x"]), "label").endswith(", 19, ...")
-
-
-def test_labels_of_a_config():
-    assert Labels.from_id2label({"10": "c", "2": "b", "0": "a"}).names == ("a", "b", "c")
-    assert Labels.from_id2label({1: "b", 0: "a"}).id_of == {"a": 0, "b": 1}
-
-
-@pytest.mark.parametrize("value", ["", "  ", None, math.nan, [1]])
-def test_missing_labels(value):
-    message = error_of(build_labels, table(label=["a", "b", value]), "label")
-    assert message == f"train.tsv: row 3 (line 4): column 'label' has no label ({value!r})"
-
-
-def test_labels_that_are_no_classes():
-    message = "only one class, 'x', in train.tsv: nothing to learn"
-    assert error_of(build_labels, table(label=["x", "x"]), "label") == message
-    message = error_of(build_labels, table(label=["0.1", "0.2", "0.3"]), "label")
-    assert "3 different labels in 3 rows" in message
-    assert "--regression" in message
-    assert "1001 different" in error_of(build_labels, table(label=[str(i) for i in range(1001)] * 2), "label")
-
-
-def test_scores():
-    assert parse_scores(table(label=["1.5", " 2", 3, 0.25]), "label") == [1.5, 2.0, 3.0, 0.25]
-
-
-@pytest.mark.parametrize("value", ["nan", "inf", "x", "", "1_0", None, True, math.inf, [1]])
-def test_bad_scores(value):
-    message = error_of(parse_scores, table(label=[1, value]), "label")
-    assert message == f"train.tsv: row 2 (line 3): column 'label' is not a finite number ({value!r})"
-
-
-# ---- tasks
-
-
-def test_load_task_for_classes_scores_and_texts():
-    data = table(a=["x", "y"], b=["u", "v"], c=["1", "2"], other=["", ""])
-    classes = load_task(data, TaskColumns("a", "b", "c"), labels=Labels(("2", "1")))
-    assert classes.to_dict() == {"text": ["x", "y"], "text_pair": ["u", "v"], "label": [1, 0]}
-    assert classes.features["label"].dtype == "int64"
-    scores = load_task(data, TaskColumns("b", None, "c"), regression=True)
-    assert scores.to_dict() == {"text": ["u", "v"], "label": [1.0, 2.0]}
-    assert load_task(data, TaskColumns("a")).to_dict() == {"text": ["x", "y"]}
-
-
-def test_load_task_errors():
-    data = table("dev.tsv", text=["x"], label=["a"])
-    with pytest.raises(ValueError, match="needs labels="):
-        load_task(data, TaskColumns("text", None, "label"))
-    message = error_of(load_task, data, TaskColumns("text", None, "lable"), regression=True)
-    assert message == "dev.tsv: no column 'lable'; did you mean 'label'?; it has 'text', 'label'"
-
-
-def test_a_table_from_file_to_task(tmp_path):
-    rows = [{"text": "good", "label": "pos"}, {"text": "bad", "label": "neg"}]
-    read = read_table(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
-    columns, _ = guess_columns(read)
-    task = load_task(read, columns, labels=build_labels(read, columns.label))
-    assert task.to_dict() == {"text": ["good", "bad"], "label": [1, 0]}

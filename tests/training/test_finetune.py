@@ -13,8 +13,9 @@ from transformers import DataCollatorWithPadding
 
 from funnelformer import FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.training import finetune as finetune_module
-from funnelformer.training.finetune import FinetuneConfig, load_tables
+from funnelformer.kinds import texts
+from funnelformer.training.finetune import FinetuneConfig
+from funnelformer.training.task_data import load_task_data
 from funnelformer.use import evaluate, predict
 from training.toy import (
     ANIMALS,
@@ -75,9 +76,11 @@ def test_labels_and_columns_are_in_the_folder(solved):
     assert config.label2id == {"no": 0, "yes": 1}
     assert config.problem_type == "single_label_classification"
     assert json.loads((solved / "task.json").read_text()) == {
+        "task": None,
         "text": "text",
         "text_pair": None,
         "label": "label",
+        "label_separator": None,
         "max_length": 16,
     }
 
@@ -141,15 +144,16 @@ def test_the_dev_part_is_drawn_from_every_class(toy, tmp_path):
     rows = [(f"text {i}", name) for i, name in enumerate(names)]
     table = write_table(tmp_path / "t.tsv", rows)
     config = FinetuneConfig(out=tmp_path / "out", model="m", train=str(table), dev_fraction=0.2)
-    task = load_tables(config)
-    assert task.labels.names == ("a", "b", "c")
-    assert Counter(task.dev["label"]) == {0: 12, 1: 6, 2: 2}
-    assert Counter(task.train["label"]) == {0: 48, 1: 24, 2: 8}
-    both = [*task.train, *task.dev]
+    data = load_task_data(config)
+    train, dev = data.train, data.dev[""]
+    assert data.kind.task.labels == ("a", "b", "c")
+    assert Counter(dev["label"]) == {0: 12, 1: 6, 2: 2}
+    assert Counter(train["label"]) == {0: 48, 1: 24, 2: 8}
+    both = [*train, *dev]
     assert sorted((row["text"], "abc"[row["label"]]) for row in both) == sorted(rows)
-    assert load_tables(config).dev["text"] == task.dev["text"]
-    other = load_tables(FinetuneConfig(out=tmp_path, model="m", train=str(table), dev_fraction=0.2, seed=1))
-    assert other.dev["text"] != task.dev["text"]
+    assert load_task_data(config).dev[""]["text"] == dev["text"]
+    other = FinetuneConfig(out=tmp_path, model="m", train=str(table), dev_fraction=0.2, seed=1)
+    assert load_task_data(other).dev[""]["text"] != dev["text"]
 
 
 def test_a_run_without_dev_data(toy, data, tmp_path, capsys):
@@ -285,7 +289,7 @@ def test_grouping_by_length_leaves_less_padding(toy, tmp_path, monkeypatch):
             padding[-1] += int((batch["attention_mask"] == 0).sum())
             return batch
 
-    monkeypatch.setattr(finetune_module, "DataCollatorWithPadding", Counting)
+    monkeypatch.setattr(texts, "DataCollatorWithPadding", Counting)
     for flags in ((), ("--group-by-length",)):
         padding.append(0)
         out = tmp_path / f"out{len(padding)}"

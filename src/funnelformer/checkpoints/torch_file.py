@@ -310,12 +310,13 @@ class _Unpickler(pickle._Unpickler):
         if any(module == prefix or module.startswith(f"{prefix}.") for prefix in _OPTIMIZER_MODULES):
             # a class of its own, for NEWOBJ takes nothing else
             return type("Placeholder", (Placeholder,), {"name": full})
-        raise UserError(f"{self.path}: holds code ({full}): refused, nothing of it was run")
+        shown = full if full.isprintable() else repr(full)
+        raise UserError(f"{self.path}: holds code ({shown}): refused, nothing of it was run")
 
     def persistent_load(self, saved_id: Any) -> _Storage:
         kind, storage_type, key, _location, _count, *view = saved_id
         if kind != "storage" or not isinstance(storage_type, _Named):
-            raise UserError(f"{self.path}: holds a pickled {kind}: refused, a state dict is needed")
+            raise UserError(f"{self.path}: holds a pickled {kind!r}: refused, a state dict is needed")
         dtype = _STORAGES[storage_type.name.rsplit(".", 1)[-1]]
         self.storage_dtypes[key] = dtype
         # (key, offset, size) of a view in the oldest files

@@ -10,14 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from funnelformer.data.files import expand_paths, iter_lines, plain_suffix
-from funnelformer.data.tables import (
-    FORMATS,
-    check_column,
-    guess_text_column,
-    iter_rows,
-    row_name,
-    text_problem,
-)
+from funnelformer.data.formats import FORMATS, iter_rows, row_name
+from funnelformer.data.tables import check_column, guess_text_column
+from funnelformer.data.values import text_problem
 from funnelformer.errors import UserError
 
 __all__ = [

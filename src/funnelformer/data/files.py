@@ -21,7 +21,9 @@ import zstandard
 from funnelformer.errors import UserError, did_you_mean
 
 __all__ = [
+    "COMPRESSIONS",
     "atomic_folder",
+    "atomic_path",
     "atomic_writer",
     "check_file",
     "decode_lines",
@@ -78,6 +80,7 @@ _DECOMPRESSORS: dict[str, Callable[[Path], IO[bytes]]] = {
     ".xz": lzma.LZMAFile,
     ".zst": lambda path: cast(IO[bytes], io.BufferedReader(_ZstdFile(path))),
 }
+COMPRESSIONS = tuple(_DECOMPRESSORS)
 
 
 def plain_suffix(path: str | Path) -> str:
@@ -207,6 +210,26 @@ def atomic_writer(path: str | Path) -> Iterator[TextIO]:
         if not in_place:
             written.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside a file, which takes its place when the block ends without error.
+
+    Raises UserError when the place cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise UserError(f"{path}: is a folder, cannot write a file there")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, target)
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

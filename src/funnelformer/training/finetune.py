@@ -1,28 +1,30 @@
-"""Fine-tuning for classification and regression of texts and pairs of texts."""
+"""Fine-tuning on a task of the papers or on a table of the user's: the options, and the run from data to metrics."""
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import datasets
-import numpy as np
 import transformers
 from cyclopts import Parameter
-from transformers import DataCollatorWithPadding, EvalPrediction
+from transformers import EarlyStoppingCallback, EvalPrediction
 
 from ..data.files import atomic_writer
-from ..data.tables import Labels, Table, TaskColumns, build_labels, guess_columns, load_task, read_table
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
-from ..metrics import HEADLINE, classification_metrics, regression_metrics
-from ..modeling import FunnelformerForSequenceClassification
+from ..kinds import Encoded, Kind
+from .class_weights import weighted_loss
+from .finetune_trainer import FinetuneTrainer
+from .max_length import choose_max_length
 from .run import RunConfig, check_run, config_from_name, open_run, parse_options
-from .trainer import RunTrainer, run_trainer, training_arguments
+from .seeds import over_seeds
+from .task_data import TaskData, load_task_data
+from .trainer import run_trainer, training_arguments
 
-__all__ = ["FinetuneConfig", "Task", "finetune", "load_tables"]
+__all__ = ["FinetuneConfig", "finetune"]
 
 
 @Parameter(name="*")
@@ -32,7 +34,11 @@ class FinetuneConfig(RunConfig):
 
     model: str
     "Folder of a pretrained model (any known format), or a layout such as B4-4-4H768 to start from nothing."
-    train: str
+    task: str | None = None
+    "A task of the papers, as cola, mnli, imdb, yelp5; its columns, labels and scores are known. With --data."
+    data: str | None = None
+    "Where the --task is: the folder of its official files, of several tasks' folders, or a `datasets` name."
+    train: str | None = None
     "Training data: csv, tsv, jsonl, parquet (.gz, .zst, .bz2, .xz), a folder, or a `datasets` name."
     dev: str | None = None
     "Data that selects the best epoch; by default a part of the training data."
@@ -48,10 +54,30 @@ class FinetuneConfig(RunConfig):
     "Column of the label."
     regression: Annotated[bool, Parameter(negative="")] = False
     "The label is an amount, not a class."
-    max_length: int = 512
-    "Tokens of a sequence; longer ones are cut."
+    multi_label: Annotated[bool, Parameter(negative="")] = False
+    "A text has any number of labels: a list, or a text with --label-separator."
+    label_separator: str | None = None
+    "What stands between the labels of a text."
+    skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
+    "Leave out rows that cannot be used, and count them; by default the first ends the run."
+    class_weights: str | None = None
+    "Weight of each class in the loss: balanced, or as no=1,yes=3."
+    max_length: int | Literal["auto"] = 512
+    "Tokens of a sequence; longer ones are cut. auto: what 99% of the training texts fit in."
     epochs: float = 3.0
     "Passes over the training data."
+    steps: int | None = None
+    "Steps of training, in place of --epochs."
+    evaluate_every: int | None = None
+    "Steps between two checkpoints, scored on the dev data; by default an epoch."
+    early_stopping: int | None = None
+    "End when so many scores on the dev data in a row were no better than the best."
+    layer_decay: float = 1.0
+    "Factor of the learning rate from each layer to the one below it; 1 is none, 0.75 the paper's on SQuAD."
+    seeds: int = 1
+    "Runs with as many seeds, from --seed on, each in a folder of --out, and a table of means."
+    split_seed: int | None = None
+    "Seed of the dev part that is drawn; by default --seed."
     group_by_length: Annotated[bool, Parameter(negative="")] = False
     "Batches of texts of similar length: less padding, so faster where lengths differ much."
     model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
@@ -63,128 +89,151 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         if not self.epochs > 0:
             raise UserError(f"--epochs is {self.epochs}; allowed: more than 0")
-        if self.max_length < 3:
-            raise UserError(f"--max-length is {self.max_length}; allowed: 3 and more")
+        for name in ("steps", "evaluate_every", "early_stopping", "seeds"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}; allowed: 1 and more")
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"--layer-decay is {self.layer_decay}; allowed: 0 < factor <= 1")
+        if self.max_length != "auto" and self.max_length < 3:
+            raise UserError(f"--max-length is {self.max_length}; allowed: 3 and more, or auto")
         if not 0 < self.dev_fraction < 1:
             raise UserError(f"--dev-fraction is {self.dev_fraction}; allowed: 0 < fraction < 1")
-
-
-@dataclass(frozen=True)
-class Task:
-    """Rows to train on, and those that select the best epoch."""
-
-    columns: TaskColumns
-    labels: Labels | None
-    train: datasets.Dataset
-    dev: datasets.Dataset
+        if self.regression and self.multi_label:
+            raise UserError("--regression and --multi-label exclude each other")
+        if self.label_separator is not None and not (self.multi_label and self.label_separator):
+            raise UserError(
+                "--label-separator is a text between the labels of a row, and needs --multi-label"
+            )
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tune a model, keep the epoch best on the dev data, return its metrics (also in metrics.json).
 
+    With several seeds the metrics are means, with deviations beside them.
     Raises UserError for input that cannot be used, before training starts.
     """
+    return over_seeds(config, _finetune) if config.seeds > 1 else _finetune(config)
+
+
+def _finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """One run."""
     transformers.set_seed(config.seed)
     check_run(config)
     tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
-    task = load_tables(config)
-    model = _model(config, task.labels, tokenizer)
+    data = load_task_data(config)
+    kind = data.kind
+    model = _model(config, kind, tokenizer)
+    max_length = choose_max_length(config.max_length, kind, data.train, tokenizer, model.config)
+    loss = weighted_loss(config.class_weights, kind.task, data.train)
     checkpoint = open_run(config, "finetune")
-    kind = "regression" if config.regression else "classification"
     print(f"model: {model.config.name}, {model.num_parameters():,} parameters")
-    print(f"data: {len(task.train):,} to train on, {len(task.dev):,} to select the best epoch")
-    train, num_cut = _tokenize(task.train, tokenizer, config.max_length)
-    dev, _ = _tokenize(task.dev, tokenizer, config.max_length)
-    if num_cut:
-        print(f"{num_cut} of {len(train)} training texts exceed {config.max_length} tokens and were cut")
-    steps_per_epoch = math.ceil(len(train) / (config.batch_size * config.gradient_accumulation))
-
-    def score(prediction: EvalPrediction) -> dict[str, float]:
-        logits = np.asarray(prediction.predictions)
-        gold = np.asarray(prediction.label_ids)
-        if config.regression:
-            return regression_metrics(logits.reshape(-1).tolist(), gold.reshape(-1).tolist())
-        return classification_metrics(logits.argmax(-1).tolist(), gold.tolist())
-
-    trainer = RunTrainer(
+    num_dev = sum(len(part) for part in data.dev.values())
+    print(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
+    train = kind.encode(data.train, tokenizer, max_length)
+    dev = {name: kind.encode(part, tokenizer, max_length) for name, part in data.dev.items()}
+    if train.num_cut:
+        print(f"{train.num_cut} of {len(data.train)} training texts exceed {max_length} tokens and were cut")
+    trainer = FinetuneTrainer(
         model=model,
         args=training_arguments(
             config,
-            max(1, round(config.epochs * steps_per_epoch)),
-            eval_strategy="epoch",
-            save_strategy="epoch",
+            config.steps or _steps_of_epochs(config, len(train.features)),
+            **_evaluations(config),
             load_best_model_at_end=True,
-            metric_for_best_model=HEADLINE[kind],
+            metric_for_best_model=_prefixed(next(iter(dev)), kind.task.scores[0]),
             greater_is_better=True,
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
         ),
-        train_dataset=train,
-        eval_dataset=dev,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=score,
+        train_dataset=train.features,
+        eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},
+        data_collator=kind.collator(tokenizer),
+        compute_metrics=_scorer(kind, dev),
+        compute_loss_func=loss,
+        callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
+        layer_decay=config.layer_decay,
     )
     run_trainer(trainer, tokenizer, config.out, checkpoint)
-    best = trainer.evaluate()
     metrics = {
         "model": model.config.name,
-        "kind": kind,
+        **({"task": kind.task.name} if kind.task.name else {}),
+        "kind": kind.task.kind,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
-        **{f"dev_{key.removeprefix('eval_')}": best[key] for key in best if key in _scores(kind)},
+        **_scores(trainer.evaluate(), "eval", "dev", kind, dev),
+        **_test(trainer, data, tokenizer, max_length),
     }
     with atomic_writer(config.out / "task.json") as file:
-        # What `evaluate` and `predict` need to read data of the same form.
-        json.dump(
-            {
-                "text": task.columns.text,
-                "text_pair": task.columns.text_pair,
-                "label": task.columns.label,
-                "max_length": config.max_length,
-            },
-            file,
-            indent=2,
-        )
+        json.dump(_task_entry(kind, max_length), file, indent=2)
     with atomic_writer(config.out / "metrics.json") as file:
         json.dump(metrics, file, indent=2)
     return metrics
 
 
-def _scores(kind: str) -> set[str]:
-    names = ("accuracy", "macro_f1") if kind == "classification" else ("pearson", "spearman", "mse")
-    return {"eval_loss", *(f"eval_{name}" for name in names)}
+def _steps_of_epochs(config: FinetuneConfig, num_features: int) -> int:
+    steps_per_epoch = math.ceil(num_features / (config.batch_size * config.gradient_accumulation))
+    return max(1, round(config.epochs * steps_per_epoch))
 
 
-def load_tables(config: FinetuneConfig) -> Task:
-    """Read the training and dev data, and draw the second from the first where there is none. Raises UserError."""
-    table = read_table(config.train, split="train" if _has_splits(config.train) else None)
-    columns, messages = guess_columns(table, text=config.text, text_pair=config.text_pair, label=config.label)
-    for message in messages:
-        print(message)
-    assert columns.label is not None
-    labels = None if config.regression else build_labels(table, columns.label)
-    train = load_task(table, columns, labels=labels, regression=config.regression)
-    if config.dev is not None:
-        dev_table: Table = read_table(config.dev, split="validation" if _has_splits(config.dev) else None)
-        dev = load_task(dev_table, columns, labels=labels, regression=config.regression)
-        return Task(columns, labels, train, dev)
-    if labels is not None:
-        train = train.cast_column("label", datasets.ClassLabel(names=list(labels.names)))
-    try:
-        parts = train.train_test_split(
-            config.dev_fraction, seed=config.seed, stratify_by_column="label" if labels is not None else None
-        )
-    except ValueError as error:
-        raise UserError(
-            f"{config.train}: no dev part can be drawn from every class ({error}); "
-            "give --dev or another --dev-fraction"
-        ) from None
-    print(f"no --dev given: {config.dev_fraction:.0%} of {config.train} selects the best epoch")
-    return Task(columns, labels, parts["train"], parts["test"])
+def _evaluations(config: FinetuneConfig) -> dict[str, Any]:
+    """When the Trainer scores and saves; a resumed run goes on counting towards the early end."""
+    counting = {"restore_callback_states_from_checkpoint": config.early_stopping is not None}
+    if config.evaluate_every is None:
+        return {"eval_strategy": "epoch", "save_strategy": "epoch", **counting}
+    every = config.evaluate_every
+    return {
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": every,
+        "save_steps": every,
+        **counting,
+    }
 
 
-def _has_splits(source: str) -> bool:
-    """A folder or a name of a data set may have splits; a file is one."""
-    return not Path(source).is_file()
+def _scorer(kind: Kind, dev: Mapping[str, Encoded]) -> Any:
+    """What the Trainer calls; of several dev parts it does not say which, and no kind with several needs to know."""
+    (encoded, *_) = dev.values()
+
+    def score(prediction: EvalPrediction) -> dict[str, float]:
+        return kind.score(prediction.predictions, prediction.label_ids, encoded)
+
+    return score
+
+
+def _prefixed(variant: str, name: str) -> str:
+    return f"{variant}_{name}" if variant else name
+
+
+def _scores(
+    found: Mapping[str, float], prefix: str, role: str, kind: Kind, parts: Mapping[str, Any]
+) -> dict[str, float]:
+    """Of the Trainer's numbers the loss and the task's scores of each part; a part may lack a level of RACE."""
+    names = [_prefixed(part, name) for part in parts for name in ("loss", *kind.task.scores)]
+    return {f"{role}_{name}": found[f"{prefix}_{name}"] for name in names if f"{prefix}_{name}" in found}
+
+
+def _test(trainer: FinetuneTrainer, data: TaskData, tokenizer: Any, max_length: int) -> dict[str, float]:
+    """Scores of the test parts, which nothing was selected by."""
+    metrics: dict[str, float] = {}
+    for name, part in data.test.items():
+        encoded = data.kind.encode(part, tokenizer, max_length)
+        trainer.compute_metrics = _scorer(data.kind, {name: encoded})
+        found = trainer.evaluate(encoded.features, metric_key_prefix=_prefixed(name, "test"))
+        metrics |= _scores(found, _prefixed(name, "test"), _prefixed(name, "test"), data.kind, {"": part})
+    return metrics
+
+
+def _task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
+    """What `evaluate` and `predict` need to read data of the same form."""
+    columns = kind.task.columns
+    return {
+        "task": kind.task.name or None,
+        "text": columns.text,
+        "text_pair": columns.text_pair,
+        "label": columns.label,
+        "label_separator": columns.separator,
+        "max_length": max_length,
+    }
 
 
 def _tokenizer_of(model: str) -> str:
@@ -194,50 +243,26 @@ def _tokenizer_of(model: str) -> str:
     return model
 
 
-def _model(
-    config: FinetuneConfig, labels: Labels | None, tokenizer: Any
-) -> FunnelformerForSequenceClassification:
-    settings = parse_options(config.model_options)
-    if labels is None:
-        settings |= {"num_labels": 1, "problem_type": "regression"}
-    else:
-        names = dict(enumerate(labels.names))
-        settings |= {
-            "id2label": names,
-            "label2id": {name: number for number, name in names.items()},
-            "problem_type": "single_label_classification",
-        }
+def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
+    """The pretrained model with the kind's head, or a new one of the layout's name."""
+    settings = parse_options(config.model_options) | kind.settings()
     if not Path(config.model).is_dir() and "/" not in config.model:
         settings = {**model_ids(tokenizer), **settings}
-        model = FunnelformerForSequenceClassification(config_from_name(config.model, settings))
+        model_config = config_from_name(config.model, settings)
+        try:
+            model = kind.model_class(model_config)
+        except ValueError as error:  # of a head that needs a decoder
+            raise UserError(f"--model {config.model}: {error}") from error
     else:
         # A model fine-tuned before may know other classes.
         model, _ = load_model(
-            FunnelformerForSequenceClassification,
+            kind.model_class,
             config.model,
-            may_miss=("classifier.",),
-            may_differ=("classifier.output.",),
+            may_miss=kind.new_parameters,
+            may_differ=kind.other_shapes,
             **settings,
         )
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
-    check_length(model.config, config.max_length, "--max-length")
+    if config.max_length != "auto":
+        check_length(model.config, config.max_length, "--max-length")
     return model
-
-
-def _tokenize(data: datasets.Dataset, tokenizer: Any, max_length: int) -> tuple[datasets.Dataset, int]:
-    """Token ids with `labels`, and how many texts were cut."""
-
-    def encode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pairs = rows.get("text_pair")
-        encoded = tokenizer(
-            rows["text"],
-            pairs,
-            truncation="longest_first" if pairs is not None else True,
-            max_length=max_length,
-        )
-        cut = [bool(text.overflowing) for text in encoded.encodings]
-        return {**encoded, "labels": rows["label"], "cut": cut}
-
-    encoded = data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenise")
-    num_cut = sum(encoded["cut"])
-    return encoded.remove_columns("cut"), num_cut

@@ -25,6 +25,7 @@ __all__ = [
     "PaperAdamW",
     "build_optimizer",
     "build_schedule",
+    "layer_rates",
     "layer_scales",
     "learning_rate_factor",
 ]
@@ -171,6 +172,28 @@ def layer_scales(
     heads keep their gradients. It multiplies gradients, not learning rates, so Adam's division undoes nearly all of it.
     prefix: of the body in `names`.
     """
+    layers = _layers(names, config, prefix)
+    kept = {
+        name: layer
+        for name, layer in layers.items()
+        if not name.startswith(prefix + "embeddings.projection.")
+    }
+    return _powers(kept, rate)
+
+
+def layer_rates(
+    names: Iterable[str], config: FunnelformerConfig, rate: float, prefix: str = "funnelformer."
+) -> dict[str, float]:
+    """Factors of the learning rates of a body's parameters, rate^(top - layer): what layer-wise decay is meant to be.
+
+    The layers are those of `layer_scales`, and the embedding projection belongs to layer 0. A layer that is applied
+    several times is one. Parameters that are not named, those of heads, have the whole rate.
+    """
+    return _powers(_layers(names, config, prefix), rate)
+
+
+def _layers(names: Iterable[str], config: FunnelformerConfig, prefix: str) -> dict[str, int]:
+    """The layer of each parameter of the body: 0 the embeddings', then the encoder's, then the decoder's."""
     starts = [sum(config.blocks[:block]) for block in range(config.num_blocks + 1)]
     layers: dict[str, int] = {}
     for name in names:
@@ -181,8 +204,12 @@ def layer_scales(
         if match:
             start = starts[-1] if match[1] is None else starts[int(match[1])]
             layers[name] = 1 + start + int(match[2])
-        elif own.startswith("embeddings.") and ".projection." not in own:
+        elif own.startswith("embeddings."):
             layers[name] = 0
+    return layers
+
+
+def _powers(layers: dict[str, int], rate: float) -> dict[str, float]:
     top = max(layers.values(), default=0)
     return {name: rate ** (top - layer) for name, layer in layers.items()}
 

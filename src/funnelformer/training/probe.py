@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .finetune import FinetuneConfig, load_tables
+from .finetune import FinetuneConfig
 from .run import resolved, save_final
+from .task_data import load_task_data
 
 __all__ = ["Probe"]
 
@@ -39,7 +40,7 @@ class Probe:
 
     def check(self) -> None:
         """Read the tables. Raises UserError as `finetune` does for what cannot be used."""
-        load_tables(self._config(self.out))
+        load_task_data(self._config(self.out))
 
     def measure(self, model: Any, state: dict[str, Tensor] | None) -> dict[str, float]:
         """The dev metrics, as probe_accuracy ...; none, and a warning, when the fine-tuning fails.

@@ -54,14 +54,16 @@ class RunTrainer(Trainer):
 
     The Trainer's own state is no sign of a whole checkpoint: process 0 writes it without waiting for what others write.
     Old checkpoints are deleted after the new one is known to be whole, not before. Resumed from its last step, the
-    Trainer would make another one.
+    Trainer would make another one, and go on where early stopping had ended the run.
     """
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checkpoint = kwargs.get("resume_from_checkpoint")
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-            if state.global_step >= self.args.max_steps:
+            # Early stopping saves its decision with the checkpoint that it follows.
+            control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
+            if state.global_step >= self.args.max_steps or control.get("should_training_stop"):
                 self.state = state
                 if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
                     self._load_best_model()

@@ -1,0 +1,25 @@
+"""The tasks of the papers, by name."""
+
+from __future__ import annotations
+
+import re
+
+from ...errors import UserError, did_you_mean
+from .choices import CHOICES
+from .glue import GLUE
+from .task import KindName, Part, Release, Role, Task, find_part, read_part
+from .texts import TEXTS
+from .tokens import TOKENS
+
+__all__ = ["TASKS", "KindName", "Part", "Release", "Role", "Task", "find_part", "find_task", "read_part"]
+
+TASKS = {task.name: task for task in (*GLUE, *TEXTS, *TOKENS, *CHOICES)}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name, written as one likes (SST-2, sst2); raises UserError for one that is not known."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    if plain not in TASKS:
+        hint = did_you_mean(plain, TASKS)
+        raise UserError(f"--task {name} is not known{hint}; known: {', '.join(TASKS)}")
+    return TASKS[plain]

@@ -1,0 +1,259 @@
+"""Values of a table: what makes a text, a label or an amount, and which rows have one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from funnelformer.data.bad_rows import OnBadRow, refuse
+from funnelformer.data.tables import Table, TaskColumns, check_column
+from funnelformer.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = [
+    "BadValue",
+    "Labels",
+    "Reader",
+    "TextKind",
+    "build_labels",
+    "check_rows",
+    "load_task",
+    "read_amount",
+    "read_label",
+    "read_text",
+    "short",
+    "text_problem",
+]
+
+TextKind = Literal["classification", "regression", "multi-label"]
+# Gives what a model needs of a value, or raises BadValue.
+Reader = Callable[[Any], Any]
+
+MAX_LABELS = 1000
+_SHOWN_LABELS = 20
+
+
+class BadValue(ValueError):  # noqa: N818 - a remark on a value, which `check_rows` makes a UserError
+    """A value that cannot be used; the message goes on from "column 'x' "."""
+
+
+def short(value: Any) -> str:
+    """A value as Python writes it, at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def text_problem(value: Any) -> str | None:
+    """Say in a few words why a value cannot be tokenised as a text; None when it can."""
+    if not isinstance(value, str):
+        return f"is not text but {short(value)}"
+    if not value.strip():
+        return "is empty"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can spell one as "\ud800"
+        return "has half of a surrogate pair, which is not a character"
+    return None
+
+
+def read_text(value: Any) -> str:
+    if problem := text_problem(value):
+        raise BadValue(problem)
+    text: str = value
+    return text
+
+
+def read_amount(value: Any) -> float:
+    """A finite number, or the text of one."""
+    try:
+        amount = math.nan if isinstance(value, bool) or "_" in str(value) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        amount = math.nan
+    if not math.isfinite(amount):
+        raise BadValue(f"is not a finite number ({short(value)})")
+    return amount
+
+
+def read_label(value: Any) -> str:
+    """The name of a class; whole numbers have no ".0"."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))  # pandas writes whole numbers beside a gap as 1.0
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    if not isinstance(value, str) or not value.strip():
+        raise BadValue(f"has no label ({short(value)})")
+    return value
+
+
+def read_several(value: Any, separator: str | None) -> list[str]:
+    """The names of the classes of a text that may have any number of them: a list, or a text cut at `separator`."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str) and separator is not None:
+        value = [part.strip() for part in value.split(separator) if part.strip()]
+    if not isinstance(value, list | tuple):
+        value = [value]
+    names = [read_label(item) for item in value]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadValue(f"has the label {name!r} twice")
+    return names
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The class names of a classifier, in the order of their ids."""
+
+    names: tuple[str, ...]
+
+    @cached_property
+    def id_of(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
+    @classmethod
+    def from_id2label(cls, id2label: Mapping[Any, str]) -> Labels:
+        """Take the names from a model's config, whose keys are ids (numbers, or text in raw JSON)."""
+        by_id = {int(number): name for number, name in id2label.items()}
+        return cls(tuple(str(by_id[number]) for number in sorted(by_id)))
+
+    def id(self, name: str) -> int:
+        """The id of a name; raises BadValue for one that is not known."""
+        if name not in self.id_of:
+            shown = ", ".join(self.names[:_SHOWN_LABELS]) + (
+                ", ..." if len(self.names) > _SHOWN_LABELS else ""
+            )
+            raise BadValue(
+                f"has {short(name)}, which is not among the model's labels{did_you_mean(name, self.names)}; "
+                f"known labels: {shown}"
+            )
+        return self.id_of[name]
+
+    def read(self, value: Any) -> int:
+        return self.id(read_label(value))
+
+    def read_several(self, value: Any, separator: str | None) -> list[float]:
+        """1 for each label that a value has, 0 for the others."""
+        ids = {self.id(name) for name in read_several(value, separator)}
+        return [float(number in ids) for number in range(len(self.names))]
+
+
+def build_labels(
+    table: Table,
+    column: str,
+    *,
+    several: bool = False,
+    separator: str | None = None,
+    bad: OnBadRow = refuse,
+) -> Labels:
+    """Number the labels of a training table: in numeric order when all are whole numbers, else sorted.
+
+    several: a row may have any number of them, see `read_several`.
+    Raises UserError for one class only, more than `MAX_LABELS`, or (from 3 rows on) as many classes as rows;
+    `bad` is told of a row without a label.
+    """
+    read: Reader = (
+        (lambda value: read_several(value, separator)) if several else lambda value: [read_label(value)]
+    )
+    rows = check_rows(table, {"names": (column, read)}, bad)["names"]
+    names = {name for row in rows for name in row}
+    if len(names) == 1:
+        raise UserError(f"only one class, {next(iter(names))!r}, in {table.name}: nothing to learn")
+    if not names:
+        raise UserError(f"{table.name}: column {column!r} has no label in any row")
+    if len(names) > MAX_LABELS or (not several and len(names) == len(rows) > 2):
+        raise UserError(
+            f"{table.name}: column {column!r} has {len(names)} different labels in {len(rows)} rows, "
+            "too many for classes; choose another with --label, or pass --regression when they are amounts"
+        )
+    return Labels(_ordered(names))
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    names = list(names)
+    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def check_rows(
+    table: Table, fields: Mapping[str, tuple[str, Reader]], bad: OnBadRow = refuse
+) -> dict[str, list[Any]]:
+    """Return the values that `fields` (name -> column, reader) give of every row that has them all.
+
+    `bad` is told, of any other row, the first value that it lacks. Raises UserError for a missing column.
+    """
+    columns = {
+        name: (column, read, table.columns[check_column(column, table.columns, table.name)])
+        for name, (column, read) in fields.items()
+    }
+    result: dict[str, list[Any]] = {name: [] for name in fields}
+    for index in range(len(table)):
+        row = {}
+        for name, (column, read, values) in columns.items():
+            try:
+                row[name] = read(values[index])
+            except BadValue as problem:
+                bad(f"{table.where(index)}: column {column!r} {problem}")
+                break
+        else:
+            for name, value in row.items():
+                result[name].append(value)
+    return result
+
+
+def load_task(
+    table: Table,
+    columns: TaskColumns,
+    *,
+    kind: TextKind = "classification",
+    labels: Labels | None = None,
+    may_be_empty: bool = False,
+    bad: OnBadRow = refuse,
+) -> datasets.Dataset:
+    """Check one table and return what a model needs of it, row for row.
+
+    The fields are `text`, `text_pair` when `columns` has one, and `label` when `columns` has one: the class id by
+    `labels`; for "regression" a float; for "multi-label" a float for each of `labels`.
+    may_be_empty: an empty text is one as well, for leaderboards want an answer to it.
+    Raises UserError for a missing column, or when no row is left, and tells `bad` of a bad row; ValueError when class
+    labels are asked for without `labels`.
+    """
+    import datasets
+
+    read_one: Reader = (
+        (lambda value: value if value == "" else read_text(value)) if may_be_empty else read_text
+    )
+    fields: dict[str, tuple[str, Reader]] = {"text": (columns.text, read_one)}
+    features: dict[str, Any] = {"text": datasets.Value("string")}
+    if columns.text_pair is not None:
+        fields["text_pair"] = (columns.text_pair, read_one)
+        features["text_pair"] = datasets.Value("string")
+    if columns.label is not None:
+        read, features["label"] = _target(kind, labels, columns.separator)
+        fields["label"] = (columns.label, read)
+    data = check_rows(table, fields, bad)
+    if not data["text"]:
+        raise UserError(f"{table.name}: none of its {len(table)} rows can be used")
+    return datasets.Dataset.from_dict(data, features=datasets.Features(features))
+
+
+def _target(kind: TextKind, labels: Labels | None, separator: str | None) -> tuple[Reader, Any]:
+    """How a label is read, and the type of what is read."""
+    import datasets
+
+    if kind == "regression":
+        return read_amount, datasets.Value("float64")
+    if labels is None:
+        raise ValueError("load_task needs labels=, from build_labels or Labels.from_id2label, for classes")
+    if kind == "multi-label":
+        known = labels
+        return lambda value: known.read_several(value, separator), datasets.List(datasets.Value("float32"))
+    return labels.read, datasets.Value("int64")

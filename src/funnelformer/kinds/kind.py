@@ -1,0 +1,68 @@
+"""What every kind of task has to say: its head, what the model reads, what its answers score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+
+from ..data.bad_rows import OnBadRow, refuse
+from ..data.tables import Table
+from ..data.tasks import Task
+
+__all__ = ["Encoded", "Kind"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model reads: features, one or more an example, the examples they are of, and how many texts were cut."""
+
+    features: datasets.Dataset
+    examples: datasets.Dataset
+    num_cut: int
+
+
+class Kind(ABC):
+    """How a model learns and answers the tasks of one kind. `task` has its columns and labels.
+
+    new_parameters, other_shapes: prefixes of the parameters that a pretrained model may lack, or have for another task.
+    """
+
+    model_class: ClassVar[Any]
+    new_parameters: ClassVar[tuple[str, ...]]
+    other_shapes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    @abstractmethod
+    def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
+        """Check a table and return its examples, with their labels; tells `bad` of a row that cannot be used."""
+
+    def label_names(self, examples: datasets.Dataset) -> tuple[str, ...] | None:
+        """The labels of a task whose release does not say them, from its training examples; None where it has none."""
+        return self.task.labels
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Keys of the model's config."""
+
+    @abstractmethod
+    def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
+        """Tokens of each example's sequence, uncut."""
+
+    @abstractmethod
+    def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
+        """Tokenise."""
+
+    @abstractmethod
+    def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        """Makes a batch of features."""
+
+    @abstractmethod
+    def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
+        """The task's scores of a model's outputs for all features."""

@@ -1,0 +1,85 @@
+"""Classes, several labels or an amount of a text or a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import datasets
+import numpy as np
+from transformers import DataCollatorWithPadding
+
+from ..data.bad_rows import OnBadRow, refuse
+from ..data.tables import Table
+from ..data.values import Labels, TextKind, load_task
+from ..metrics import classification_metrics, multi_label_metrics, regression_metrics
+from ..modeling import FunnelformerForSequenceClassification
+from .kind import Encoded, Kind
+
+__all__ = ["Texts", "score_texts"]
+
+_PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+def score_texts(kind: str, logits: np.ndarray, gold: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Scores of logits [N, L]: the best class, each label whose probability is above one half, or the amount."""
+    if kind == "regression":
+        return regression_metrics(logits.reshape(-1).tolist(), gold.reshape(-1).tolist(), names)
+    if kind == "multi-label":
+        return multi_label_metrics((logits > 0).astype(int), gold.astype(int), names)
+    return classification_metrics(logits.argmax(-1).tolist(), gold.tolist(), names)
+
+
+class Texts(Kind):
+    """`FunnelformerForSequenceClassification`, in its three kinds of problem."""
+
+    model_class = FunnelformerForSequenceClassification
+    new_parameters = ("classifier.",)
+    other_shapes = ("classifier.output.",)
+
+    def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
+        labels = None if self.task.labels is None else Labels(self.task.labels)
+        return load_task(
+            table, self.task.columns, kind=cast(TextKind, self.task.kind), labels=labels, bad=bad
+        )
+
+    def settings(self) -> dict[str, Any]:
+        problem = {"problem_type": _PROBLEM_TYPES[self.task.kind]}
+        if self.task.labels is None:
+            return {"num_labels": 1, **problem}
+        names = dict(enumerate(self.task.labels))
+        return {"id2label": names, "label2id": {name: number for number, name in names.items()}, **problem}
+
+    def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
+        def measure(rows: dict[str, list[Any]]) -> dict[str, list[int]]:
+            encoded = tokenizer(rows["text"], rows.get("text_pair"), truncation=False)
+            return {"length": [len(ids) for ids in encoded["input_ids"]]}
+
+        measured = examples.map(measure, batched=True, remove_columns=examples.column_names, desc="measure")
+        return np.asarray(measured["length"])
+
+    def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
+        def tokenise(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            pairs = rows.get("text_pair")
+            encoded = tokenizer(
+                rows["text"],
+                pairs,
+                truncation="longest_first" if pairs is not None else True,
+                max_length=max_length,
+            )
+            cut = [bool(text.overflowing) for text in encoded.encodings]
+            labels = {"labels": rows["label"]} if "label" in rows else {}
+            return {**encoded, **labels, "cut": cut}
+
+        encoded = examples.map(tokenise, batched=True, remove_columns=examples.column_names, desc="tokenise")
+        return Encoded(encoded.remove_columns("cut"), examples, sum(encoded["cut"]))
+
+    def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        return DataCollatorWithPadding(tokenizer)
+
+    def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
+        return score_texts(self.task.kind, np.asarray(predictions), np.asarray(gold), self.task.scores)

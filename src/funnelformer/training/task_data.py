@@ -1,0 +1,175 @@
+"""The examples of a fine-tuning run: from a task's release, or from a table of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import datasets
+
+from ..data.bad_rows import BadRows, OnBadRow
+from ..data.tables import Table, guess_columns, read_table
+from ..data.tasks import KindName, Part, Task, find_part, find_task, read_part
+from ..data.values import build_labels
+from ..errors import UserError
+from ..kinds import Kind, kind_of
+from ..metrics import DEFAULT_SCORES
+
+__all__ = ["DataConfig", "TaskData", "load_task_data"]
+
+
+class DataConfig(Protocol):
+    """What `FinetuneConfig` says of the data."""
+
+    task: str | None
+    data: str | None
+    train: str | None
+    dev: str | None
+    dev_fraction: float
+    text: str | None
+    text_pair: str | None
+    label: str | None
+    regression: bool
+    multi_label: bool
+    label_separator: str | None
+    skip_bad_rows: bool
+    seed: int
+    split_seed: int | None
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Examples to train on, to select the checkpoint by, and (labelled, where the release has them) to test it on.
+
+    dev, test: by the variant of the part, "" where there is one alone. kind: of the task, whose labels are known.
+    """
+
+    kind: Kind
+    train: datasets.Dataset
+    dev: Mapping[str, datasets.Dataset]
+    test: Mapping[str, datasets.Dataset] = field(default_factory=dict)
+
+
+def load_task_data(config: DataConfig) -> TaskData:
+    """Read and check all data of a run; print what was guessed, left out or split off.
+
+    Raises UserError for input that cannot be used.
+    """
+    bad = BadRows(config.skip_bad_rows)
+    data = _from_table(config, bad) if config.task is None else _from_release(config, bad)
+    if report := bad.report():
+        print(report)
+    return data
+
+
+def _from_table(config: DataConfig, bad: OnBadRow) -> TaskData:
+    if config.train is None:
+        raise UserError("--train is needed: a table, a folder or a `datasets` name; or --task with --data")
+    if config.data is not None:
+        raise UserError("--data is the folder of a --task; a table of your own is --train")
+    table = read_table(config.train, split="train" if _has_splits(config.train) else None, bad=bad)
+    columns, messages = guess_columns(table, text=config.text, text_pair=config.text_pair, label=config.label)
+    for message in messages:
+        print(message)
+    columns = dataclasses.replace(columns, separator=config.label_separator)
+    name: KindName = (
+        "regression" if config.regression else "multi-label" if config.multi_label else "classification"
+    )
+    labels = None
+    if not config.regression:
+        assert columns.label is not None
+        # Of a row without a label `examples` below tells.
+        unlabelled: OnBadRow = (lambda problem: None) if config.skip_bad_rows else bad
+        labels = build_labels(
+            table, columns.label, several=config.multi_label, separator=columns.separator, bad=unlabelled
+        ).names
+    kind = kind_of(Task("", name, columns, labels, DEFAULT_SCORES[name]))
+    train = kind.examples(table, bad)
+    if config.dev is not None:
+        dev = read_table(config.dev, split="validation" if _has_splits(config.dev) else None, bad=bad)
+        return TaskData(kind, train, {"": kind.examples(dev, bad)})
+    train, split = _split(train, kind.task, config, config.train)
+    return TaskData(kind, train, {"": split})
+
+
+def _has_splits(source: str) -> bool:
+    """A folder or a name of a data set may have splits; a file is one."""
+    return not Path(source).is_file()
+
+
+def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
+    assert config.task is not None
+    task = find_task(config.task)
+    assert task.release is not None
+    for name in ("text", "text_pair", "label", "label_separator"):
+        if getattr(config, name) is not None:
+            raise UserError(
+                f"--{name.replace('_', '-')} and --task exclude each other: the task has its columns"
+            )
+    if config.regression or config.multi_label:
+        flag = "--regression" if config.regression else "--multi-label"
+        raise UserError(f"{flag} and --task exclude each other: {task.name} is a task of {task.kind}")
+    if not task.of_role("train"):
+        raise UserError(
+            f"{task.name} has no training data; fine-tune on mnli and evaluate with --task {task.name}"
+        )
+    source = config.train or config.data
+    if source is None:
+        raise UserError(
+            f"--task {task.name} needs --data: the folder of its files "
+            f"({task.release.folders[0]} with {task.parts[0].files[0]}, ...), or {task.release.hub}"
+        )
+    kind = kind_of(task)
+
+    def read(part: Part, source: str) -> datasets.Dataset:
+        table: Table = read_part(task, source, part, bad)
+        return kind.examples(table, bad)
+
+    train = read(task.of_role("train")[0], source)
+    if task.labels is None:
+        kind = kind_of(dataclasses.replace(task, labels=kind.label_names(train)))
+    dev_parts = task.of_role("dev")
+    if config.dev is not None:
+        # A part without a file of its own has the form of the training data.
+        dev = {"": read(dev_parts[0] if dev_parts else task.of_role("train")[0], config.dev)}
+    elif dev_parts and config.data is not None:
+        dev = {part.variant: read(part, config.data) for part in dev_parts}
+    else:
+        train, split = _split(train, task, config, source)
+        dev = {"": split}
+    test = {}
+    for part in task.of_role("test"):
+        if part.is_labelled and config.data is not None:
+            if Path(config.data).is_dir() and find_part(task, config.data, part) is None:
+                print(
+                    f"{config.data}: no {' or '.join(part.files)} in it, so no score of the {part.name} part"
+                )
+            else:
+                test[part.variant] = read(part, config.data)
+    return TaskData(kind, train, dev, test)
+
+
+def _split(
+    train: datasets.Dataset, task: Task, config: DataConfig, source: str
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Draw the part that selects the checkpoint, from every class alike."""
+    by_class = task.kind == "classification"
+    if by_class:
+        assert task.labels is not None
+        train = train.cast_column("label", datasets.ClassLabel(names=list(task.labels)))
+    try:
+        parts = train.train_test_split(
+            config.dev_fraction,
+            seed=config.seed if config.split_seed is None else config.split_seed,
+            stratify_by_column="label" if by_class else None,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{source}: no dev part can be drawn from every class ({error}); "
+            "give --dev or another --dev-fraction"
+        ) from None
+    print(f"no --dev given: {config.dev_fraction:.0%} of {source} selects the best epoch")
+    return parts["train"], parts["test"]
