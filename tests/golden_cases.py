@@ -28,6 +28,7 @@ NOT_BUNDLED = (
     "pt_edge_short_nosep",
     "pt_rep_nosep_qkv_mean",
     "pt_rep_sep_qonly_mean",
+    "pt_single_nosep",
     "ponet_noclsgsepg",
 )
 BODY = ("embeddings.", "encoder.", "decoder.")

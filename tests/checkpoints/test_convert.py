@@ -26,7 +26,7 @@ def contents(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("name", ["pt_finetuned_form", "pt_rep_sep_qkv_max", "pt_single_nosep"])
+@pytest.mark.parametrize("name", ["pt_finetuned_form", "pt_rep_sep_qkv_max", "pt_single_sep"])
 def test_original_to_ours_and_back(name: str, golden: Path, tmp_path: Path) -> None:
     source = golden / name
     report = convert(source, tmp_path / "ours")

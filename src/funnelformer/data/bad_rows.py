@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from funnelformer.errors import UserError
+from ..errors import UserError
 
 __all__ = ["BadRows", "OnBadRow", "refuse"]
 

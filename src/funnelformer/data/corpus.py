@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from funnelformer.data.files import expand_paths, iter_lines, plain_suffix
-from funnelformer.data.formats import FORMATS, iter_rows, row_name
-from funnelformer.data.tables import check_column, guess_text_column
-from funnelformer.data.values import text_problem
-from funnelformer.errors import UserError
+from ..errors import UserError
+from .files import expand_paths, iter_lines, plain_suffix
+from .formats import FORMATS, iter_rows, row_name
+from .tables import check_column, guess_text_column
+from .values import text_problem
 
 __all__ = [
     "SavedDataset",

@@ -18,7 +18,7 @@ from typing import IO, BinaryIO, TextIO, cast
 
 import zstandard
 
-from funnelformer.errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean
 
 __all__ = [
     "COMPRESSIONS",

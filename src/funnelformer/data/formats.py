@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from funnelformer.data.bad_rows import OnBadRow, refuse
-from funnelformer.data.files import check_file, iter_lines, plain_suffix, read_bytes
-from funnelformer.errors import UserError, one_line
+from ..errors import UserError, one_line
+from .bad_rows import OnBadRow, refuse
+from .files import check_file, iter_lines, plain_suffix, read_bytes
 
 __all__ = ["FORMATS", "Line", "Row", "iter_rows", "json_object", "jsonl_rows", "parse_json", "row_name"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from funnelformer.data.bad_rows import OnBadRow, refuse
-from funnelformer.data.files import decode_lines, iter_lines, plain_suffix
-from funnelformer.data.formats import FORMATS, Row, iter_rows, jsonl_rows, row_name
-from funnelformer.errors import UserError, did_you_mean, one_line
+from ..errors import UserError, did_you_mean, one_line
+from .bad_rows import OnBadRow, refuse
+from .files import decode_lines, iter_lines, plain_suffix
+from .formats import FORMATS, Row, iter_rows, jsonl_rows, row_name
 
 __all__ = [
     "Table",

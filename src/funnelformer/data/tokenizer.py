@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
-from funnelformer.data.corpus import iter_documents
-from funnelformer.data.files import atomic_folder, expand_paths, iter_lines
-from funnelformer.errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean
+from .corpus import iter_documents
+from .files import atomic_folder, expand_paths, iter_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

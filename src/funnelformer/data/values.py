@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from funnelformer.data.bad_rows import OnBadRow, refuse
-from funnelformer.data.tables import Table, TaskColumns, check_column
-from funnelformer.errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean
+from .bad_rows import OnBadRow, refuse
+from .tables import Table, TaskColumns, check_column
 
 if TYPE_CHECKING:
     import datasets

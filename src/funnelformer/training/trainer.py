@@ -63,7 +63,8 @@ class RunTrainer(Trainer):
             state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
             # Early stopping saves its decision with the checkpoint that it follows.
             control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
-            if state.global_step >= self.args.max_steps or control.get("should_training_stop"):
+            is_ended_early = control.get("should_training_stop") and state.global_step < state.max_steps
+            if state.global_step >= self.args.max_steps or is_ended_early:
                 self.state = state
                 if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
                     self._load_best_model()

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from funnelformer.data.bad_rows import OnBadRow, refuse
-from funnelformer.data.files import COMPRESSIONS
-from funnelformer.data.tables import Table, TaskColumns, read_table
-from funnelformer.errors import UserError
+from ...errors import UserError
+from ..bad_rows import OnBadRow, refuse
+from ..files import COMPRESSIONS
+from ..tables import Table, TaskColumns, read_table
 
 __all__ = ["KindName", "Part", "Release", "Role", "Task", "find_part", "read_part"]
 
