@@ -25,12 +25,12 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
-from funnelformer.bench.machine import hardware, load_average, versions
 from funnelformer.bench.measure import time_pairs
 from funnelformer.bench.results import spread
 from funnelformer.data.files import atomic_writer
 from funnelformer.data.tables import read_texts
 from funnelformer.inference import Predictor
+from funnelformer.machine import hardware, load_average, versions
 
 # Tokens of the test parts (words, punctuation, [CLS] and [SEP]) at these shares of the texts.
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -94,7 +94,7 @@ def train(name: str, out: Path, tokenizer: Path) -> float:
 
 def measure(models: dict[str, Path], training_s: dict[str, float]) -> list[Row]:
     """Accuracy from the runs, cost from the models: both timed in turns, in one process."""
-    from funnelformer.bench.flops import forward_flops
+    from funnelformer.flops import forward_flops
     from funnelformer.inference import load_predictor
 
     texts, _ = read_rows("test.tsv.bz2")

@@ -24,7 +24,7 @@ from .checkpoints import convert
 from .data.files import iter_lines
 from .data.prepare import PrepareConfig, prepare
 from .data.tokenizer import load_tokenizer, train_tokenizer
-from .errors import UserError, reject_unknown
+from .errors import UserError, joined, reject_unknown
 from .info import describe, render
 from .lra.readers import write_data
 from .lra.report import report
@@ -477,7 +477,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
     except (UserError, cyclopts.CycloptsError) as error:
-        sys.exit(_fail(" ".join(str(error).split())))
+        sys.exit(_fail(joined(error)))
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         sys.exit(130)

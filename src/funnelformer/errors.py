@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "did_you_mean", "one_line", "reject_unknown"]
+__all__ = ["UserError", "did_you_mean", "joined", "one_line", "reject_unknown"]
 
 
 class UserError(ValueError):
@@ -22,6 +22,11 @@ def one_line(error: BaseException) -> str:
     """The first line of what another library's error says, or its name when it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def joined(error: BaseException) -> str:
+    """All that an error says, on one line, or its name when it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def reject_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -13,10 +13,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .bench.flops import Flops, LayerFlops, flops_ratio, forward_flops
 from .bench.memory import DTYPES, MemoryEstimate, ParameterCounts, count_parameters, estimate_for, meta_model
 from .config import FunnelformerConfig, parse_name
-from .errors import UserError, did_you_mean
+from .errors import UserError, did_you_mean, joined
+from .flops import Flops, LayerFlops, flops_ratio, forward_flops
 from .modeling import FunnelformerModel
 
 __all__ = ["Info", "LengthInfo", "describe", "equal_transformer", "render"]
@@ -195,8 +195,7 @@ def _config_in(folder: Path) -> FunnelformerConfig:
     except (
         Exception
     ) as error:  # ours, transformers' and the strict dataclass's errors have no common base class
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{folder / 'config.json'}: {reason}") from error
+        raise UserError(f"{folder / 'config.json'}: {joined(error)}") from error
 
 
 def _headline(info: Info) -> Text:

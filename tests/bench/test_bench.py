@@ -13,7 +13,6 @@ from matplotlib.image import imread
 from funnelformer import UserError
 from funnelformer.bench import suite
 from funnelformer.bench.compare import compare, verdict
-from funnelformer.bench.flops import forward_flops, training_flops
 from funnelformer.bench.measure import Case, make_call, make_ids, peak_memory, time_pairs
 from funnelformer.bench.models import find_subject
 from funnelformer.bench.report import draw, memory_fits, tables
@@ -29,6 +28,7 @@ from funnelformer.bench.results import (
     write_results,
 )
 from funnelformer.bench.suite import BenchConfig, bench
+from funnelformer.flops import forward_flops, training_flops
 from training.toy import fails, run, tree
 
 # Older transformers compile parts of DeBERTa so.

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from funnelformer import FunnelformerConfig, FunnelformerModel, UserError
-from funnelformer.bench.flops import forward_flops
+from funnelformer.flops import forward_flops
 from funnelformer.info import describe, equal_transformer, render
 from models import build, small_config
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM
-from funnelformer.bench.flops import forward_flops
+from funnelformer.flops import forward_flops
 from funnelformer.modeling.electra import FunnelformerForElectra
 from funnelformer.training import tracking
 from funnelformer.training.throughput import Peak, Throughput, device_peak, step_flops

@@ -20,13 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..config import FunnelformerConfig
+from ..flops import Head
 from ..modeling import (
     FunnelformerForMaskedLM,
     FunnelformerForSequenceClassification,
     FunnelformerForTokenDetection,
     FunnelformerModel,
 )
-from .flops import Head
 
 __all__ = [
     "DTYPES",

@@ -118,7 +118,7 @@ class Failure:
 class Results:
     """One run of `funnelformer bench`.
 
-    settings: its options. machine, versions: of `bench.machine`. load_average: before and after.
+    settings: its options. machine, versions: of `funnelformer.machine`. load_average: before and after.
     peaks: FLOP/s of matrix products by dtype, measured or published, as `device_peak` says.
     is_complete: False while it runs, and for ever if it was interrupted.
     """

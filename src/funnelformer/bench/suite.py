@@ -16,10 +16,10 @@ from cyclopts import Parameter
 
 from ..data.files import atomic_writer
 from ..errors import UserError, did_you_mean
+from ..flops import forward_flops, training_flops
+from ..machine import hardware, load_average, versions
 from ..training.run import parse_options
 from ..training.throughput import device_peak
-from .flops import forward_flops, training_flops
-from .machine import hardware, load_average, versions
 from .measure import (
     MODES,
     Case,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import UserError
+from ..errors import UserError, joined
 from .files import expand_paths, iter_lines, plain_suffix
 from .formats import FORMATS, iter_rows, row_name
 from .tables import check_column, guess_text_column
@@ -88,8 +88,9 @@ def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, An
             repository, _, config = source.name.partition(":")
             data = datasets.load_dataset(repository, config or None)
     except Exception as error:  # network, Hub and builder errors have no common base class
-        reason = " ".join(str(error).split())
-        raise UserError(f"{source}: no such file, nor a data set that can be loaded ({reason})") from error
+        raise UserError(
+            f"{source}: no such file, nor a data set that can be loaded ({joined(error)})"
+        ) from error
     if isinstance(data, dict):
         if "train" not in data and len(data) > 1:
             raise UserError(f"{source}: has the splits {', '.join(data)}, and none is called train")

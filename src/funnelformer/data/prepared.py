@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, joined
 from .corpus import Split
 from .manifest import MANIFEST, hash_tokenizer, read_json_file
 from .parts import SETTINGS, missing_jobs
@@ -80,9 +80,8 @@ def _open_shard(path: Path, shard: dict[str, Any]) -> datasets.Dataset:
     try:
         data = datasets.Dataset.from_file(str(path))
     except Exception as error:  # Arrow's errors and those of `datasets` have no common base class
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{path}: this shard is broken ({reason}); delete it and run funnelformer prepare again"
+            f"{path}: this shard is broken ({joined(error)}); delete it and run funnelformer prepare again"
         ) from error
     if len(data) != shard["rows"]:
         raise UserError(f"{path}: this shard is broken, it has {len(data):,} rows of {shard['rows']:,}")

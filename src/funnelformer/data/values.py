@@ -118,6 +118,10 @@ class Labels:
     def id_of(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.names)}
 
+    def settings(self) -> dict[str, Any]:
+        """Keys of a model's config."""
+        return {"id2label": dict(enumerate(self.names)), "label2id": self.id_of}
+
     @classmethod
     def from_id2label(cls, id2label: Mapping[Any, str]) -> Labels:
         """Take the names from a model's config, whose keys are ids (numbers, or text in raw JSON)."""

@@ -66,7 +66,7 @@ class Choices(Kind):
 
     def settings(self) -> dict[str, Any]:
         assert self.task.labels is not None
-        return {"id2label": dict(enumerate(self.task.labels)), "label2id": Labels(self.task.labels).id_of}
+        return Labels(self.task.labels).settings()
 
     def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
         encoded = self.encode(examples, tokenizer, max_length=1 << 30)

@@ -51,8 +51,7 @@ class Texts(Kind):
         problem = {"problem_type": _PROBLEM_TYPES[self.task.kind]}
         if self.task.labels is None:
             return {"num_labels": 1, **problem}
-        names = dict(enumerate(self.task.labels))
-        return {"id2label": names, "label2id": {name: number for number, name in names.items()}, **problem}
+        return {**Labels(self.task.labels).settings(), **problem}
 
     def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
         def measure(rows: dict[str, list[Any]]) -> dict[str, list[int]]:

@@ -81,8 +81,7 @@ class Tokens(Kind):
 
     def settings(self) -> dict[str, Any]:
         assert self.task.labels is not None
-        names = dict(enumerate(self.task.labels))
-        return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+        return Labels(self.task.labels).settings()
 
     def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
         def measure(rows: dict[str, list[Any]]) -> dict[str, list[int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +20,8 @@ from transformers import EvalPrediction, TrainerCallback
 from ..data.files import atomic_writer
 from ..errors import UserError
 from ..metrics import classification_metrics
-from ..training.run import RunConfig, check_run, open_run, parse_options
+from ..training.run import RunConfig, check_run, flag, open_run, parse_options
+from ..training.throughput import peak_memory_bytes
 from ..training.trainer import RunTrainer, run_trainer, training_arguments
 from .examples import LraData, collate
 from .listops import TOKENS
@@ -78,7 +78,7 @@ class LraConfig(RunConfig):
         for name in ("length", "steps", "evaluate_every", "generate"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {value}; allowed: 1 and more")
+                raise UserError(f"{flag(name)} is {value}; allowed: 1 and more")
         if (self.data is None) == (self.generate is None):
             raise UserError("give either --data, a folder, or --generate, a number of examples")
         self.data = None if self.data is None else Path(self.data)
@@ -190,7 +190,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     run_trainer(trainer, TaskVocabulary(task), config.out, checkpoint)
-    peak_bytes = torch.cuda.max_memory_allocated() if on_gpu else _peak_process_bytes()
+    peak_bytes = peak_memory_bytes(trainer.args.device)
     num_a_step = config.batch_size * config.gradient_accumulation * trainer.args.world_size
     test = trainer.evaluate(data.test, metric_key_prefix="test")
     metrics: dict[str, Any] = {
@@ -245,13 +245,3 @@ def _predicted(logits: Tensor, labels: Tensor) -> Tensor:
 def _score(prediction: EvalPrediction) -> dict[str, float]:
     predicted, gold = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     return {"accuracy": classification_metrics(predicted.tolist(), gold.tolist())["accuracy"]}
-
-
-def _peak_process_bytes() -> float:
-    """The largest resident memory of this process so far, data and libraries included; NaN on Windows."""
-    try:
-        import resource
-    except ImportError:
-        return math.nan
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ..config import FunnelformerConfig
-from .heads import FunnelformerForMaskedLM, MaskedLMHead
+from .heads import FunnelformerForMaskedLM, MaskedLMHead, check_decoder
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
 
 __all__ = ["NUM_STRUCTURE_LABELS", "FunnelformerForSentenceStructure", "StructureOutput"]
@@ -64,8 +64,7 @@ class FunnelformerForSentenceStructure(FunnelformerPreTrainedModel):
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__(config)
-        if config.num_blocks > 1 and not config.decoder_layers:
-            raise ValueError("masked language modelling needs a decoder: set decoder_layers >= 1")
+        check_decoder(config, "masked language modelling")
         self.funnelformer = FunnelformerModel(config)
         self.lm_head = MaskedLMHead(config)
         self.structure_head = StructureHead(config)

@@ -19,7 +19,7 @@ from ..kinds import Encoded, Kind
 from .class_weights import weighted_loss
 from .finetune_trainer import FinetuneTrainer
 from .max_length import choose_max_length
-from .run import RunConfig, check_run, config_from_name, open_run, parse_options
+from .run import RunConfig, check_run, config_from_name, flag, open_run, parse_options
 from .seeds import over_seeds
 from .task_data import TaskData, load_task_data
 from .trainer import run_trainer, training_arguments
@@ -92,7 +92,7 @@ class FinetuneConfig(RunConfig):
         for name in ("steps", "evaluate_every", "early_stopping", "seeds"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {value}; allowed: 1 and more")
+                raise UserError(f"{flag(name)} is {value}; allowed: 1 and more")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"--layer-decay is {self.layer_decay}; allowed: 0 < factor <= 1")
         if self.max_length != "auto" and self.max_length < 3:

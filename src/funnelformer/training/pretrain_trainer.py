@@ -47,9 +47,8 @@ class _Means:
     def add(self, values: Mapping[str, Tensor], weights: Mapping[str, Tensor | float]) -> None:
         """weights: of every value."""
         for name, value in values.items():
-            weight = torch.as_tensor(weights[name], dtype=torch.float64, device=value.device)
-            self.sums[name] += value.detach().double() * weight
-            self.weights[name] += weight
+            self.sums[name] += value.detach().double() * weights[name]
+            self.weights[name] += weights[name]  # a number that the host knows stays there
 
     def take(self, others: _Means) -> None:
         """Add what another one holds, and empty that."""
@@ -63,11 +62,15 @@ class _Means:
         names = sorted(self.sums)
         if not names:
             return {}
-        local = torch.stack([self.sums[name] for name in names] + [self.weights[name] for name in names])
-        sums, weights = reduce(local, "sum").reshape(2, -1).tolist()
+        sums = torch.stack([self.sums[name] for name in names])
+        weights = torch.stack([torch.as_tensor(self.weights[name]).to(sums) for name in names])
+        totals, weight_totals = reduce(torch.stack([sums, weights]), "sum").tolist()
         self.clear()
         # Rows without a single target have no mean over targets.
-        means = [total / weight if weight else math.nan for total, weight in zip(sums, weights, strict=True)]
+        means = [
+            total / weight if weight else math.nan
+            for total, weight in zip(totals, weight_totals, strict=True)
+        ]
         return dict(zip(names, means, strict=True))
 
 

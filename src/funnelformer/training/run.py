@@ -16,14 +16,13 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 import torch
-import transformers
 from cyclopts import Parameter
 from huggingface_hub.errors import StrictDataclassError
 
-from ..bench.machine import source_commit
 from ..config import FunnelformerConfig, parse_name
 from ..data.files import atomic_writer
 from ..errors import UserError, did_you_mean
+from ..machine import versions
 from .processes import num_processes
 
 __all__ = [
@@ -31,6 +30,7 @@ __all__ = [
     "check_run",
     "complete_checkpoints",
     "config_from_name",
+    "flag",
     "last_checkpoint",
     "mark_complete",
     "one_line_errors",
@@ -337,11 +337,8 @@ def _circumstances(command: str) -> dict[str, Any]:
     return {
         "command": command,
         "argv": sys.argv,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **versions(),
         "device": device,
         "num_threads": torch.get_num_threads(),
         "num_processes": num_processes(),
-        "commit": source_commit(),
     }

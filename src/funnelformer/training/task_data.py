@@ -17,6 +17,7 @@ from ..data.values import build_labels
 from ..errors import UserError
 from ..kinds import Kind, kind_of
 from ..metrics import DEFAULT_SCORES
+from .run import flag
 
 __all__ = ["DataConfig", "TaskData", "load_task_data"]
 
@@ -106,12 +107,10 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
     assert task.release is not None
     for name in ("text", "text_pair", "label", "label_separator"):
         if getattr(config, name) is not None:
-            raise UserError(
-                f"--{name.replace('_', '-')} and --task exclude each other: the task has its columns"
-            )
+            raise UserError(f"{flag(name)} and --task exclude each other: the task has its columns")
     if config.regression or config.multi_label:
-        flag = "--regression" if config.regression else "--multi-label"
-        raise UserError(f"{flag} and --task exclude each other: {task.name} is a task of {task.kind}")
+        given = flag("regression" if config.regression else "multi_label")
+        raise UserError(f"{given} and --task exclude each other: {task.name} is a task of {task.kind}")
     if not task.of_role("train"):
         raise UserError(
             f"{task.name} has no training data; fine-tune on mnli and evaluate with --task {task.name}"

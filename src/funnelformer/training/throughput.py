@@ -3,7 +3,7 @@
 tokens_per_second: tokens that are not padding, of all processes, over the time since the last entry of the log,
 without that of evaluations and checkpoints.
 mfu, model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311): FLOPs of the model in that time, over the time,
-the peak of a device and the number of devices. The FLOPs are those of `bench.flops`, 3 x forward, padding included;
+the peak of a device and the number of devices. The FLOPs are those of `funnelformer.flops`, 3 x forward, with padding;
 what gradient checkpointing computes again is not counted. The peak is the vendor's (dense, bfloat16) for bfloat16 on
 the devices of `PUBLISHED_PEAKS`, and else the fastest of a few square matrix products in the run's arithmetic at the
 start.
@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bench.flops import Head, forward_flops, training_flops
 from ..config import FunnelformerConfig
+from ..flops import Head, forward_flops, training_flops
 from ..modeling.electra import FunnelformerForElectra
 
 __all__ = ["PUBLISHED_PEAKS", "Peak", "Throughput", "device_peak", "peak_memory_bytes", "step_flops"]

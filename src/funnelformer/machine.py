@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-__all__ = ["hardware", "load_average", "source_commit", "versions"]
+__all__ = ["hardware", "load_average", "versions"]
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -39,11 +39,11 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 def versions() -> dict[str, Any]:
     """Of everything that could change a time."""
-    from .. import __version__
+    from . import __version__
 
     return {
         "funnelformer": __version__,
-        "commit": source_commit(),
+        "commit": _source_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -51,7 +51,7 @@ def versions() -> dict[str, Any]:
     }
 
 
-def source_commit() -> str | None:
+def _source_commit() -> str | None:
     """The commit of this package's source, where it runs from a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from ..config import FunnelformerConfig
+from .config import FunnelformerConfig
 
 __all__ = [
     "Flops",

@@ -12,7 +12,9 @@ from funnelformer import (
     FunnelformerForTokenDetection,
     FunnelformerModel,
 )
-from funnelformer.bench.flops import (
+from funnelformer.bench.memory import meta_model
+from funnelformer.config import MIXERS
+from funnelformer.flops import (
     LayerFlops,
     flops_ratio,
     forward_flops,
@@ -20,8 +22,6 @@ from funnelformer.bench.flops import (
     stage_lengths,
     training_flops,
 )
-from funnelformer.bench.memory import meta_model
-from funnelformer.config import MIXERS
 from funnelformer.modeling.pooling import shorten
 from funnelformer.sequence import start_state
 from models import build, small_config
