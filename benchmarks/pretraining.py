@@ -1,25 +1,31 @@
 """What pretraining gives: masked and replaced tokens on a small corpus, then fine-tuning from either and from nothing.
 
     python benchmarks/pretraining.py --corpus 'corpus/*.txt.zst' --held-out valid.txt.zst --task sst2=sst2 \
-        --task reviews=movie_reviews_long --out runs/pretraining --jobs 2
+        --task reviews=movie_reviews_long --out runs/pretraining --jobs 2 --adapt-steps 4000
 
 The recipes are `recipes/small-mlm.toml` and `recipes/small-electra.toml`; a task is a folder with train, dev and test
-as .tsv or .tsv.gz of columns text and label. Everything is one `funnelformer` command in a process of its own. What is
-there already is not made again, so an interrupted benchmark goes on. Prints tables, writes results.json and curves.png.
+as .tsv or .tsv.gz, the text in the first column. With --adapt-steps pretraining goes on, by the same recipe, on the
+texts of the tasks' training parts without their labels (Gururangan et al. 2020, arXiv:2004.10964). Everything is one
+`funnelformer` command in a process of its own. What is there already is not made again, so an interrupted benchmark
+goes on. Prints tables, writes results.json and curves.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import gzip
 import json
+import math
 import os
 import statistics
+import subprocess
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from finetuning import command, finetune_and_test, measured, work_through, write_json
+from finetuning import command, finetune_and_test, measured, split_file, work_through, write_json
 from transformers import TrainingArguments, set_seed
 
 from funnelformer.data.build import RowSettings, rows_from_text
@@ -31,52 +37,102 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 STARTS = ("nothing", "mlm", "electra")
 BLOCK_SIZE = 128
 # Tokens that a task's texts keep, and passes over them.
-LIMITS = {"sst2": (64, 3), "reviews": (256, 3)}
+LIMITS = {"sst2": (64, 3), "reviews": (512, 4)}
 DEFAULT_LIMIT = (128, 3)
 
 
 def prepare(options: argparse.Namespace, log: Path) -> None:
-    """A vocabulary and the corpus as rows."""
+    """A vocabulary, the corpus as rows, and the tasks' texts as rows."""
     out = options.out
     if not (out / "tokenizer").is_dir():
         arguments = ["--train", *options.corpus, "--out", out / "tokenizer", "--vocab-size", 8000]
         measured(command("tokenizer", *arguments), log)
-    if not (out / "data" / "manifest.json").is_file():
-        arguments = ["--train", *options.corpus, "--tokenizer", out / "tokenizer", "--out", out / "data"]
-        arguments += [
-            "--block-size",
-            BLOCK_SIZE,
-            "--sentences",
-            "punctuation",
-            "--validation-fraction",
-            0.005,
-        ]
-        measured(command("prepare", *arguments), log)
+    sources = {"data": (options.corpus, 0.005)}
+    if options.adapt_steps:
+        sources["task-data"] = ([write_task_texts(options)], 0.01)
+    for name, (files, fraction) in sources.items():
+        if not (out / name / "manifest.json").is_file():
+            arguments = ["--train", *files, "--tokenizer", out / "tokenizer", "--out", out / name]
+            arguments += ["--block-size", BLOCK_SIZE, "--sentences", "punctuation"]
+            measured(command("prepare", *arguments, "--validation-fraction", fraction), log)
+
+
+def write_task_texts(options: argparse.Namespace) -> Path:
+    """The training texts: a long one is a document, short ones follow each other in one."""
+    path = options.out / "task-texts.txt"
+    with path.open("w", encoding="utf-8") as file:
+        for folder in options.task.values():
+            source = split_file(folder, "train")
+            with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8") as table:
+                next(table)
+                for line in table:
+                    text = line.partition("\t")[0].strip()
+                    file.write(text + ("\n\n" if len(text.split()) > BLOCK_SIZE else "\n"))
+            file.write("\n")
+    return path
 
 
 def pretrain(objective: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run the small recipe; its last speed, its time, and its losses on the held-out text."""
-    folder = options.out / objective
-    if not (folder / "metrics.json").is_file():
-        arguments = ["--config", RECIPES / f"small-{objective}.toml", "--train", options.out / "data"]
-        arguments += ["--tokenizer", options.out / "tokenizer", "--out", folder, "--auto-resume"]
-        measured(command("pretrain", *arguments), options.out / f"{objective}.log", options.num_threads)
+    """Run the small recipe, as far as asked, and then on the tasks' texts; what each run took and reached."""
+    arguments: list[object] = ["--config", RECIPES / f"small-{objective}.toml"]
+    arguments += ["--tokenizer", options.out / "tokenizer", "--auto-resume"]
+    log = options.out / f"{objective}.log"
+    folder = model = options.out / objective
+    corpus = command("pretrain", *arguments, "--train", options.out / "data", "--out", folder)
+    stop = options.stop_at.get(objective)
+    if stop is not None:
+        model = folder / "checkpoints" / f"checkpoint-{stop}"
+        run_until(model / "complete.json", corpus, log, options.num_threads)
+    elif not (folder / "metrics.json").is_file():
+        measured(corpus, log, options.num_threads)
+    result = {"objective": objective, "corpus": run_facts(objective, folder, model, options)}
+    if options.adapt_steps:
+        adapted = start_folder(objective, options)
+        if not (adapted / "metrics.json").is_file():
+            arguments += ["--train", options.out / "task-data", "--out", adapted, "--model", model]
+            arguments += ["--steps", options.adapt_steps]
+            measured(command("pretrain", *arguments), log, options.num_threads)
+        result["task_texts"] = run_facts(objective, adapted, adapted, options)
+    return result
+
+
+def start_folder(objective: str, options: argparse.Namespace) -> Path:
+    """The pretrained model that fine-tuning starts from."""
+    return options.out / (f"{objective}-adapted" if options.adapt_steps else objective)
+
+
+def run_until(made: Path, arguments: list[str], log: Path, num_threads: int) -> None:
+    """Run a command until a file is there, and end it."""
+    if made.is_file():
+        return
+    environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
+    with log.open("ab") as file:
+        process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    while not made.is_file():
+        if process.poll() is not None:
+            raise SystemExit(f"{' '.join(arguments)} ended before {made} was there; see {log}")
+        time.sleep(1)
+    process.terminate()
+    process.wait()
+
+
+def run_facts(objective: str, folder: Path, model: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Speed and cost of a run, and its model's losses on the held-out text."""
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    speeds = [entry["tokens_per_second"] for entry in log if "tokens_per_second" in entry]
+    steps = json.loads((model / "trainer_state.json").read_text())["global_step"] if model != folder else None
+    speeds = [entry for entry in log if "tokens_per_second" in entry and entry["step"] <= (steps or math.inf)]
     return {
-        "objective": objective,
-        "steps": log[-1]["step"],
-        "minutes": next(entry["train_runtime"] for entry in log if "train_runtime" in entry) / 60,
-        "tokens_per_second": statistics.median(speeds),
-        "mfu": statistics.median(entry["mfu"] for entry in log if "mfu" in entry),
-        "peak_mib": max(entry["peak_memory_bytes"] for entry in log if "mfu" in entry) / 2**20,
-        "held_out": held_out(objective, folder, options),
+        "steps": steps or speeds[-1]["step"],
+        "tokens_per_second": statistics.median(entry["tokens_per_second"] for entry in speeds),
+        "mfu": statistics.median(entry["mfu"] for entry in speeds),
+        "peak_mib": max(entry["peak_memory_bytes"] for entry in speeds) / 2**20,
+        "held_out": held_out(objective, model, options),
     }
 
 
 def held_out(objective: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Losses and accuracies over all targets of a text that no model saw, hidden as in training."""
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(options.out / "tokenizer")
     settings = RowSettings(BLOCK_SIZE, sentences="punctuation")
     rows = rows_from_text([str(options.held_out)], tokenizer, settings)["train"]
     blocks = MaskedBlocks(rows, tokenizer, Masking(), seed=0)
@@ -111,7 +167,7 @@ def finetune(start: str, task: str, seed: int, options: argparse.Namespace) -> d
         arguments: list[object] = ["--model", recipe["model"], "--tokenizer", options.out / "tokenizer"]
         arguments += [f"--set.initializer_std={recipe['set']['initializer_std']}"]
     else:
-        arguments = ["--model", options.out / start]
+        arguments = ["--model", start_folder(start, options)]
     # The small ELECTRA was pretrained without dropout.
     arguments += ["--set.hidden_dropout=0.1", "--set.attention_dropout=0.1", "--set.classifier_pooling=mean"]
     arguments += ["--max-length", length, "--epochs", epochs]
@@ -138,7 +194,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def draw(out: Path) -> None:
-    """Both runs' losses in training and on the documents that `prepare` held out."""
+    """Both runs' losses on the corpus, in training and on the documents that `prepare` held out."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -170,10 +226,19 @@ def main() -> None:
     parser.add_argument("--task", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--adapt-steps", type=int, default=0, help="on the tasks' texts, after the corpus")
+    parser.add_argument(
+        "--stop-at",
+        action="append",
+        default=[],
+        metavar="OBJECTIVE=STEP",
+        help="end a run on the corpus at this checkpoint of its recipe",
+    )
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="of fine-tuning, from any start")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     options.task = {name: Path(folder) for name, folder in (text.split("=", 1) for text in options.task)}
+    options.stop_at = {name: int(step) for name, step in (text.split("=", 1) for text in options.stop_at)}
     options.num_threads = max(1, (os.cpu_count() or 1) // options.jobs)
     options.out.mkdir(parents=True, exist_ok=True)
     prepare(options, options.out / "prepare.log")
