@@ -60,7 +60,7 @@ def test_a_mistyped_key_is_one_line(tmp_path, capsys):
 # ---- fine-tuning
 
 FINETUNE = sorted((Path(__file__).parents[1] / "recipes" / "finetune").glob("*.toml"))
-# Batch, epochs (RACE: 24,000 steps), the rates tried: as published for the released models.
+# Batch, epochs, the rates tried: as published for the released models. Of RACE and SQuAD steps are.
 PUBLISHED = {
     "rte": (16, 10, 1e-5, 2e-5),
     "mrpc": (16, 10, 1e-5, 3e-5),
@@ -71,7 +71,10 @@ PUBLISHED = {
     "qqp": (64, 5, 2e-5, 2e-5),
     "imdb": (32, 5, 1e-5, 3e-5),
     "race": (16, None, 2e-5, 2e-5),
+    "squad": (48, None, 3e-5, 3e-5),
+    "squad2": (48, None, 3e-5, 3e-5),
 }
+STEPS = {"race": 24_000, "squad": 8_000, "squad2": 8_000}
 
 
 def test_every_published_setting_has_a_recipe():
@@ -85,11 +88,15 @@ def test_recipes_of_fine_tuning(recipe, monkeypatch, tmp_path):
     flags = ["--data", "glue", "--model", "m", "--out", str(tmp_path / "out")]
     cli.app.meta(["finetune", "--config", str(recipe), *flags], exit_on_error=False, print_error=False)
     (config,) = seen
-    for key, value in tomllib.loads(recipe.read_text()).items():
+    written = tomllib.loads(recipe.read_text())
+    assert parse_options(config.model_options) == written.pop("set", {})
+    for key, value in written.items():
         assert getattr(config, key.replace("-", "_")) == value, key
     batch, epochs, lowest, highest = PUBLISHED[recipe.stem]
     assert (config.task, config.batch_size) == (recipe.stem, batch)
-    assert (config.epochs, config.steps) == (epochs, None) if epochs else config.steps == 24_000
+    assert (config.epochs, config.steps) == (epochs, None) if epochs else config.steps == STEPS[recipe.stem]
     assert lowest <= config.learning_rate <= highest
-    assert config.max_length == (512 if recipe.stem in ("imdb", "race") else 128)
-    assert config.warmup == 0.1
+    assert config.max_length == (512 if recipe.stem in ("imdb", *STEPS) else 128)
+    is_squad = recipe.stem.startswith("squad")
+    assert config.warmup == (1_000 / 8_000 if is_squad else 0.1)
+    assert config.layer_decay == (0.75 if is_squad else 1.0)

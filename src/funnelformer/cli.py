@@ -206,7 +206,8 @@ def _predict(
     part
         Part of these, as dev-matched; by default the first test part.
     submit
-        Zip for the leaderboard of GLUE, to which the predictions for the task's test parts are added.
+        Zip for the leaderboard of GLUE, to which the predictions for the task's test parts are added; of squad and
+        squad2 a folder for predictions.json, nbest_predictions.json and null_odds.json.
     out
         File to write; by default stdout.
     format

@@ -21,6 +21,7 @@ _CHOICES = {
     "initializer": ("truncated_normal", "normal", "uniform"),
     "mlm_head": ("dense", "linear"),
     "classifier_pooling": ("cls", "mean"),
+    "qa_head": ("simple", "conditional"),
     "ponet_segments": ("separators", "sentences", "chunks"),
 }
 # What transformers itself passes or stores beside our own fields.
@@ -149,7 +150,9 @@ class FunnelformerConfig(PreTrainedConfig):
         embedding and bias: transformers' Funnel); sparse_prediction: with labels compute logits at the
         labelled positions alone; hide_mask_tokens: the masked-LM model treats mask_token_id as padding, hidden from
         attention, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
-        ("cls", the paper's) or the mean of the encoder's real tokens.
+        ("cls", the paper's) or the mean of the encoder's real tokens. qa_head: of question answering, "simple" (a
+        linear layer for start and end: transformers' Funnel) or "conditional" (the end given the start, and whether
+        there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts, and ends of each, it looks at.
 
     Replaced-token pretraining: generator_size: the generator's share of hidden_size, intermediate_size and
         num_attention_heads; discriminator_weight: of the discriminator's loss in the sum.
@@ -205,6 +208,9 @@ class FunnelformerConfig(PreTrainedConfig):
 
     mlm_head: str = "dense"
     classifier_pooling: str = "cls"
+    qa_head: str = "simple"
+    qa_start_beam: int = 5
+    qa_end_beam: int = 5
     sparse_prediction: bool = False
     hide_mask_tokens: bool = False
     mask_token_id: int | None = None
@@ -262,6 +268,8 @@ class FunnelformerConfig(PreTrainedConfig):
                 self.max_position_embeddings,
                 self.type_vocab_size,
                 self.ponet_num_segments,
+                self.qa_start_beam,
+                self.qa_end_beam,
             ],
         )
         for field in fields(FunnelformerConfig):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -23,11 +23,14 @@ from .errors import UserError
 from .metrics import softmax
 from .modeling import (
     FunnelformerForMultipleChoice,
+    FunnelformerForQuestionAnswering,
     FunnelformerForSequenceClassification,
     FunnelformerForTokenClassification,
 )
 
-__all__ = ["Predictor", "check_length", "load_model", "load_predictor"]
+__all__ = ["Predictor", "check_length", "load_model", "load_predictor", "tracked"]
+
+T = TypeVar("T")
 
 # Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
 # an accelerator is idle while the kernels of a small batch are launched.
@@ -107,6 +110,8 @@ class Predictor:
             return "tokens"
         if isinstance(self.model, FunnelformerForMultipleChoice):
             return "choice"
+        if isinstance(self.model, FunnelformerForQuestionAnswering):
+            return "span"
         if config.problem_type == "multi_label_classification":
             return "multi-label"
         return "regression" if config.num_labels == 1 else "classification"
@@ -134,28 +139,35 @@ class Predictor:
         collator: Callable[[list[dict[str, Any]]], Any],
         batch_size: int = 32,
         progress: str | None = None,
+        reduce: Callable[[Any, Any], torch.Tensor] | None = None,
     ) -> list[np.ndarray]:
         """Return the model's logits for each feature, in their order.
 
         They are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the
         result does not depend on it. batch_size: features of a batch at most.
         progress: title of a progress bar, shown on a terminal.
+        reduce: what is kept in place of the logits, from the model's outputs and config, see `Kind.reduce`.
         """
-        names = [name for name in self.tokenizer.model_input_names if name in features.column_names]
+        inputs = [*self.tokenizer.model_input_names, "answer_mask"]
+        names = [name for name in inputs if name in features.column_names]
         columns = {name: features[name][:] for name in names}
         lengths = np.array([len(ids) for ids in columns["input_ids"]])
         order = np.argsort(-lengths, kind="stable")
         most_padding = _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
         batches = [order[part] for part in _cut(lengths[order].tolist(), batch_size, most_padding)]
         result: list[np.ndarray] = [np.zeros(0)] * len(features)
-        for rows in _tracked(batches, progress):
+        for rows in tracked(batches, progress):
             batch = collator([{name: columns[name][row] for name in names} for row in rows])
             if "attention_mask" in batch and batch["attention_mask"].all():
                 del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
             with torch.inference_mode():
-                logits = self.model(
-                    **{name: tensor.to(self.model.device) for name, tensor in batch.items()}
-                ).logits
+                output = self.model(**{name: tensor.to(self.model.device) for name, tensor in batch.items()})
+                if reduce is None:
+                    logits = output.logits
+                else:
+                    ignored = ("loss", *self.model.config.keys_to_ignore_at_inference)
+                    kept = tuple(tensor for name, tensor in output.items() if name not in ignored)
+                    logits = reduce(kept, self.model.config)
             for row, values in zip(rows, logits.float().cpu().numpy(), strict=True):
                 result[row] = values
         return result
@@ -168,10 +180,14 @@ class Predictor:
 
 
 def _model_class(folder: str) -> Any:
-    """The class of the model in a folder, where its config says that it is one for tokens or choices."""
+    """The class of the model in a folder, where its config says that it is one for tokens, choices or spans."""
     file = Path(folder) / "config.json"
     architectures = read_json(file).get("architectures") or [] if file.is_file() else []
-    for model_class in (FunnelformerForTokenClassification, FunnelformerForMultipleChoice):
+    for model_class in (
+        FunnelformerForTokenClassification,
+        FunnelformerForMultipleChoice,
+        FunnelformerForQuestionAnswering,
+    ):
         if model_class.__name__ in architectures:
             return model_class
     return FunnelformerForSequenceClassification
@@ -211,7 +227,8 @@ def _cut(lengths: Sequence[int], batch_size: int, most_padding: int) -> list[sli
     return [*parts, slice(start, len(lengths))] if lengths else []
 
 
-def _tracked(batches: list[np.ndarray], progress: str | None) -> Iterable[np.ndarray]:
+def tracked(steps: Sequence[T], progress: str | None) -> Iterable[T]:
+    """The steps, with a progress bar of that title where stderr is a terminal."""
     if progress is None or not sys.stderr.isatty():
-        return batches
-    return track(batches, description=progress, console=Console(stderr=True))
+        return steps
+    return track(steps, description=progress, console=Console(stderr=True))

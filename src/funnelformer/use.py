@@ -14,14 +14,17 @@ from typing import Any, Literal, TextIO
 import datasets
 import numpy as np
 
+from .answers import answer_all, questions_of, write_answers
 from .data.bad_rows import BadRows, OnBadRow
 from .data.files import atomic_writer
 from .data.tables import Table, TaskColumns, guess_columns, read_table, read_texts
 from .data.tasks import Task, find_task, read_part
+from .data.tasks.squad import WHERE
 from .data.values import load_task
 from .errors import UserError
 from .inference import Predictor, load_predictor
 from .kinds import Kind, kind_of
+from .kinds.questions import Questions
 from .kinds.tokens import Tokens
 from .metrics import DEFAULT_SCORES
 from .submit import submit
@@ -76,6 +79,10 @@ def evaluate(
         if skip_bad_rows:
             metrics["skipped_rows"] = len(bad.problems)
         for variant, examples in parts.items():
+            if isinstance(kind, Questions):
+                said = answer_all(predictor, kind, examples, batch_size, "evaluate")
+                metrics |= kind.score_answers(said, examples["texts"][:])
+                continue
             encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
             collator = kind.collator(predictor.tokenizer)
             outputs = predictor.outputs(encoded.features, collator, batch_size, "evaluate")
@@ -105,10 +112,11 @@ def predict(
 
     Every column of the input stays; `prediction` and, for classes, `probability` and `probabilities` come
     with it (in csv one column a class, as `probability_yes`). Of several labels `prediction` is a list, in csv
-    a text with "|" between them. A model of tokens answers a list of tags for `tokens`, the text cut at white space.
+    a text with "|" between them. A model of tokens answers a list of tags for `tokens`, the text cut at white space; a
+    model of spans `prediction`, a text of the passage or the empty one, its `probability` and, of squad2, `null_odds`.
     task, part: read that part of a task's release, by default the first test part.
     submit_to: a zip; the predictions for all test parts of the task are added to it in the leaderboard's form, and
-        nothing else is written.
+        nothing else is written. Of squad and squad2 a folder, for the files of `write_answers`.
     out: a file, or None for stdout. format: by default that of `out`'s suffix, else jsonl.
     Returns the number of texts. Raises UserError for input that cannot be used; then nothing is written.
     """
@@ -116,7 +124,7 @@ def predict(
     _check_batch_size(batch_size)
     predictor = load_predictor(model, max_length, device)
     named = _named_task(predictor, model, task, data)
-    if submit_to is not None:
+    if submit_to is not None and predictor.kind != "span":
         if named is None:
             raise UserError(
                 "--submit needs the folder of the task's files as data, and --task where the model has none"
@@ -132,8 +140,13 @@ def predict(
         columns, messages = _columns(predictor, table, text, text_pair, None, labelled=False)
         if predictor.kind == "tokens":
             table, columns = _split_at_spaces(table, columns)
-    kind = _kind(predictor, columns, None)
+    kind = _kind(predictor, columns, named)
     examples = kind.examples(table)
+    if submit_to is not None:
+        assert isinstance(kind, Questions)
+        return write_answers(answer_all(predictor, kind, examples, batch_size, "predict"), submit_to)
+    shown = {name: values for name, values in table.columns.items() if name != WHERE}
+    table = dataclasses.replace(table, columns=shown)
     for name in _answer_columns(predictor, format):
         if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the predictions need; rename it")
@@ -150,11 +163,15 @@ def _check_batch_size(batch_size: int) -> None:
 
 def _named_task(predictor: Predictor, model: str, task: str | None, data: str) -> Task | None:
     """The task that `data` is a release of: the one that is named, or of a folder the one the model learned."""
-    # Questions with choices have no other form than their task's.
-    by_itself = Path(data).is_dir() or predictor.kind == "choice"
+    # Questions have no other form than their task's.
+    by_itself = Path(data).is_dir() or predictor.kind in ("choice", "span")
     name = task or (predictor.task.get("task") if by_itself else None)
+    if name is None and predictor.kind == "span":
+        raise UserError(f"{model}: does not say what it was trained on; name --task squad or --task squad2")
     if name is None:
         return None
+    if data == "-":
+        raise UserError("stdin has texts; the questions of a task are in a file or a folder")
     named = find_task(name)
     if named.kind != predictor.kind:
         raise UserError(
@@ -179,6 +196,8 @@ def _labelled_parts(task: Task, data: str, part: str | None, bad: OnBadRow) -> M
 
 def _kind(predictor: Predictor, columns: TaskColumns, named: Task | None) -> Kind:
     """The kind of the model's task, with the model's labels, on these columns."""
+    if predictor.kind == "span":
+        return questions_of(predictor, named, labelled=columns.label is not None)
     if named is None and predictor.task.get("task"):
         named = find_task(predictor.task["task"])
     scores = DEFAULT_SCORES[predictor.kind] if named is None else named.scores
@@ -235,6 +254,11 @@ def _answers(
     predictor: Predictor, kind: Kind, examples: datasets.Dataset, batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """What a row of the output has beside the input's columns."""
+    if isinstance(kind, Questions):
+        for found in answer_all(predictor, kind, examples, batch_size, "predict"):
+            odds = {} if found.null_odds is None else {"null_odds": found.null_odds}
+            yield {"prediction": found.text, "probability": round(found.probability, 6), **odds}
+        return
     encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
     outputs = predictor.outputs(encoded.features, kind.collator(predictor.tokenizer), batch_size, "predict")
     if isinstance(kind, Tokens):
@@ -260,6 +284,8 @@ def _answers(
 def _answer_columns(predictor: Predictor, format: Format) -> list[str]:
     if predictor.kind in ("regression", "tokens"):
         return ["prediction"]
+    if predictor.kind == "span":
+        return ["prediction", "probability", "null_odds"]
     one = ["probability"] if predictor.kind == "classification" else []
     if format == "jsonl":
         return ["prediction", *one, "probabilities"]

@@ -34,6 +34,8 @@ def funnel_options(config: FunnelformerConfig, architecture: str) -> dict[str, S
     }
     if architecture in SEQUENCE_HEADS:
         allowed["classifier_pooling"] = ["cls"]
+    if architecture == "question_answering":
+        allowed["qa_head"] = ["simple"]
     return allowed
 
 

@@ -120,7 +120,10 @@ def run_batch(model: nn.Module, batch: Mapping[str, Tensor], **options: Any) -> 
         batch = {name: tensor[:, None] for name, tensor in batch.items()}
     output: Any = model(**batch, **options)
     if "start_logits" in output:
-        return torch.stack([output.start_logits, output.end_logits]).float(), output
+        starts, ends = output.start_logits, output.end_logits
+        if starts.shape != ends.shape:  # of each start of a beam
+            return torch.cat([starts[:, None], ends], dim=1).float(), output
+        return torch.stack([starts, ends]).float(), output
     return (output.logits if "logits" in output else output.last_hidden_state).float(), output
 
 

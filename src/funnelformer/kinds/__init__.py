@@ -3,6 +3,7 @@
 from ..data.tasks import Task
 from .choices import Choices
 from .kind import Encoded, Kind
+from .questions import Questions
 from .texts import Texts
 from .tokens import Tokens
 
@@ -14,6 +15,7 @@ _KINDS: dict[str, type[Kind]] = {
     "regression": Texts,
     "tokens": Tokens,
     "choice": Choices,
+    "span": Questions,
 }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import datasets
 import numpy as np
 
+from ..config import FunnelformerConfig
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table
 from ..data.tasks import Task
@@ -59,6 +60,12 @@ class Kind(ABC):
     def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
         """Tokenise."""
 
+    def remark(self, encoded: Encoded, max_length: int) -> str | None:
+        """What a run should say of its encoded training data; None when there is nothing to say."""
+        if not encoded.num_cut:
+            return None
+        return f"{encoded.num_cut} of {len(encoded.examples)} training texts exceed {max_length} tokens and were cut"
+
     @abstractmethod
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
         """Makes a batch of features."""
@@ -66,3 +73,15 @@ class Kind(ABC):
     @abstractmethod
     def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
         """The task's scores of a model's outputs for all features."""
+
+    def reduce(self, outputs: Any, config: FunnelformerConfig) -> Any:
+        """What `score` needs of a model's outputs for a batch (one tensor, or a tuple): by default all."""
+        return outputs
+
+    def tuned(self, scores: Mapping[str, float]) -> Kind:
+        """The kind with what its scores on the dev data (by their names in metrics.json) settle, as a threshold."""
+        return self
+
+    def saved(self) -> dict[str, Any]:
+        """What `evaluate` and `predict` have to know beside the columns, see `task.json`."""
+        return {}

@@ -8,6 +8,7 @@ from .heads import (
     HeadOutput,
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
+from .spans import NUM_BEST, SpanOutput, best_spans
 from .task_heads import (
     FunnelformerForMultipleChoice,
     FunnelformerForQuestionAnswering,
@@ -15,6 +16,7 @@ from .task_heads import (
 )
 
 __all__ = [
+    "NUM_BEST",
     "ElectraOutput",
     "FunnelformerForElectra",
     "FunnelformerForMaskedLM",
@@ -27,4 +29,6 @@ __all__ = [
     "FunnelformerModelOutput",
     "FunnelformerPreTrainedModel",
     "HeadOutput",
+    "SpanOutput",
+    "best_spans",
 ]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from ..config import FunnelformerConfig
 from .heads import HeadOutput, SequenceHead, check_decoder, finish
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
+from .spans import ConditionalSpanHead, SpanOutput, first_real, hide, no_answer_loss, span_loss
 
 __all__ = [
     "FunnelformerForMultipleChoice",
@@ -69,7 +68,11 @@ class FunnelformerForTokenClassification(FunnelformerPreTrainedModel):
 
 
 class FunnelformerForQuestionAnswering(FunnelformerPreTrainedModel):
-    """First and last token of the answer, from the decoder's states (or a one-block encoder's): one linear layer."""
+    """First and last token of the answer, from the decoder's states (or a one-block encoder's).
+
+    config.qa_head: "simple", one linear layer for both (transformers' convention); or "conditional", the paper's
+    `ConditionalSpanHead`.
+    """
 
     def __init__(self, config: FunnelformerConfig) -> None:
         config = copy.deepcopy(config)
@@ -77,7 +80,9 @@ class FunnelformerForQuestionAnswering(FunnelformerPreTrainedModel):
         super().__init__(config)
         check_decoder(config, "question answering")
         self.funnelformer = FunnelformerModel(config)
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.qa_outputs: nn.Module = (
+            nn.Linear(config.hidden_size, 2) if config.qa_head == "simple" else ConditionalSpanHead(config)
+        )
         self.post_init()
 
     def forward(
@@ -92,10 +97,16 @@ class FunnelformerForQuestionAnswering(FunnelformerPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
-    ) -> QuestionAnsweringModelOutput | tuple[Tensor, ...]:
-        """Return start and end logits [B, T], and with both positions the mean of their cross-entropies.
+        answer_mask: Num[Tensor, "B T"] | None = None,
+    ) -> SpanOutput | tuple[Tensor, ...]:
+        """Return start and end logits, see `SpanOutput`, and with both positions the loss.
 
-        A position outside of the input takes no part in the loss.
+        A position outside of the input takes no part in the loss; a start at [CLS], the first real token, says that
+        there is no answer.
+        answer_mask: 1 for the tokens that an answer may begin or end at, the passage and [CLS]; logits elsewhere are
+            very low. By default all tokens of the simple head (as in transformers), the real ones of the conditional.
+        With positions, in training, the conditional head looks for ends from the true start alone; otherwise from a
+        beam of the `config.qa_start_beam` best. Its loss is 0.5 (start + end) + 0.5 (no answer).
         """
         output = self.funnelformer(
             input_ids,
@@ -107,23 +118,42 @@ class FunnelformerForQuestionAnswering(FunnelformerPreTrainedModel):
             True,
             segment_ids,
         )
-        start, end = self.qa_outputs(output.last_hidden_state).unbind(-1)
-        loss = None
-        if start_positions is not None and end_positions is not None:
-            length = start.size(1)
-            losses = [
-                F.cross_entropy(logits, positions.clamp(0, length), ignore_index=length)
-                for logits, positions in ((start, start_positions), (end, end_positions))
-            ]
-            loss = torch.stack(losses).mean()
-        result = QuestionAnsweringModelOutput(
-            loss=loss,
-            start_logits=start,
-            end_logits=end,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
+        hidden = output.last_hidden_state
+        positions = (
+            None if start_positions is None or end_positions is None else (start_positions, end_positions)
         )
+        if isinstance(self.qa_outputs, ConditionalSpanHead):
+            result = self._conditional(self.qa_outputs, hidden, attention_mask, answer_mask, positions)
+        else:
+            start, end = (hide(logits, answer_mask) for logits in self.qa_outputs(hidden).unbind(-1))
+            loss = None if positions is None else span_loss(start, end, *positions)
+            result = SpanOutput(loss=loss, start_logits=start, end_logits=end)
+        result.hidden_states, result.attentions = output.hidden_states, output.attentions
         return result if wants_dict(return_dict, self.config) else result.to_tuple()
+
+    def _conditional(
+        self,
+        head: ConditionalSpanHead,
+        hidden: Float[Tensor, "B T D"],
+        attention_mask: Num[Tensor, "B T"] | None,
+        answer_mask: Num[Tensor, "B T"] | None,
+        positions: tuple[Tensor, Tensor] | None,
+    ) -> SpanOutput:
+        mask = attention_mask if answer_mask is None else answer_mask
+        cls_index = first_real(attention_mask, hidden)
+        start = hide(head.starts(hidden), mask)
+        null = head.nulls(hidden, start, cls_index)
+        loss = ends = index = None
+        if positions is not None:
+            length = hidden.size(1)
+            index = positions[0].clamp(0, length - 1)[:, None]
+            ends = hide(head.ends(hidden, index), mask)
+            no_answer = no_answer_loss(null, positions[0], cls_index, length)
+            loss = span_loss(start, ends[:, 0], *positions) + 0.5 * no_answer
+        if ends is None or not self.training:
+            index = head.beam(start, cls_index, self.config.qa_start_beam)
+            ends = hide(head.ends(hidden, index), mask)
+        return SpanOutput(loss=loss, start_logits=start, end_logits=ends, start_index=index, null_logits=null)
 
 
 class FunnelformerForMultipleChoice(FunnelformerPreTrainedModel):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import datasets
 import transformers
 from cyclopts import Parameter
 from transformers import EarlyStoppingCallback, EvalPrediction
@@ -21,7 +22,7 @@ from .finetune_trainer import FinetuneTrainer
 from .max_length import choose_max_length
 from .run import RunConfig, check_run, config_from_name, flag, open_run, parse_options
 from .seeds import over_seeds
-from .task_data import TaskData, load_task_data
+from .task_data import load_task_data
 from .trainer import run_trainer, training_arguments
 
 __all__ = ["FinetuneConfig", "finetune"]
@@ -64,6 +65,10 @@ class FinetuneConfig(RunConfig):
     "Weight of each class in the loss: balanced, or as no=1,yes=3."
     max_length: int | Literal["auto"] = 512
     "Tokens of a sequence; longer ones are cut. auto: what 99% of the training texts fit in."
+    doc_stride: int = 128
+    "Of squad, squad2: tokens from the beginning of one window of a passage to that of the next."
+    max_answer_length: int = 64
+    "Of squad, squad2: tokens of an answer at most."
     epochs: float = 3.0
     "Passes over the training data."
     steps: int | None = None
@@ -89,7 +94,7 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         if not self.epochs > 0:
             raise UserError(f"--epochs is {self.epochs}; allowed: more than 0")
-        for name in ("steps", "evaluate_every", "early_stopping", "seeds"):
+        for name in ("steps", "evaluate_every", "early_stopping", "seeds", "doc_stride", "max_answer_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{flag(name)} is {value}; allowed: 1 and more")
@@ -132,8 +137,8 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     print(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
     train = kind.encode(data.train, tokenizer, max_length)
     dev = {name: kind.encode(part, tokenizer, max_length) for name, part in data.dev.items()}
-    if train.num_cut:
-        print(f"{train.num_cut} of {len(data.train)} training texts exceed {max_length} tokens and were cut")
+    if remark := kind.remark(train, max_length):
+        print(remark)
     trainer = FinetuneTrainer(
         model=model,
         args=training_arguments(
@@ -149,22 +154,25 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},
         data_collator=kind.collator(tokenizer),
         compute_metrics=_scorer(kind, dev),
+        preprocess_logits_for_metrics=lambda outputs, _: kind.reduce(outputs, model.config),
         compute_loss_func=loss,
         callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
         layer_decay=config.layer_decay,
     )
     run_trainer(trainer, tokenizer, config.out, checkpoint)
+    dev_scores = _scores(trainer.evaluate(), "eval", "dev", kind, dev)
+    tuned = kind.tuned(dev_scores)
     metrics = {
         "model": model.config.name,
         **({"task": kind.task.name} if kind.task.name else {}),
         "kind": kind.task.kind,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
-        **_scores(trainer.evaluate(), "eval", "dev", kind, dev),
-        **_test(trainer, data, tokenizer, max_length),
+        **dev_scores,
+        **_test(trainer, tuned, data.test, tokenizer, max_length),
     }
     with atomic_writer(config.out / "task.json") as file:
-        json.dump(_task_entry(kind, max_length), file, indent=2)
+        json.dump(_task_entry(tuned, max_length), file, indent=2)
     with atomic_writer(config.out / "metrics.json") as file:
         json.dump(metrics, file, indent=2)
     return metrics
@@ -212,14 +220,20 @@ def _scores(
     return {f"{role}_{name}": found[f"{prefix}_{name}"] for name in names if f"{prefix}_{name}" in found}
 
 
-def _test(trainer: FinetuneTrainer, data: TaskData, tokenizer: Any, max_length: int) -> dict[str, float]:
+def _test(
+    trainer: FinetuneTrainer,
+    kind: Kind,
+    parts: Mapping[str, datasets.Dataset],
+    tokenizer: Any,
+    max_length: int,
+) -> dict[str, float]:
     """Scores of the test parts, which nothing was selected by."""
     metrics: dict[str, float] = {}
-    for name, part in data.test.items():
-        encoded = data.kind.encode(part, tokenizer, max_length)
-        trainer.compute_metrics = _scorer(data.kind, {name: encoded})
+    for name, part in parts.items():
+        encoded = kind.encode(part, tokenizer, max_length)
+        trainer.compute_metrics = _scorer(kind, {name: encoded})
         found = trainer.evaluate(encoded.features, metric_key_prefix=_prefixed(name, "test"))
-        metrics |= _scores(found, _prefixed(name, "test"), _prefixed(name, "test"), data.kind, {"": part})
+        metrics |= _scores(found, _prefixed(name, "test"), _prefixed(name, "test"), kind, {"": part})
     return metrics
 
 
@@ -233,6 +247,7 @@ def _task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
         "label": columns.label,
         "label_separator": columns.separator,
         "max_length": max_length,
+        **kind.saved(),
     }
 
 

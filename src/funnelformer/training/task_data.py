@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import datasets
+import numpy as np
 
 from ..data.bad_rows import BadRows, OnBadRow
 from ..data.tables import Table, guess_columns, read_table
@@ -37,6 +38,8 @@ class DataConfig(Protocol):
     multi_label: bool
     label_separator: str | None
     skip_bad_rows: bool
+    doc_stride: int
+    max_answer_length: int
     seed: int
     split_seed: int | None
 
@@ -121,6 +124,11 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
             f"--task {task.name} needs --data: the folder of its files "
             f"({task.release.folders[0]} with {task.parts[0].files[0]}, ...), or {task.release.hub}"
         )
+    if task.spans is not None:
+        spans = dataclasses.replace(
+            task.spans, doc_stride=config.doc_stride, max_answer_length=config.max_answer_length
+        )
+        task = dataclasses.replace(task, spans=spans)
     kind = kind_of(task)
 
     def read(part: Part, source: str) -> datasets.Dataset:
@@ -142,7 +150,8 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
     test = {}
     for part in task.of_role("test"):
         if part.is_labelled and config.data is not None:
-            if Path(config.data).is_dir() and find_part(task, config.data, part) is None:
+            is_elsewhere = Path(config.data).is_dir() or not part.hub
+            if is_elsewhere and find_part(task, config.data, part) is None:
                 print(
                     f"{config.data}: no {' or '.join(part.files)} in it, so no score of the {part.name} part"
                 )
@@ -154,7 +163,9 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
 def _split(
     train: datasets.Dataset, task: Task, config: DataConfig, source: str
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Draw the part that selects the checkpoint, from every class alike."""
+    """Draw the part that selects the checkpoint, from every class alike; of passages with all their questions."""
+    if task.kind == "span":
+        return _split_passages(train, config, source)
     by_class = task.kind == "classification"
     if by_class:
         assert task.labels is not None
@@ -162,7 +173,7 @@ def _split(
     try:
         parts = train.train_test_split(
             config.dev_fraction,
-            seed=config.seed if config.split_seed is None else config.split_seed,
+            seed=_split_seed(config),
             stratify_by_column="label" if by_class else None,
         )
     except ValueError as error:
@@ -170,5 +181,29 @@ def _split(
             f"{source}: no dev part can be drawn from every class ({error}); "
             "give --dev or another --dev-fraction"
         ) from None
-    print(f"no --dev given: {config.dev_fraction:.0%} of {source} selects the best epoch")
+    _say_split(config, source)
     return parts["train"], parts["test"]
+
+
+def _split_passages(
+    train: datasets.Dataset, config: DataConfig, source: str
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """A passage is in one of the two parts: its questions share their answers."""
+    _, passage = np.unique(np.asarray(train["context"][:], dtype=object), return_inverse=True)
+    order = np.random.default_rng(_split_seed(config)).permutation(passage.max() + 1)
+    number = round(config.dev_fraction * len(order))
+    if not 0 < number < len(order):
+        raise UserError(
+            f"{source}: no dev part can be drawn from {len(order)} passages; give --dev or another --dev-fraction"
+        )
+    is_dev = np.isin(passage, order[:number])
+    _say_split(config, source)
+    return train.select(np.flatnonzero(~is_dev)), train.select(np.flatnonzero(is_dev))
+
+
+def _split_seed(config: DataConfig) -> int:
+    return config.seed if config.split_seed is None else config.split_seed
+
+
+def _say_split(config: DataConfig, source: str) -> None:
+    print(f"no --dev given: {config.dev_fraction:.0%} of {source} selects the best epoch")

@@ -7,13 +7,25 @@ import re
 from ...errors import UserError, did_you_mean
 from .choices import CHOICES
 from .glue import GLUE
-from .task import KindName, Part, Release, Role, Task, find_part, read_part
+from .squad import SQUAD
+from .task import KindName, Part, Release, Role, Spans, Task, find_part, read_part
 from .texts import TEXTS
 from .tokens import TOKENS
 
-__all__ = ["TASKS", "KindName", "Part", "Release", "Role", "Task", "find_part", "find_task", "read_part"]
+__all__ = [
+    "TASKS",
+    "KindName",
+    "Part",
+    "Release",
+    "Role",
+    "Spans",
+    "Task",
+    "find_part",
+    "find_task",
+    "read_part",
+]
 
-TASKS = {task.name: task for task in (*GLUE, *TEXTS, *TOKENS, *CHOICES)}
+TASKS = {task.name: task for task in (*GLUE, *TEXTS, *TOKENS, *CHOICES, *SQUAD)}
 
 
 def find_task(name: str) -> Task:

@@ -13,9 +13,9 @@ from ..bad_rows import OnBadRow, refuse
 from ..files import COMPRESSIONS
 from ..tables import Table, TaskColumns, read_table
 
-__all__ = ["KindName", "Part", "Release", "Role", "Task", "find_part", "read_part"]
+__all__ = ["KindName", "Part", "Release", "Role", "Spans", "Task", "find_part", "read_part"]
 
-KindName = Literal["classification", "regression", "multi-label", "tokens", "choice"]
+KindName = Literal["classification", "regression", "multi-label", "tokens", "choice", "span"]
 Role = Literal["train", "dev", "test"]
 
 
@@ -24,7 +24,7 @@ class Part:
     """Examples that are trained on, or scored together.
 
     files: names that the file (or folder) of this part has; the first that is there counts.
-    hub: its split in the data set on the Hub.
+    hub: its split in the data set on the Hub; "" where that has none.
     variant: which one of several parts of that role, as MNLI's "matched".
     submission: the file of its predictions in the leaderboard's zip.
     """
@@ -64,11 +64,28 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """How answers are looked for in passages.
+
+    may_lack_answer: whether a question may have none, as in SQuAD 2.0.
+    doc_stride: tokens from the beginning of one window of a passage to that of the next.
+    max_answer_length: tokens of an answer at most. null_threshold: log-odds of no answer above which none is given.
+    Source of the defaults: Dai et al. 2020, as XLNet.
+    """
+
+    may_lack_answer: bool
+    doc_stride: int = 128
+    max_answer_length: int = 64
+    null_threshold: float = 0.0
+
+
+@dataclass(frozen=True)
 class Task:
     """What a model is to learn, and how it is judged.
 
-    labels: names in the order of their ids; None for amounts, or while they are not known.
+    labels: names in the order of their ids; None for amounts and spans, or while they are not known.
     scores: names of `metrics`, of which the first selects the checkpoint and stands in tables.
+    spans: of a task whose answers are spans.
     """
 
     name: str
@@ -77,6 +94,7 @@ class Task:
     labels: tuple[str, ...] | None
     scores: tuple[str, ...]
     release: Release | None = None
+    spans: Spans | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
