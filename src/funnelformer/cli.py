@@ -25,6 +25,9 @@ from .data.files import iter_lines
 from .data.prepare import PrepareConfig, prepare
 from .data.tokenizer import load_tokenizer, train_tokenizer
 from .errors import UserError, joined, reject_unknown
+from .export.command import export
+from .export.int8 import Mode
+from .inference import Backend
 from .info import describe, render
 from .lra.readers import write_data
 from .lra.report import report
@@ -130,6 +133,7 @@ def _evaluate(
     max_length: int | None = None,
     batch_size: int = 32,
     device: Device = "auto",
+    backend: Backend = "auto",
 ) -> None:
     """Score a fine-tuned model on labelled data.
 
@@ -159,6 +163,8 @@ def _evaluate(
         Texts a batch.
     device
         auto takes an accelerator when there is one.
+    backend
+        onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights.
     """
     metrics = evaluate(
         model,
@@ -173,6 +179,7 @@ def _evaluate(
         max_length=max_length,
         batch_size=batch_size,
         device=device,
+        backend=backend,
     )
     _print_metrics(metrics)
 
@@ -192,6 +199,7 @@ def _predict(
     max_length: int | None = None,
     batch_size: int = 32,
     device: Device = "auto",
+    backend: Backend = "auto",
 ) -> None:
     """Label the texts of a file or of stdin.
 
@@ -222,6 +230,8 @@ def _predict(
         Texts a batch.
     device
         auto takes an accelerator when there is one.
+    backend
+        onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights.
     """
     number = predict(
         model,
@@ -236,6 +246,7 @@ def _predict(
         max_length=max_length,
         batch_size=batch_size,
         device=device,
+        backend=backend,
     )
     if submit is not None or out is not None:
         print(f"{number:,} predictions are in {submit or out}")
@@ -295,6 +306,58 @@ def _convert(
         print(f"{name}: {value:.1e} from {verify}")
     print(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
     print(f"the {report.target_format} model is in {report.target}")
+
+
+@app.command(name="export")
+def _export(
+    model: str,
+    out: Path,
+    *,
+    format: Literal["onnx"] = "onnx",
+    task: str | None = None,
+    int8: Mode | None = None,
+    calibration: str | None = None,
+    opset: int = 18,
+    check_to: int = 1025,
+    overwrite: bool = False,
+) -> None:
+    """Export a model as an ONNX graph for batches of any size and length, checked against PyTorch.
+
+    Parameters
+    ----------
+    model
+        Folder of the model, or a name on the Hub.
+    out
+        Folder to write.
+    format
+        Form of the graph.
+    task
+        What the graph gives: text-classification, token-classification, fill-mask, multiple-choice,
+        question-answering, token-detection, feature-extraction, embeddings; by default what the model was made for.
+    int8
+        Weights as int8: dynamic, or static with ranges from --calibration.
+    calibration
+        File of texts, with labels or without: what costs too much on them stays in float32.
+    opset
+        Version of ONNX's operators.
+    check_to
+        Longest input, in tokens, on which PyTorch and ONNX Runtime are compared.
+    overwrite
+        Replace the files of a folder that is not empty.
+    """
+    report = export(
+        model,
+        out,
+        format=format,
+        task=task,
+        int8=int8,
+        calibration=calibration,
+        opset=opset,
+        check_to=check_to,
+        overwrite=overwrite,
+    )
+    size = report["int8"]["bytes"] if int8 is not None else report["bytes"]
+    print(f"{size / 2**20:,.1f} MiB; the graph for {report['task']} is in {out}")
 
 
 @app.command(name="info")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import datasets
 import numpy as np
@@ -20,6 +20,7 @@ from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .data.values import Labels
 from .errors import UserError
+from .export.onnx_model import OnnxModel, is_export
 from .metrics import softmax
 from .modeling import (
     FunnelformerForMultipleChoice,
@@ -28,13 +29,21 @@ from .modeling import (
     FunnelformerForTokenClassification,
 )
 
-__all__ = ["Predictor", "check_length", "load_model", "load_predictor", "tracked"]
+__all__ = ["Backend", "Predictor", "check_length", "load_model", "load_predictor", "tracked"]
 
 T = TypeVar("T")
+Backend = Literal["auto", "torch", "onnx"]
 
 # Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
 # an accelerator is idle while the kernels of a small batch are launched.
 _MOST_PADDING = {"cpu": 32, "other": 2048}
+
+
+_WITH_KIND = (
+    FunnelformerForSequenceClassification,
+    FunnelformerForTokenClassification,
+    FunnelformerForMultipleChoice,
+)
 
 
 def load_model(
@@ -90,7 +99,7 @@ def check_length(config: Any, max_length: int, flag: str) -> None:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A fine-tuned model with its tokenizer, ready to answer.
+    """A fine-tuned model, of PyTorch or exported, with its tokenizer, ready to answer.
 
     task: the name of its task, the columns and `max_length` it was fine-tuned with (task.json of the run), where known.
     """
@@ -106,15 +115,24 @@ class Predictor:
     @property
     def kind(self) -> KindName:
         config = self.model.config
-        if isinstance(self.model, FunnelformerForTokenClassification):
+        if issubclass(self._model_class, FunnelformerForTokenClassification):
             return "tokens"
-        if isinstance(self.model, FunnelformerForMultipleChoice):
+        if issubclass(self._model_class, FunnelformerForMultipleChoice):
             return "choice"
-        if isinstance(self.model, FunnelformerForQuestionAnswering):
+        if issubclass(self._model_class, FunnelformerForQuestionAnswering):
             return "span"
         if config.problem_type == "multi_label_classification":
             return "multi-label"
         return "regression" if config.num_labels == 1 else "classification"
+
+    @property
+    def has_kind(self) -> bool:
+        """Whether the model answers a kind of task, rather than giving states or tokens."""
+        return issubclass(self._model_class, _WITH_KIND)
+
+    @property
+    def _model_class(self) -> type:
+        return self.model.model_class if isinstance(self.model, OnnxModel) else type(self.model)
 
     def logits(
         self,
@@ -193,14 +211,30 @@ def _model_class(folder: str) -> Any:
     return FunnelformerForSequenceClassification
 
 
-def load_predictor(folder: str, max_length: int | None = None, device: str = "auto") -> Predictor:
-    """Load the folder of a fine-tuned model. Raises UserError when it is none."""
+def load_predictor(
+    folder: str, max_length: int | None = None, device: str = "auto", backend: Backend = "auto"
+) -> Predictor:
+    """Load the folder of a fine-tuned model. Raises UserError when it is none.
+
+    backend: "onnx" runs the folder's graph in ONNX Runtime; "auto" does where it has one and no weights.
+    """
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
     tokenizer = load_tokenizer(folder)
-    model, random = load_model(_model_class(folder), folder, may_miss=("classifier.",))
-    if random:
-        raise UserError(f"{folder}: has no classification head; fine-tune it first (funnelformer finetune)")
+    model: Any
+    if backend == "onnx" or (backend == "auto" and is_export(folder)):
+        model = OnnxModel(folder)
+        if not issubclass(model.model_class, _WITH_KIND):
+            raise UserError(f"{folder}: the graph is of a {model.model_class.__name__}, which labels nothing")
+    else:
+        model, random = load_model(_model_class(folder), folder, may_miss=("classifier.",))
+        if random:
+            raise UserError(
+                f"{folder}: has no classification head; fine-tune it first (funnelformer finetune)"
+            )
+        model.eval()
+        if device == "auto" and torch.accelerator.is_available():
+            model.to(torch.accelerator.current_accelerator())
     check_vocabulary(tokenizer, model.config.vocab_size, folder)
     file = Path(folder) / "task.json"
     task = read_json(file) if file.is_file() else {}
@@ -209,9 +243,6 @@ def load_predictor(folder: str, max_length: int | None = None, device: str = "au
     elif model.config.position == "absolute":
         task["max_length"] = min(task.get("max_length", 512), model.config.max_position_embeddings)
     task["max_length"] = max_length or task.get("max_length", 512)
-    model.eval()
-    if device == "auto" and torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
     return Predictor(model, tokenizer, task)
 
 

@@ -22,14 +22,14 @@ from .data.tasks import Task, find_task, read_part
 from .data.tasks.squad import WHERE
 from .data.values import load_task
 from .errors import UserError
-from .inference import Predictor, load_predictor
+from .inference import Backend, Predictor, load_predictor
 from .kinds import Kind, kind_of
 from .kinds.questions import Questions
 from .kinds.tokens import Tokens
 from .metrics import DEFAULT_SCORES
 from .submit import submit
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["evaluate", "predict", "read_examples", "score"]
 
 Format = Literal["jsonl", "csv"]
 
@@ -48,6 +48,7 @@ def evaluate(
     max_length: int | None = None,
     batch_size: int = 32,
     device: Literal["auto", "cpu"] = "auto",
+    backend: Backend = "auto",
 ) -> dict[str, Any]:
     """Score a model on labelled data; return the metrics, and write them to `out` (JSON) when given.
 
@@ -56,7 +57,7 @@ def evaluate(
     Raises UserError for data that does not fit the model, a label unseen in training included.
     """
     _check_batch_size(batch_size)
-    predictor = load_predictor(model, max_length, device)
+    predictor = load_predictor(model, max_length, device, backend)
     named = _named_task(predictor, model, task, data)
     bad = BadRows(skip_bad_rows)
     messages: list[str] = []
@@ -79,18 +80,36 @@ def evaluate(
         if skip_bad_rows:
             metrics["skipped_rows"] = len(bad.problems)
         for variant, examples in parts.items():
-            if isinstance(kind, Questions):
-                said = answer_all(predictor, kind, examples, batch_size, "evaluate")
-                metrics |= kind.score_answers(said, examples["texts"][:])
-                continue
-            encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
-            collator = kind.collator(predictor.tokenizer)
-            outputs = predictor.outputs(encoded.features, collator, batch_size, "evaluate")
-            scores = kind.score(outputs, encoded.features["labels"][:], encoded)
+            scores = score(predictor, kind, examples, batch_size)
             metrics |= {f"{variant}_{name}" if variant else name: value for name, value in scores.items()}
         if file is not None:
             json.dump(metrics, file, indent=2)
     return metrics
+
+
+def score(
+    predictor: Predictor, kind: Kind, examples: datasets.Dataset, batch_size: int = 32
+) -> dict[str, float]:
+    """The scores of a model on labelled examples."""
+    if isinstance(kind, Questions):
+        return kind.score_answers(answer_all(predictor, kind, examples, batch_size, "evaluate"), examples["texts"][:])
+    encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
+    collator = kind.collator(predictor.tokenizer)
+    outputs = predictor.outputs(encoded.features, collator, batch_size, "evaluate")
+    return kind.score(outputs, encoded.features["labels"][:], encoded)
+
+
+def read_examples(predictor: Predictor, data: str, *, labelled: bool) -> tuple[Kind, datasets.Dataset]:
+    """The examples of a file, in the columns of the training data or those that look like them, and their kind.
+
+    Raises UserError for a file that does not fit the model.
+    """
+    table = read_table(data) if labelled else read_texts(data)
+    columns, _ = _columns(predictor, table, None, None, None, labelled=labelled)
+    if predictor.kind == "tokens" and not labelled:
+        table, columns = _split_at_spaces(table, columns)
+    kind = _kind(predictor, columns, None)
+    return kind, kind.examples(table)
 
 
 def predict(
@@ -107,6 +126,7 @@ def predict(
     max_length: int | None = None,
     batch_size: int = 32,
     device: Literal["auto", "cpu"] = "auto",
+    backend: Backend = "auto",
 ) -> int:
     """Label the texts of a file (or of stdin, "-") and write them with labels and probabilities.
 
@@ -122,7 +142,7 @@ def predict(
     """
     format = format or ("csv" if out is not None and out.suffix == ".csv" else "jsonl")
     _check_batch_size(batch_size)
-    predictor = load_predictor(model, max_length, device)
+    predictor = load_predictor(model, max_length, device, backend)
     named = _named_task(predictor, model, task, data)
     if submit_to is not None and predictor.kind != "span":
         if named is None:

@@ -151,7 +151,9 @@ def _measure_memory(
     torch.set_num_threads(num_threads)
     model = on_device(subject.build(case.length, vocab_size), case, device)
     ids = make_ids(case, vocab_size).to(device)
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    weights = getattr(model, "weight_bytes", None) or sum(
+        parameter.numel() * parameter.element_size() for parameter in model.parameters()
+    )
     call = make_call(model, ids, case)
     gc.collect()
     if device.type != "cpu":

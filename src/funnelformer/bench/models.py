@@ -14,15 +14,29 @@ from torch import nn
 
 from ..config import parse_name
 from ..errors import UserError, did_you_mean
+from ..export.packages import need
 from ..mixers.attention import IMPLEMENTATIONS
 from ..modeling import FunnelformerModel
 from ..training.run import config_from_name
 
-__all__ = ["CLS", "FAMILIES", "SEP", "Family", "Subject", "find_subject"]
+__all__ = [
+    "CLS",
+    "FAMILIES",
+    "FOR_ANY_MODEL",
+    "ONNX",
+    "ONNX_INT8",
+    "SEP",
+    "Family",
+    "Subject",
+    "find_subject",
+]
 
 # Ids of the special tokens in a measured input; PoNet's segments end at separators.
 CLS, SEP = 1, 2
 COMPILED = "+compile"
+# What every model can be run as, transformers' too; the first is "sdpa+compile" by a shorter name.
+SHORT_COMPILED, ONNX, ONNX_INT8 = "compiled", "onnx", "onnx-int8"
+FOR_ANY_MODEL = (SHORT_COMPILED, ONNX, ONNX_INT8)
 
 
 def _bert(layers: int, width: int) -> dict[str, Any]:
@@ -89,7 +103,7 @@ class Subject:
     """A model that can be built, here or in another process.
 
     name: as in the tables. family: a key of `FAMILIES`, or None for ours. layout: a name of the papers' grammar.
-    implementation: of attention, with "+compile" for torch.compile.
+    implementation: of attention, with "+compile" for torch.compile; or one of `FOR_ANY_MODEL`.
     settings: config keys of ours.
     """
 
@@ -131,8 +145,14 @@ class Subject:
         config = self.config(length, vocab_size)
         options = {} if self.family is None else FAMILIES[self.family].model_options
         attention = self.implementation.removesuffix(COMPILED)
+        if attention in FOR_ANY_MODEL:
+            attention = "sdpa" if self.family is None else _attentions(self.family)[-1]
         model: nn.Module = self._class()._from_config(config, attn_implementation=attention, **options).eval()
-        if self.implementation.endswith(COMPILED):
+        if self.implementation in (ONNX, ONNX_INT8):
+            from .onnx import OnnxEncoder  # the extra's packages are wanted by nobody else
+
+            return OnnxEncoder(model, int8=self.implementation == ONNX_INT8)
+        if self.implementation.endswith(COMPILED) or self.implementation == SHORT_COMPILED:
             model.compile()
         return model
 
@@ -173,18 +193,26 @@ def find_subject(
         raise UserError(f"{flag} {name}: {error}") from None
     if FAMILIES[family].shape is not None and (len(shape["blocks"]) > 1 or shape["repeats"] != [1]):
         raise UserError(f"{flag} {name}: {family} has no blocks; allowed: a layout such as L12H768")
-    allowed = (
-        ["eager", "sdpa"] if getattr(transformers, FAMILIES[family].model_class)._supports_sdpa else ["eager"]
-    )
+    allowed = _attentions(family)
     subject = Subject(f"{family} {layout}", family, layout, implementation or allowed[-1])
     _check_implementation(subject, allowed, flag)
     return subject
 
 
+def _attentions(family: str) -> list[str]:
+    """The implementations of attention that a family of transformers has, the fastest last."""
+    return (
+        ["eager", "sdpa"] if getattr(transformers, FAMILIES[family].model_class)._supports_sdpa else ["eager"]
+    )
+
+
 def _check_implementation(subject: Subject, allowed: list[str], flag: str) -> None:
     attention = subject.implementation.removesuffix(COMPILED)
-    if attention not in allowed:
+    if subject.implementation in (ONNX, ONNX_INT8):
+        need("onnx", "onnxscript", "onnxruntime")
+    if attention not in allowed and subject.implementation not in FOR_ANY_MODEL:
+        hint = did_you_mean(attention, [*allowed, *FOR_ANY_MODEL])
         raise UserError(
             f"{flag} {subject.name}: the implementation {subject.implementation!r} is unknown; "
-            f"allowed: {', '.join(allowed)}, each also with {COMPILED}{did_you_mean(attention, allowed)}"
+            f"allowed: {', '.join(allowed)}, each also with {COMPILED}, and {', '.join(FOR_ANY_MODEL)}{hint}"
         )

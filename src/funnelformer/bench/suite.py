@@ -31,7 +31,7 @@ from .measure import (
     time_pairs,
 )
 from .memory import DTYPES
-from .models import FAMILIES, Subject, find_subject
+from .models import FAMILIES, FOR_ANY_MODEL, ONNX, ONNX_INT8, Subject, find_subject
 from .report import draw, tables
 from .results import Failure, Memory, Results, Side, Timing, write_results
 
@@ -70,7 +70,7 @@ class BenchConfig:
     dtypes: Names = None
     "float32, bfloat16, float16; training computes in it under autocast."
     implementations: Names = None
-    "Of attention in --models: sdpa, eager; with +compile under torch.compile."
+    "Of attention in --models: sdpa, eager; with +compile under torch.compile. Of any model: compiled, onnx, onnx-int8."
     peer_implementation: str | None = None
     "Of attention in --peers; by default the fastest that a model has."
     rounds: int | None = None
@@ -233,13 +233,18 @@ def _pairs(config: BenchConfig) -> list[tuple[Subject, Subject]]:
     """Every model in every implementation, with every peer."""
     settings = parse_options(config.set)
     models = [
-        find_subject(name, "--models", None if _is_peer(name) else implementation, settings)
+        find_subject(name, "--models", _implementation(name, implementation), settings)
         for name in _names(config, "models")
         for implementation in _names(config, "implementations")
     ]
     peers = [find_subject(name, "--peers", config.peer_implementation) for name in _names(config, "peers")]
     # A peer among the models has one implementation, however many are asked for.
     return list(itertools.product(_unique(models), _unique(peers)))
+
+
+def _implementation(name: str, implementation: str) -> str | None:
+    """What a model is run as: of transformers' attention --implementations says nothing."""
+    return implementation if not _is_peer(name) or implementation in FOR_ANY_MODEL else None
 
 
 def _unique(subjects: list[Subject]) -> list[Subject]:
@@ -251,6 +256,11 @@ def _cases(config: BenchConfig) -> list[Case]:
     modes, dtypes = _names(config, "modes", MODES), _names(config, "dtypes", DTYPES)
     if "training" in modes and "float16" in dtypes:
         raise UserError("--dtypes float16: training in it would need a scaled loss; take bfloat16")
+    for name in (*_names(config, "implementations"), config.peer_implementation):
+        if name in (ONNX, ONNX_INT8) and (modes != ["inference"] or dtypes != ["float32"]):
+            raise UserError(
+                f"{name} is for inference with float32 inputs: --modes inference --dtypes float32"
+            )
     shapes = [_shape(text) for text in _names(config, "shapes")]
     return [
         Case(mode, batch_size, length, dtype)

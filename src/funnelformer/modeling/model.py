@@ -221,7 +221,8 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             # Every sequence starts at index 0, so that windows and distances do not depend on the padding's side.
             place = torch.arange(length, device=given.device)[None]
             num_leading = keep.to(torch.uint8).argmax(1, keepdim=True)
-            order, inverse = (place + num_leading) % length, (place - num_leading) % length
+            num_places = place[:, -1:] + 1  # as a tensor, so that an exported graph has it from the input
+            order, inverse = (place + num_leading) % num_places, (place - num_leading) % num_places
             keep = keep.gather(1, order)
             token_type_ids = None if token_type_ids is None else token_type_ids.gather(1, order)
             input_ids = None if input_ids is None else input_ids.gather(1, order)

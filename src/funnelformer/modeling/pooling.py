@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -110,7 +111,7 @@ def restore(
         if state.keep is not None:
             # Unused places hold no token: put them after every target, so that none is chosen.
             positions = positions.masked_fill(~state.keep[:, num_apart:], length)
-        index = (torch.searchsorted(positions, targets, right=True) - 1).clamp(min=0) + num_apart
+        index = (_number_up_to(positions, targets) - 1).clamp(min=0) + num_apart
         dropped = index >= num_pooled
         index = index.clamp(max=num_pooled - 1)
     if num_apart:
@@ -121,13 +122,30 @@ def restore(
     return restored.masked_fill(dropped[..., None], 0)
 
 
+def _number_up_to(positions: Int[Tensor, "B S"], targets: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """How many of the rising positions are at most each target."""
+    if torch.compiler.is_exporting():  # ONNX has no binary search
+        return (positions[:, None] <= targets[..., None]).sum(-1)
+    return torch.searchsorted(positions, targets, right=True)
+
+
 def _body(x: Tensor, config: FunnelformerConfig) -> Tensor:
     """The tokens that are pooled: all, or all but the first and (truncated) the last, one staying in any case."""
     if not config.separate_cls:
         return x
+    if torch.compiler.is_exporting():
+        return x.index_select(1, 1 + torch.arange(_body_length(x, config), device=x.device))
     if not config.truncate_seq:
         return x[:, 1:]
     return x[:, 1 : max(x.size(1) - 1, 2)]
+
+
+def _body_length(x: Tensor, config: FunnelformerConfig) -> Any:
+    """The tokens of `_body`, as an expression in the length that an exported graph computes for each input."""
+    length = x.size(1) - int(config.separate_cls)
+    if not (config.separate_cls and config.truncate_seq):
+        return length
+    return torch.sym_max(length - 1, torch.sym_min(length, 1))
 
 
 def _with_first(x: Tensor, body: Tensor, config: FunnelformerConfig) -> Tensor:
@@ -135,11 +153,16 @@ def _with_first(x: Tensor, body: Tensor, config: FunnelformerConfig) -> Tensor:
 
 
 def _stride(x: Tensor, config: FunnelformerConfig) -> Tensor:
-    return _with_first(x, _body(x, config)[:, ::2], config)
+    return _with_first(x, _pairs(x, config)[0], config)
 
 
 def _pairs(x: Tensor, config: FunnelformerConfig) -> tuple[Tensor, Tensor]:
     """Both members of every window; an odd last one is its own partner, so averages and maxima keep it as it is."""
+    if torch.compiler.is_exporting():
+        # By places that the graph computes: slices with a step would hold for the lengths of the sample alone.
+        num_apart, length = int(config.separate_cls), _body_length(x, config)
+        place = num_apart + 2 * torch.arange((length + 1) // 2, device=x.device)
+        return x.index_select(1, place), x.index_select(1, (place + 1).clamp(max=num_apart + length - 1))
     body = _body(x, config)
     first = body[:, ::2]
     second = torch.cat([body[:, 1::2], body[:, -1:]], dim=1)[:, : first.size(1)]

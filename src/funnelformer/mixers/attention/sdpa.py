@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from . import exported
 from .inputs import AttentionInputs
 from .reference import position_scores, segment_scores
 
@@ -41,6 +42,8 @@ def attend(
     dropout: float,
 ) -> tuple[Float[Tensor, "B H Q E"], None]:
     """As `reference.attend`, with position, segment and mask as one additive bias; gives no weights."""
+    if torch.compiler.is_exporting():
+        return exported.attend(layer, query, key, value, inputs)
     dropout = dropout if layer.training else 0.0
     if layer.relative is None:
         return _attend(query + layer.scaled(layer.content_bias), key, value, inputs.mask_bias, dropout), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -57,14 +58,13 @@ def add_segments(
         if config.ponet_segments == "sentences":
             for token in config.sentence_end_token_ids or []:
                 ends = ends | (input_ids == token)
-        starts = special.clone()
-        starts[:, 1:] |= ends[:, :-1]
+        starts = torch.cat([special[:, :1], special[:, 1:] | ends[:, :-1]], dim=1)
         regions = starts.cumsum(1) - starts[:, :1].long()
     return replace(state, regions=regions, num_regions=num_regions, special=special)
 
 
 def _chunks(state: SequenceState, config: FunnelformerConfig) -> Int[Tensor, "#B T"]:
     if state.keep is None or config.padding != "exact":
-        return state.positions // (state.span // config.ponet_num_segments + 1)
+        return state.positions // ((state.positions[:, -1:] + 1) // config.ponet_num_segments + 1)
     chunk = state.keep.sum(1, keepdim=True) // config.ponet_num_segments + 1
     return (state.positions // chunk).clamp(max=config.ponet_num_segments)  # beyond the last: padding

@@ -1,0 +1,222 @@
+"""`funnelformer export`: a model's folder as one that needs no PyTorch, checked before it is written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ..checkpoints import find_foreign
+from ..checkpoints.folders import map_folder
+from ..checkpoints.native import ARCHITECTURES
+from ..checkpoints.weights import read_json
+from ..config import FunnelformerConfig
+from ..data.files import atomic_folder, check_file
+from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..errors import UserError
+from ..inference import Predictor, load_model
+from .calibration import Calibration, read_calibration
+from .check import check_graph, grid, table
+from .graph import DEFAULT_OPSET, export_graph
+from .int8 import Mode, groups_of, quantise, quantise_measured
+from .onnx_model import MODEL_FILE, OnnxModel, open_session
+from .packages import need
+from .targets import INPUTS, Target, find_target, target_of
+
+__all__ = ["REPORT_FILE", "export"]
+
+REPORT_FILE = "export.json"
+_INT8_FILE = "model.int8.onnx"
+_NEWEST_OPSET = 23
+_DEFAULT_CHECK = 1025
+
+
+def export(
+    model: str,
+    out: Path,
+    *,
+    format: str = "onnx",
+    task: str | None = None,
+    int8: Mode | None = None,
+    calibration: str | None = None,
+    opset: int = DEFAULT_OPSET,
+    check_to: int = _DEFAULT_CHECK,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Write a folder with `model.onnx`, config, tokenizer, the task's settings and `export.json`; return the last.
+
+    model: a folder or a name on the Hub. task: a key of `TARGETS`; by default that of the model's class.
+    int8: "dynamic", or "static" with ranges from `calibration`, a file of texts on which is also measured what the
+        outputs are most sensitive to: that stays in float32 while the score, or without labels the answers, suffer.
+    check_to: the longest inputs that PyTorch and ONNX Runtime are compared on.
+    say: told the table of differences, and what became int8.
+    Raises UserError when the model cannot be exported, or the graph differs; then nothing is written.
+    """
+    need("onnx", "onnxscript", "onnxruntime")
+    if format != "onnx":
+        raise UserError(f"--format {format!r} is unknown; allowed: onnx")
+    if not DEFAULT_OPSET <= opset <= _NEWEST_OPSET:
+        raise UserError(f"--opset is {opset}; allowed: {DEFAULT_OPSET} to {_NEWEST_OPSET}")
+    if check_to < 1:
+        raise UserError(f"--check-to is {check_to}; allowed: 1 and more")
+    if int8 == "static" and calibration is None:
+        raise UserError("--int8 static takes its ranges from texts: name a file with --calibration")
+    if calibration is not None:
+        if int8 is None:
+            raise UserError("--calibration is for --int8")
+        check_file(calibration)
+    task = task or _task_of(model)
+    target = find_target(task)
+    network, random = load_model(
+        target.model_class,
+        model,
+        may_miss=("classifier.", "lm_head.", "qa_outputs.", "detector."),
+        **target.settings,
+    )
+    if random:
+        raise UserError(f"{model}: has no parameter {random[0]}, so no head for {task}")
+    network.eval()
+    tokenizer = _tokenizer(model, network.config)
+    if tokenizer is None and calibration is not None:
+        raise UserError(f"{model}: has no tokenizer, which --calibration needs")
+    names = [name for name in INPUTS if tokenizer is None or name in tokenizer.model_input_names]
+    settings = _settings(model, network.config)
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        file = folder / MODEL_FILE
+        export_graph(network, target, file, inputs=names, opset=opset)
+        differences = check_graph(network, open_session(file), target, check_to)
+        say(table(differences))
+        _write_settings(folder, network.config, target, tokenizer, settings)
+        worst = max(differences, key=lambda difference: difference.relative)
+        report: dict[str, Any] = {
+            "task": task,
+            "opset": opset,
+            "inputs": names,
+            "outputs": list(target.outputs),
+            "checked": {"cases": len(grid(network.config, check_to)), "largest": asdict(worst)},
+            "bytes": _size(folder, MODEL_FILE),
+        }
+        if int8 is not None:
+            predictor = Predictor(
+                network, tokenizer, {**settings, "max_length": settings.get("max_length", 512)}
+            )
+            examples = None if calibration is None else read_calibration(predictor, calibration, names)
+            report["int8"] = _make_int8(folder, network, target, int8, examples, check_to, say)
+            report["int8"]["calibration"] = calibration
+        report["versions"] = _versions()
+        (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _task_of(model: str) -> str:
+    """The task of the class a folder's model has."""
+    foreign = find_foreign(model)
+    if foreign is not None:
+        return target_of(ARCHITECTURES[map_folder(foreign).architecture])
+    architectures = FunnelformerConfig.from_pretrained(model).architectures
+    return target_of((architectures or ["FunnelformerModel"])[0])
+
+
+def _tokenizer(model: str, config: Any) -> Any:
+    """The tokenizer beside the model; None where there is none."""
+    folder = Path(model)
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    if (
+        folder.is_dir()
+        and not any((folder / name).is_file() for name in names)
+        and not any(folder.glob("vocab*.txt"))
+    ):
+        return None
+    tokenizer = load_tokenizer(model)
+    check_vocabulary(tokenizer, config.vocab_size, model)
+    return tokenizer
+
+
+def _settings(model: str, config: Any) -> dict[str, Any]:
+    """What the fine-tuning noted of its task; without that, the length that absolute positions reach."""
+    file = Path(model) / "task.json"
+    if file.is_file():
+        return read_json(file)
+    return {"max_length": min(512, config.max_position_embeddings)} if config.position == "absolute" else {}
+
+
+def _write_settings(
+    folder: Path, config: Any, target: Target, tokenizer: Any, settings: dict[str, Any]
+) -> None:
+    config = copy.deepcopy(config)
+    config.architectures = [target.model_class.__name__]
+    config.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    if settings:
+        (folder / "task.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _make_int8(
+    folder: Path,
+    network: torch.nn.Module,
+    target: Target,
+    mode: Mode,
+    examples: Calibration | None,
+    check_to: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Put the int8 graph in the place of the float32 one, and say what that did."""
+    file, quantised = folder / MODEL_FILE, folder / _INT8_FILE
+    report: dict[str, Any] = {"mode": mode}
+    if examples is None:
+        quantise(file, quantised, mode, [node for nodes in groups_of(file).values() for node in nodes])
+    else:
+        name, judge, least = examples.judge(folder, file)
+        result = quantise_measured(file, quantised, mode, examples.batches, judge, least)
+        for choice in result.choices:
+            form = "int8" if choice.is_int8 else "float32"
+            say(
+                f"{choice.group}: {choice.num_nodes} products, {choice.error:.1%} of the outputs' spread: {form}"
+            )
+        report |= {"examples": examples.num_examples, "judged_by": name, "least": least, **asdict(result)}
+        scores = {"torch": examples.scores(network)}
+        for form, path in (("onnx", file), ("int8", quantised)):
+            scores[form] = examples.scores(OnnxModel(folder, path))
+        if scores["torch"] is not None:
+            report["scores"] = scores
+            for form, found in scores.items():
+                assert found is not None
+                say(f"{form}: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
+    # Above, float32 has been held to its tolerance; int8 must be finite, of the right sizes, and say how far it is.
+    differences = check_graph(network, open_session(quantised), target, check_to, tolerance=None)
+    report["largest"] = asdict(max(differences, key=lambda difference: difference.relative))
+    report["bytes"] = _size(folder, _INT8_FILE)
+    for old in folder.glob(f"{MODEL_FILE}*"):
+        old.unlink()
+    quantised.rename(file)
+    return report
+
+
+def _size(folder: Path, name: str) -> int:
+    """Bytes of a graph and of the weights beside it."""
+    return sum(file.stat().st_size for file in folder.glob(f"{name}*"))
+
+
+def _versions() -> dict[str, str]:
+    import onnx
+    import onnxruntime
+    import onnxscript
+
+    from .. import __version__
+
+    return {
+        "funnelformer": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        **{module.__name__: module.__version__ for module in (onnx, onnxscript, onnxruntime)},
+    }

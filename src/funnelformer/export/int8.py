@@ -1,0 +1,161 @@
+"""int8 forms of a graph: dynamic, or static from calibration data; what stays in float is measured.
+
+The weights of matrix products become int8, one scale a column; embeddings, norms, softmax and heads of whole sequences
+stay as they are. Weights have 7 bits: with 8, the products of CPUs without VNNI instructions overflow 16-bit sums.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from .onnx_model import open_session
+
+__all__ = ["Choice", "Mode", "Quantised", "groups_of", "quantise", "quantise_measured"]
+
+Mode = Literal["dynamic", "static"]
+Batch = Mapping[str, np.ndarray]
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_MOST_BYTES = 2 * 10**9
+_BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One group of products. error: of the outputs, with this group alone in int8: the mean absolute difference over
+    the outputs' standard deviation. is_int8: whether it was quantised in the end."""
+
+    group: str
+    num_nodes: int
+    error: float
+    is_int8: bool
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """error: as in `Choice`, of all that were chosen. judged: what `judge` said of each attempt; the last one stays."""
+
+    choices: list[Choice]
+    error: float
+    judged: list[float]
+
+
+def groups_of(file: Path) -> dict[str, list[str]]:
+    """The nodes that can be quantised, by the part of the model they are of."""
+    import onnx
+
+    graph = onnx.load(file, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    groups: dict[str, list[str]] = {}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            groups.setdefault(_group(_module(node)), []).append(node.name)
+    return groups
+
+
+def _module(node: Any) -> str:
+    """The path of the module whose product a node is, as the exporter noted it."""
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+    paths = [path for path in ast.literal_eval(scopes) if "." in path]
+    return max(paths, key=len) if paths else ""
+
+
+def _group(path: str) -> str:
+    block = _BLOCK.search(path)
+    stage = f"block {int(block[1]) + 1}" if block else "decoder" if "decoder.layers." in path else ""
+    if not stage:
+        return "embedding projection" if "embeddings" in path else "head"
+    if path.endswith(".relative"):
+        return f"{stage}: positions"
+    return f"{stage}: feed-forward" if ".feed_forward" in path else f"{stage}: mixer"
+
+
+def quantise(
+    file: Path, target: Path, mode: Mode, nodes: Sequence[str], batches: Sequence[Batch] = ()
+) -> None:
+    """Write the graph with these nodes in int8; batches: the inputs that ranges are taken from, of the static mode."""
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    model = onnx.load(file)
+    add_pre_process_metadata(model)  # else it advises a step that the exporter has done
+    options: dict[str, Any] = {
+        "op_types_to_quantize": ["MatMul"],
+        "per_channel": True,
+        "reduce_range": True,
+        "weight_type": QuantType.QInt8,
+        "nodes_to_quantize": list(nodes),
+        "use_external_data_format": file.stat().st_size > _MOST_BYTES,
+        "extra_options": {"MatMulConstBOnly": True},
+    }
+    if mode == "dynamic":
+        quantize_dynamic(model, target, **options)
+    else:
+        quantize_static(
+            model,
+            target,
+            _Reader(batches),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            **options,
+        )
+
+
+class _Reader:
+    """Hands out batches one by one, as the calibrator asks for them."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._left = iter(batches)
+
+    def get_next(self) -> Batch | None:
+        return next(self._left, None)
+
+
+def quantise_measured(
+    file: Path,
+    target: Path,
+    mode: Mode,
+    batches: Sequence[Batch],
+    judge: Callable[[Path], float],
+    least: float,
+) -> Quantised:
+    """Quantise every group, then, while `judge` gives less than `least`, one less: the most sensitive first.
+
+    judge: scores the graph in a file, as accuracy, or the share of the answers that stay.
+    batches: inputs that each group's sensitivity is measured on, and that static ranges are taken from.
+    """
+    groups = groups_of(file)
+    expected = _outputs(file, batches)
+    errors = {}
+    for name, nodes in groups.items():
+        quantise(file, target, mode, nodes, batches)
+        errors[name] = _error(expected, _outputs(target, batches))
+    chosen = sorted(groups, key=lambda name: errors[name])
+    judged: list[float] = []
+    while True:
+        quantise(file, target, mode, [node for name in chosen for node in groups[name]], batches)
+        judged.append(judge(target))
+        if judged[-1] >= least or len(chosen) <= 1:
+            break
+        chosen.pop()
+    error = _error(expected, _outputs(target, batches))
+    choices = [Choice(name, len(groups[name]), errors[name], name in chosen) for name in groups]
+    return Quantised(choices, error, judged)
+
+
+def _outputs(file: Path, batches: Sequence[Batch]) -> list[np.ndarray]:
+    session = open_session(file)
+    return [session.run(None, dict(batch))[0] for batch in batches]
+
+
+def _error(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    deviation = np.concatenate([value.ravel() for value in expected]).std()
+    differences = [np.abs(a - b).ravel() for a, b in zip(expected, found, strict=True)]
+    return float(np.concatenate(differences).mean() / deviation)

@@ -1,0 +1,89 @@
+"""An exported model in ONNX Runtime, called as the model it was exported from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import modeling
+from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
+from ..config import FunnelformerConfig
+from ..errors import UserError, one_line
+from .packages import need
+
+__all__ = ["MODEL_FILE", "OnnxModel", "is_export", "open_session"]
+
+MODEL_FILE = "model.onnx"
+
+
+def is_export(folder: str | Path) -> bool:
+    """Whether a folder has a graph and no weights for PyTorch."""
+    folder = Path(folder)
+    return (folder / MODEL_FILE).is_file() and not any(
+        (folder / name).is_file() for name in TRANSFORMERS_WEIGHTS
+    )
+
+
+def open_session(file: Path) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU, with as many threads as torch has.
+
+    Raises UserError for a file that it cannot read.
+    """
+    need("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # which plans for one shape, and every batch has another
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no base class of their own
+        raise UserError(f"{file}: ONNX Runtime cannot load it ({one_line(error)})") from error
+
+
+class OnnxModel:
+    """The graph of a folder that `funnelformer export` wrote; no weights of PyTorch are built.
+
+    config: the model's. model_class: the class it was exported from.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, folder: str | Path, file: Path | None = None) -> None:
+        """file: the graph, by default the folder's own. Raises UserError when there is none, or it cannot be read."""
+        folder = Path(folder)
+        file = file or folder / MODEL_FILE
+        if not file.is_file():
+            raise UserError(f"{folder}: no {MODEL_FILE}; make one with funnelformer export")
+        self.config = FunnelformerConfig.from_pretrained(folder)
+        architecture = (self.config.architectures or ["FunnelformerModel"])[0]
+        self.model_class: Any = getattr(modeling, architecture, None)
+        if self.model_class is None:
+            raise UserError(
+                f"{folder / 'config.json'}: architectures is {architecture!r}, which is none of ours"
+            )
+        self.session = open_session(file)
+        self.input_names = [value.name for value in self.session.get_inputs()]
+        self.output_names = [value.name for value in self.session.get_outputs()]
+
+    def __call__(self, **batch: Tensor | None) -> SimpleNamespace:
+        """Run a batch; returns the outputs, by name, as tensors. Without `attention_mask` all tokens are real.
+
+        Raises ValueError for an input that the graph has and the batch lacks, or the other way around.
+        """
+        given = {name: tensor.numpy() for name, tensor in batch.items() if tensor is not None}
+        if "attention_mask" in self.input_names and "attention_mask" not in given:
+            given["attention_mask"] = np.ones_like(given["input_ids"])
+        if given.keys() != set(self.input_names):
+            raise ValueError(f"the graph reads {', '.join(self.input_names)}, not {', '.join(given)}")
+        outputs = self.session.run(None, given)
+        return SimpleNamespace(
+            **{name: torch.from_numpy(value) for name, value in zip(self.output_names, outputs, strict=True)}
+        )

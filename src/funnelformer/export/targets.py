@@ -1,0 +1,103 @@
+"""What is exported for a task: the model's class, what its graph reads, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import UserError, did_you_mean
+from ..modeling import (
+    FunnelformerForMaskedLM,
+    FunnelformerForMultipleChoice,
+    FunnelformerForQuestionAnswering,
+    FunnelformerForSequenceClassification,
+    FunnelformerForTokenClassification,
+    FunnelformerForTokenDetection,
+    FunnelformerModel,
+)
+
+__all__ = ["INPUTS", "TARGETS", "Target", "Traced", "find_target", "target_of"]
+
+# Of all graphs, in this order; a folder's tokenizer says which of them there are.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_ENCODER_ALONE = {"decoder_layers": 0, "decoder_skip_state": None}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One task.
+
+    outputs: names of the graph's outputs, which are those of the model's. settings: config keys to change.
+    has_choices: whether inputs are [B, C, T].
+    """
+
+    model_class: Any
+    outputs: tuple[str, ...] = ("logits",)
+    settings: dict[str, Any] = field(default_factory=dict)
+    has_choices: bool = False
+
+
+# Named as transformers' and optimum's tasks, where they have one.
+TARGETS: dict[str, Target] = {
+    "text-classification": Target(FunnelformerForSequenceClassification),
+    "token-classification": Target(FunnelformerForTokenClassification),
+    "fill-mask": Target(FunnelformerForMaskedLM),
+    "multiple-choice": Target(FunnelformerForMultipleChoice, has_choices=True),
+    "question-answering": Target(FunnelformerForQuestionAnswering, ("start_logits", "end_logits")),
+    "token-detection": Target(FunnelformerForTokenDetection),
+    "feature-extraction": Target(FunnelformerModel, ("last_hidden_state",)),
+    "embeddings": Target(
+        FunnelformerModel,
+        ("sentence_embedding", "last_hidden_state", "encoder_attention_mask"),
+        _ENCODER_ALONE,
+    ),
+}
+
+
+def find_target(task: str) -> Target:
+    """The target of a name. Raises UserError with the nearest one."""
+    if task not in TARGETS:
+        raise UserError(
+            f"--task {task!r} is unknown; allowed: {', '.join(TARGETS)}{did_you_mean(task, TARGETS)}"
+        )
+    return TARGETS[task]
+
+
+def target_of(architecture: str) -> str:
+    """The task of a model's class, by its name. Raises UserError for a class that has none."""
+    for task, target in TARGETS.items():
+        if target.model_class.__name__ == architecture:
+            return task
+    raise UserError(f"a model of the class {architecture} cannot be exported")
+
+
+class Traced(nn.Module):
+    """A model with a target's outputs as a tuple: what is traced, and what the graph is compared with."""
+
+    def __init__(self, model: nn.Module, target: Target) -> None:
+        super().__init__()
+        self.model = model
+        self.outputs = target.outputs
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        output = self.model(input_ids, attention_mask, token_type_ids, return_dict=True)
+        return tuple(
+            _sentence_embedding(output) if name == "sentence_embedding" else output[name]
+            for name in self.outputs
+        )
+
+
+def _sentence_embedding(output: Any) -> Tensor:
+    """The mean of the encoder's real tokens, [B, D]."""
+    encoded, mask = output.encoder_last_hidden_state, output.encoder_attention_mask
+    if mask is None:
+        return encoded.mean(1)
+    weight = mask.to(encoded.dtype)[..., None]
+    return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)

@@ -1,0 +1,265 @@
+"""Exported graphs against PyTorch: every head, mixer and way of pooling, at lengths the exporter never saw."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from funnelformer.errors import UserError
+from funnelformer.export import graph
+from funnelformer.export.check import TOLERANCE, Difference, check_graph, compare, grid, make_inputs, table
+from funnelformer.export.onnx_model import open_session
+from funnelformer.export.targets import TARGETS, Traced, find_target, target_of
+from models import build, small_config
+
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+
+IDS = {"cls_token_id": 5, "sep_token_id": 6}
+# All that are too short for some block to pool, and odd ones; the sample has 37 tokens.
+LENGTHS = (1, 2, 3, 4, 5, 6, 7, 9, 16, 33, 50, 75)
+HYBRID = {"mixer": ["ponet", "attention"], **IDS}
+# Each head once, each mixer, each way of pooling, each padding, each kind of positions.
+CASES = {
+    "text-classification": ("B1-1H16", {}),
+    "token-classification": ("B1-1H16", {**HYBRID, "classifier_pooling": "mean"}),
+    "fill-mask": (
+        "L1H16",
+        {
+            "mixer": "ponet",
+            "position": "absolute",
+            "max_position_embeddings": 80,
+            "ponet_segments": "chunks",
+            "ponet_num_segments": 3,
+            "default_token_type_id": 0,
+            **IDS,
+        },
+    ),
+    "multiple-choice": ("B1-1H16", {"mixer": "fourier", "classifier_pooling": "mean"}),
+    "question-answering": ("B1-1H16", {"pooling": "top"}),
+    "token-detection": ("B1-1H16", {"pooling": "max", "padding": "transformers", "truncate_seq": False}),
+    "feature-extraction": ("B1-1H16", {"separate_cls": False, "padding": "original", "pool_q_only": False}),
+    "embeddings": ("B1-1-1H16", {"mixer": ["fourier", "ponet", "attention"], "pooling": "max", **IDS}),
+}
+
+
+def toy_model(task, layout, settings):
+    target = TARGETS[task]
+    return build(target.model_class, small_config(layout, num_labels=3, **{**settings, **target.settings}))
+
+
+def exported(task, layout, settings, folder, **options):
+    model = toy_model(task, layout, settings)
+    graph.export_graph(model, TARGETS[task], folder / "model.onnx", **options)
+    return model, open_session(folder / "model.onnx")
+
+
+def differences(model, task, session, lengths=LENGTHS):
+    """Of each length alone without padding, and in batches of two with right padding."""
+    target = TARGETS[task]
+    traced = Traced(model, target)
+    names = [value.name for value in session.get_inputs()]
+    return [
+        compare(traced, session, make_inputs(model.config, target, names, size, length, padding), padding)
+        for length in lengths
+        for size, padding in ((1, "none"), (2, "right"))
+    ]
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_every_head(task, tmp_path):
+    """Of outputs up to 20, 1.5e-5 measured over these lengths and both versions of torch."""
+    model, session = exported(task, *CASES[task], tmp_path)
+    for value in session.get_inputs():
+        sizes = ["batch", "choices", "length"] if task == "multiple-choice" else ["batch", "length"]
+        assert value.shape == sizes
+    assert [value.name for value in session.get_outputs()] == list(TARGETS[task].outputs)
+    worst = max(differences(model, task, session), key=lambda difference: difference.relative)
+    assert worst.relative < TOLERANCE, worst.name
+
+
+# ---- the wide grid
+
+POOLINGS = [
+    dict(zip(("pooling", "separate_cls", "truncate_seq", "pool_q_only", "padding"), values, strict=True))
+    for values in itertools.product(
+        ("mean", "max", "top"),
+        (True, False),
+        (True, False),
+        (True, False),
+        ("exact", "original", "transformers"),
+    )
+    if values[1] or values[2]  # without the first token apart nothing is truncated
+]
+MIXERS = {
+    "attention": {},
+    "absolute": {"position": "absolute", "max_position_embeddings": 80, "default_token_type_id": 0},
+    "ponet": {"mixer": "ponet", **IDS},
+    "sentences": {"mixer": "ponet", "ponet_segments": "sentences", "sentence_end_token_ids": [7, 8], **IDS},
+    "fourier": {"mixer": "fourier"},
+    "hybrid": {"mixer": ["ponet", "attention", "attention"], **IDS},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", POOLINGS, ids=lambda s: "-".join(str(value) for value in s.values()))
+def test_every_way_of_pooling(settings, tmp_path):
+    model, session = exported("token-classification", "B1-1-1H16", settings, tmp_path)
+    assert max(d.relative for d in differences(model, "token-classification", session)) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("task", TARGETS)
+def test_every_head_with_every_mixer(task, mixer, tmp_path):
+    model, session = exported(task, "B1-1x2-1H16", MIXERS[mixer], tmp_path)
+    assert max(d.relative for d in differences(model, task, session)) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", ["attention", "fourier", "hybrid"])
+def test_up_to_4096_tokens(mixer, tmp_path):
+    model, session = exported("token-classification", "B1-1-1H16", MIXERS[mixer], tmp_path)
+    found = check_graph(model, session, TARGETS["token-classification"], 4096)
+    assert len(found) >= 30
+    assert found[-1].length == 4096
+
+
+# ---- what the graph holds
+
+
+def test_the_file_says_nothing_of_the_sample(tmp_path):
+    """No dimension of the sample, and no number that only its length gives, is in the graph."""
+    exported("text-classification", "B1-1H16", {}, tmp_path)
+    content = onnx.load(tmp_path / "model.onnx").graph
+    for value in content.input:
+        assert all(dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    constants = [onnx.numpy_helper.to_array(tensor) for tensor in content.initializer]
+    constants += [
+        onnx.numpy_helper.to_array(attribute.t)
+        for node in content.node
+        for attribute in node.attribute
+        if attribute.HasField("t")
+    ]
+    integers = {int(number) for array in constants if array.dtype == np.int64 for number in array.ravel()}
+    assert not integers & {graph._SAMPLE_LENGTH, graph._SAMPLE_LENGTH - 1, graph._SAMPLE_LENGTH - 2}
+
+
+def test_chosen_inputs_and_opset(tmp_path):
+    model, session = exported("feature-extraction", "L1H16", {}, tmp_path, inputs=("input_ids",), opset=20)
+    assert [value.name for value in session.get_inputs()] == ["input_ids"]
+    assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == 20
+    assert max(d.relative for d in differences(model, "feature-extraction", session, (1, 2, 40))) < TOLERANCE
+
+
+def test_what_has_no_onnx_form_is_named(tmp_path):
+    model = toy_model("text-classification", "B1-1H16", {})
+
+    class Odd(torch.nn.Module):
+        def forward(self, vector):
+            return torch.linalg.eigvals(vector @ vector.T).real[:, None].expand(-1, 3)
+
+    model.classifier.dense = Odd()
+    with pytest.raises(UserError, match=r"cannot be exported: classifier\.dense: .*eigvals"):
+        graph.export_graph(model, TARGETS["text-classification"], tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_length_that_the_code_fixes_is_named(tmp_path):
+    model = toy_model("text-classification", "B1-1H16", {})
+
+    class Odd(torch.nn.Module):
+        def forward(self, embedded, segments):
+            return embedded if embedded.size(1) == graph._SAMPLE_LENGTH else embedded * 2
+
+    model.funnelformer.embeddings = Odd()
+    model.funnelformer.embeddings.word_embeddings = torch.nn.Embedding(60, 16)
+    with pytest.raises(UserError, match="cannot be exported: "):
+        graph.export_graph(model, TARGETS["text-classification"], tmp_path / "model.onnx")
+
+
+# ---- the check itself
+
+
+def test_the_grid():
+    config = small_config("B1-1H16")
+    cases = grid(config, 1025)
+    assert len(cases) >= 30
+    assert {1, 2, 3, 511, 513, 1025} <= {length for _, length, _ in cases}
+    assert {padding for _, _, padding in cases} == {"none", "right", "left"}
+    assert "left" not in {padding for _, _, padding in grid(small_config("L1H16", padding="original"), 20)}
+    short = small_config("L1H16", position="absolute", max_position_embeddings=10)
+    assert len(grid(short, 1025)) >= 30
+    assert max(length for _, length, _ in grid(short, 1025)) == 10
+
+
+def test_inputs_of_a_case():
+    config = small_config("B1-1H16", **IDS)
+    target = TARGETS["text-classification"]
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    right = make_inputs(config, target, names, 4, 9, "right")
+    left = make_inputs(config, target, names, 4, 9, "left")
+    for row in range(4):
+        number = int(right["attention_mask"][row].sum())
+        assert right["attention_mask"][row].tolist() == [1] * number + [0] * (9 - number)
+        for name in names:
+            assert left[name][row, 9 - number :].tolist() == right[name][row, :number].tolist()
+        if number > 2:
+            assert right["input_ids"][row, 0] == IDS["cls_token_id"]
+            assert right["input_ids"][row, number - 1] == IDS["sep_token_id"]
+    choices = make_inputs(config, TARGETS["multiple-choice"], names, 4, 9, "right")
+    assert choices["input_ids"].shape == (4, 3, 9)
+
+
+class Constant:
+    """A session whose first output is a number too much."""
+
+    def __init__(self, traced, added):
+        self.traced, self.added = traced, added
+
+    def get_inputs(self):
+        return [
+            type("Value", (), {"name": name}) for name in ("input_ids", "attention_mask", "token_type_ids")
+        ]
+
+    def run(self, _, inputs):
+        with torch.no_grad():
+            outputs = self.traced(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+        return [(outputs[0] + self.added).numpy(), *(output.numpy() for output in outputs[1:])]
+
+
+def test_the_check_counts_by_the_largest_output():
+    model = toy_model("text-classification", "L1H16", {})
+    target = TARGETS["text-classification"]
+    traced = Traced(model, target)
+    inputs = make_inputs(model.config, target, ("input_ids", "attention_mask"), 2, 8, "right")
+    with torch.no_grad():
+        largest = max(1.0, float(traced(**inputs)[0].abs().max()))
+    found = compare(traced, Constant(traced, 0.5), inputs, "right")
+    assert found.absolute == pytest.approx(0.5, abs=1e-6)
+    assert found.relative == pytest.approx(0.5 / largest, abs=1e-6)
+    with pytest.raises(UserError, match=r"differs from the model by 5\.0e-01 .* at \d x \d+, padding: "):
+        check_graph(model, Constant(traced, 0.5), target, 9)
+    with pytest.raises(UserError, match=r"gives logits NaN or infinity at 1 x 1, padding: none"):
+        check_graph(model, Constant(traced, float("nan")), target, 9, tolerance=None)
+
+
+def test_the_table_names_the_largest():
+    lines = table(
+        [Difference(1, 8, "none", 1e-6, 1e-6), Difference(2, 2048, "left", 3e-5, 1.5e-5)]
+    ).splitlines()
+    assert len(lines) == 4
+    assert lines[2].split() == ["2", "2,048", "left", "3.0e-05", "1.5e-05"]
+    assert (
+        lines[3] == "largest difference from PyTorch: 3.0e-05 (1.5e-05 relative) at 2 x 2,048, padding: left"
+    )
+
+
+def test_targets():
+    assert target_of("FunnelformerForMaskedLM") == "fill-mask"
+    with pytest.raises(UserError, match="did you mean 'text-classification'"):
+        find_target("text-clasification")
+    with pytest.raises(UserError, match="FunnelformerForElectra cannot be exported"):
+        target_of("FunnelformerForElectra")
