@@ -92,7 +92,9 @@ def score(
 ) -> dict[str, float]:
     """The scores of a model on labelled examples."""
     if isinstance(kind, Questions):
-        return kind.score_answers(answer_all(predictor, kind, examples, batch_size, "evaluate"), examples["texts"][:])
+        return kind.score_answers(
+            answer_all(predictor, kind, examples, batch_size, "evaluate"), examples["texts"][:]
+        )
     encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
     collator = kind.collator(predictor.tokenizer)
     outputs = predictor.outputs(encoded.features, collator, batch_size, "evaluate")
