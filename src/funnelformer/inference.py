@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from .modeling import (
     FunnelformerForTokenClassification,
 )
 
-__all__ = ["Predictor", "check_length", "load_model", "load_predictor"]
+__all__ = ["Predictor", "check_length", "cut", "load_model", "load_predictor"]
 
 # Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
 # an accelerator is idle while the kernels of a small batch are launched.
@@ -145,26 +145,51 @@ class Predictor:
         columns = {name: features[name][:] for name in names}
         lengths = np.array([len(ids) for ids in columns["input_ids"]])
         order = np.argsort(-lengths, kind="stable")
-        most_padding = _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
-        batches = [order[part] for part in _cut(lengths[order].tolist(), batch_size, most_padding)]
+        batches = [order[part] for part in cut(lengths[order].tolist(), batch_size, self.most_padding)]
         result: list[np.ndarray] = [np.zeros(0)] * len(features)
         for rows in _tracked(batches, progress):
-            batch = collator([{name: columns[name][row] for name in names} for row in rows])
-            if "attention_mask" in batch and batch["attention_mask"].all():
-                del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
+            batch = self.batch([{name: columns[name][row] for name in names} for row in rows], collator)
             with torch.inference_mode():
-                logits = self.model(
-                    **{name: tensor.to(self.model.device) for name, tensor in batch.items()}
-                ).logits
+                logits = self.model(**batch).logits
             for row, values in zip(rows, logits.float().cpu().numpy(), strict=True):
                 result[row] = values
         return result
+
+    @property
+    def most_padding(self) -> int:
+        """Tokens of padding that a batch may have."""
+        return _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
+
+    def batch(
+        self, rows: list[dict[str, Any]], collator: Callable[[list[dict[str, Any]]], Any]
+    ) -> dict[str, torch.Tensor]:
+        """The model's inputs for some features, on its device."""
+        batch = collator(rows)
+        if "attention_mask" in batch and batch["attention_mask"].all():
+            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
+        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
         if self.kind == "multi-label":
             return 1 / (1 + np.exp(-logits))
         return softmax(logits)
+
+    def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
+        """What is said of each text with logits [N, num_labels]: `prediction`, and of classes their probabilities."""
+        if self.kind == "regression":
+            for score in logits[:, 0]:
+                yield {"prediction": float(score)}
+            return
+        names = self.labels
+        for row in self.probabilities(logits):
+            probabilities = {name: round(float(p), 6) for name, p in zip(names, row, strict=True)}
+            if self.kind == "multi-label":
+                chosen = [name for name, probability in zip(names, row, strict=True) if probability > 0.5]
+                yield {"prediction": chosen, "probabilities": probabilities}
+            else:
+                best = names[int(row.argmax())]
+                yield {"prediction": best, "probability": probabilities[best], "probabilities": probabilities}
 
 
 def _model_class(folder: str) -> Any:
@@ -199,12 +224,18 @@ def load_predictor(folder: str, max_length: int | None = None, device: str = "au
     return Predictor(model, tokenizer, task)
 
 
-def _cut(lengths: Sequence[int], batch_size: int, most_padding: int) -> list[slice]:
-    """Cut falling lengths into batches: of `batch_size` at most, and of `most_padding` tokens of padding at most."""
+def cut(
+    lengths: Sequence[int], batch_size: int, most_padding: int, most_tokens: int = sys.maxsize
+) -> list[slice]:
+    """Cut falling lengths into batches of at most so many rows, tokens of padding, and tokens with the padding.
+
+    A row longer than `most_tokens` is a batch of its own.
+    """
     parts, start, padding = [], 0, 0
     for index, length in enumerate(lengths):
-        added = lengths[start] - length
-        if index - start == batch_size or padding + added > most_padding:
+        size, added = index - start, lengths[start] - length
+        full = size == batch_size or (size > 0 and lengths[start] * (size + 1) > most_tokens)
+        if full or padding + added > most_padding:
             parts.append(slice(start, index))
             start, padding, added = index, 0, 0
         padding += added

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import transformers
 
+from ..version import __version__
+
 __all__ = ["hardware", "load_average", "source_commit", "versions"]
 
 
@@ -39,8 +41,6 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 def versions() -> dict[str, Any]:
     """Of everything that could change a time."""
-    from .. import __version__
-
     return {
         "funnelformer": __version__,
         "commit": source_commit(),

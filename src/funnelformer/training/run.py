@@ -24,6 +24,7 @@ from ..bench.machine import source_commit
 from ..config import FunnelformerConfig, parse_name
 from ..data.files import atomic_writer
 from ..errors import UserError, did_you_mean
+from ..version import VERSION_KEY, __version__
 from .processes import num_processes
 
 __all__ = [
@@ -337,6 +338,7 @@ def _circumstances(command: str) -> dict[str, Any]:
     return {
         "command": command,
         "argv": sys.argv,
+        VERSION_KEY: __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
