@@ -27,7 +27,7 @@ from .modeling import (
     FunnelformerForTokenClassification,
 )
 
-__all__ = ["Predictor", "check_length", "cut", "load_model", "load_predictor"]
+__all__ = ["Predictor", "check_length", "load_model", "load_predictor"]
 
 # Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
 # an accelerator is idle while the kernels of a small batch are launched.
@@ -145,35 +145,33 @@ class Predictor:
         columns = {name: features[name][:] for name in names}
         lengths = np.array([len(ids) for ids in columns["input_ids"]])
         order = np.argsort(-lengths, kind="stable")
-        batches = [order[part] for part in cut(lengths[order].tolist(), batch_size, self.most_padding)]
+        most_padding = _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
+        batches = [order[part] for part in _cut(lengths[order].tolist(), batch_size, most_padding)]
         result: list[np.ndarray] = [np.zeros(0)] * len(features)
         for rows in _tracked(batches, progress):
-            batch = self.batch([{name: columns[name][row] for name in names} for row in rows], collator)
+            batch = collator([{name: columns[name][row] for name in names} for row in rows])
+            if "attention_mask" in batch and batch["attention_mask"].all():
+                del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
             with torch.inference_mode():
-                logits = self.model(**batch).logits
+                logits = self.model(
+                    **{name: tensor.to(self.model.device) for name, tensor in batch.items()}
+                ).logits
             for row, values in zip(rows, logits.float().cpu().numpy(), strict=True):
                 result[row] = values
         return result
-
-    @property
-    def most_padding(self) -> int:
-        """Tokens of padding that a batch may have."""
-        return _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
-
-    def batch(
-        self, rows: list[dict[str, Any]], collator: Callable[[list[dict[str, Any]]], Any]
-    ) -> dict[str, torch.Tensor]:
-        """The model's inputs for some features, on its device."""
-        batch = collator(rows)
-        if "attention_mask" in batch and batch["attention_mask"].all():
-            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
-        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
         if self.kind == "multi-label":
             return 1 / (1 + np.exp(-logits))
         return softmax(logits)
+
+    @property
+    def most_padding(self) -> int:
+        """Tokens of padding that are worth a shared batch; 0 where padding would change what the model says."""
+        if self.model.config.padding != "exact":
+            return 0
+        return _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
 
     def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
         """What is said of each text with logits [N, num_labels]: `prediction`, and of classes their probabilities."""
@@ -224,7 +222,7 @@ def load_predictor(folder: str, max_length: int | None = None, device: str = "au
     return Predictor(model, tokenizer, task)
 
 
-def cut(
+def _cut(
     lengths: Sequence[int], batch_size: int, most_padding: int, most_tokens: int = sys.maxsize
 ) -> list[slice]:
     """Cut falling lengths into batches of at most so many rows, tokens of padding, and tokens with the padding.

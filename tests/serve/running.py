@@ -28,7 +28,7 @@ from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.serve.server import make_server
 from funnelformer.serve.settings import ServeConfig
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 CLASSES = {
     "masked": FunnelformerForMaskedLM,

@@ -154,12 +154,15 @@ def test_slow_clients_are_left(classifier):
             assert reply.startswith(b"HTTP/1.1 408 ")
             assert b"the body took more than 0.4 s" in reply
         # Asks for megabytes of answers and reads none of them.
-        with client.raw() as deaf:
-            deaf.settimeout(WAIT_S)
-            requests = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 60_000
-            with pytest.raises((ConnectionResetError, BrokenPipeError)):
-                deaf.sendall(requests)
+        with client.raw() as deaf, pytest.raises((ConnectionResetError, BrokenPipeError)):
+            ask_for_ever(deaf)
         assert client.results("/classify", texts=["the cat"])
+
+
+def ask_for_ever(connection):
+    while True:
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+        time.sleep(0.01)
 
 
 def test_a_client_that_leaves_gives_its_place_back(classifier):
@@ -169,7 +172,7 @@ def test_a_client_that_leaves_gives_its_place_back(classifier):
         with client.raw(head + body):
             until(lambda: client.waiting() == 3, "the texts do not wait")
         until(lambda: client.waiting() == 0, "the texts wait for nobody")
-        assert client.counter("funnelformer_clients_gone_total") == 1
+        until(lambda: client.counter("funnelformer_clients_gone_total") == 1, "nobody left")
         assert client.counter("funnelformer_requests_in_progress") == 0
         # Halfway through its body.
         with client.raw(head + body[:9]):
@@ -227,9 +230,8 @@ def test_a_model_that_fails_says_so_and_goes_on(classifier, monkeypatch, caplog)
     with running(classifier) as client:
         reply = client.post("/classify", {"texts": ["the red cat", "the red cat eats ."]})
         assert refusal(reply) == (500, "the request failed; the log says why")
-        assert "no memory" in caplog.text
         assert client.results("/classify", texts=["the red cat"])
-        assert client.counter("funnelformer_requests_total") == 2
+    assert "no memory" in caplog.text
 
 
 def test_the_models_folder_is_not_needed_any_more(toy, tmp_path):

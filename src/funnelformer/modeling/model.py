@@ -258,16 +258,11 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         return output if wants_dict(return_dict, config) else output.to_tuple()
 
 
-def sequence_vector(
-    output: FunnelformerModelOutput, config: FunnelformerConfig, pooling: str | None = None
-) -> Float[Tensor, "B D"]:
-    """One vector a sequence: the encoder's first real token ("cls"), or the mean of its real tokens ("mean").
-
-    pooling: by default the config's `classifier_pooling`.
-    """
+def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig) -> Float[Tensor, "B D"]:
+    """One vector a sequence: the encoder's first real token ([CLS]), or the mean of its real tokens."""
     encoded, mask = output.encoder_last_hidden_state, output.encoder_attention_mask
     assert encoded is not None
-    if (pooling or config.classifier_pooling) == "mean":
+    if config.classifier_pooling == "mean":
         if mask is None:
             return encoded.mean(1)
         weight = mask.to(encoded.dtype)[..., None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -67,10 +68,9 @@ class TorchBackend:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
-        self.model = predictor.model
+        self.model = _own(predictor.model)
         self.abilities = _abilities(predictor.model)
-        # Where the padding changes an output, a text must not depend on those it shares a batch with.
-        self.most_padding = predictor.most_padding if self.model.config.padding == "exact" else 0
+        self.most_padding = predictor.most_padding
         self.batch_tokens = 1024 if self.model.device.type == "cpu" else 16384
         self._collator = DataCollatorWithPadding(predictor.tokenizer)
 
@@ -81,7 +81,9 @@ class TorchBackend:
     def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
         with torch.inference_mode():
             output = self.model.base_model(**self._batch(features))
-            return list(sequence_vector(output, self.model.config, pooling).float().cpu().numpy())
+            config = copy.copy(self.model.config)
+            config.classifier_pooling = pooling
+            return list(sequence_vector(output, config).float().cpu().numpy())
 
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         batch = self._batch(features)
@@ -101,7 +103,17 @@ class TorchBackend:
         return trace_funnel(self.model.base_model, self._batch([feature]))
 
     def _batch(self, features: list[Feature]) -> dict[str, torch.Tensor]:
-        return self.predictor.batch(features, self._collator)
+        batch = self._collator(features)
+        if batch["attention_mask"].all():
+            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
+        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+
+
+def _own(model: Any) -> Any:
+    """Copy the weights from their file's pages, which a change of the file would change, or end the process with."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
 
 
 # What a head adds to what every model's body can do.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..inference import cut
+from ..inference import _cut
 from .backend import Feature
 from .errors import Refused
 from .metrics import Metrics
@@ -72,7 +72,7 @@ class Batcher:
     The oldest text is in the next batch, with those of its key whose length is near its own. A batch starts when its
     oldest text has waited `max_delay_s`, or when all that wait would fill one; under load texts come together while
     another batch is computed, and none waits longer than for that.
-    capacity: texts that may wait. most_padding, most_tokens: of a batch, see `inference.cut`.
+    capacity: texts that may wait. most_padding, most_tokens: of a batch, see `inference._cut`.
     """
 
     def __init__(
@@ -103,8 +103,10 @@ class Batcher:
     async def run(self, work: Work) -> list[Any]:
         """Return what `work.run` gives for each feature. Cancelled, what still waits is dropped.
 
-        Raises Refused (429) when there is no room, and what `work.run` raised.
+        Raises Refused (429) when there is no room, or (422) never could be, and what `work.run` raised.
         """
+        if len(work.features) > self._capacity:
+            raise Refused(422, f"{len(work.features)} sequences to read; allowed: {self._capacity}")
         loop = asyncio.get_running_loop()
         request = _Request(work, loop, loop.create_future())
         now = time.monotonic()
@@ -169,7 +171,7 @@ class Batcher:
         alike = [item for item in self._waiting if item.request.work.key == oldest.request.work.key]
         alike.sort(key=lambda item: -item.length)
         lengths = [item.length for item in alike]
-        parts = (alike[part] for part in cut(lengths, _BATCH_SIZE, self._most_padding, self._most_tokens))
+        parts = (alike[part] for part in _cut(lengths, _BATCH_SIZE, self._most_padding, self._most_tokens))
         return next(part for part in parts if oldest in part)
 
     def _run(self, batch: list[_Item]) -> None:

@@ -44,6 +44,8 @@ def classify(backend: Backend, texts: Sequence[Text]) -> Job:
         for index, text in enumerate(texts):
             if isinstance(text, str):
                 raise Refused(422, f"texts.{index}: the model was trained on pairs of texts; give two")
+    if predictor.task.get("stride"):
+        return _windows(backend, texts)
     features, are_cut = _encode(backend, texts)
 
     def finish(logits: list[np.ndarray]) -> Any:
@@ -51,6 +53,32 @@ def classify(backend: Backend, texts: Sequence[Text]) -> Job:
         return [{**row, "cut": cut} for row, cut in zip(answers, are_cut, strict=True)]
 
     return Job(Work("classify", features, backend.logits), finish)
+
+
+def _windows(backend: Backend, texts: Sequence[Text]) -> Job:
+    """Of a model of long texts: the mean of the logits of windows, each beginning `stride` tokens after the last."""
+    predictor = backend.predictor
+    for index, text in enumerate(texts):
+        _check(f"texts.{index}", text)
+        if not isinstance(text, str):
+            raise Refused(422, f"texts.{index}: the model reads windows of single texts, not pairs")
+    tokenizer, max_length = predictor.tokenizer, predictor.task["max_length"]
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=False)
+    encoded = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        stride=room - predictor.task["stride"],  # the library's stride is the overlap
+        return_overflowing_tokens=True,
+    )
+    owners = np.asarray(encoded["overflow_to_sample_mapping"])
+
+    def finish(logits: list[np.ndarray]) -> Any:
+        rows = np.stack(logits)
+        means = np.stack([rows[owners == owner].mean(0) for owner in range(len(texts))])
+        return [{**row, "cut": False} for row in predictor.answers(means)]
+
+    return Job(Work("classify", _features(encoded), backend.logits), finish)
 
 
 def _tags(backend: Backend, texts: Sequence[Text]) -> Job:

@@ -155,6 +155,7 @@ function drawFunnel({ tokens, cut, stages }) {
       const cell = make("button", "cell", spell(tokens, places));
       cell.type = "button";
       cell.tabIndex = -1;
+      cell.dataset.block = block + 1;
       cell.title = cell.textContent;
       cell.setAttribute("aria-pressed", "false");
       cell.setAttribute("aria-label", `Block ${block + 1}, vector ${number + 1}: ${cell.textContent}`);
