@@ -6,9 +6,6 @@ import random
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs funnelformer[serve]")
-
-from serve.running import running, save
 from training.toy import make_toy, sentence
 
 LABELS = ("no", "perhaps", "yes")
@@ -21,11 +18,15 @@ def toy(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier(toy):
+    from serve.running import save  # which skips a module where the extra is missing
+
     return save(toy.folder / "classes", toy.tokenizer, "texts", labels=LABELS)
 
 
 @pytest.fixture(scope="session")
 def service(classifier):
+    from serve.running import running
+
     with running(classifier) as client:
         yield client
 

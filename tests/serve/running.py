@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from funnelformer import (
@@ -25,8 +26,12 @@ from funnelformer import (
     FunnelformerForTokenClassification,
 )
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.serve.server import make_server
 from funnelformer.serve.settings import ServeConfig
+
+for name in ("fastapi", "uvicorn", "prometheus_client"):
+    pytest.importorskip(name, reason="needs funnelformer[serve]")
+
+from funnelformer.serve.server import make_server  # noqa: E402
 
 WAIT_S = 60.0
 

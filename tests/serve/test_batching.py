@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+pytest.importorskip("prometheus_client", reason="needs funnelformer[serve]")
+
 from funnelformer.serve.batching import Batcher, Work
 from funnelformer.serve.errors import Refused
 from funnelformer.serve.metrics import Metrics

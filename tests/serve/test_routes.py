@@ -88,7 +88,7 @@ def test_amounts_and_several_labels(toy, texts, tmp_path, kind, settings):
 
 def test_tags_of_tokens(toy, texts, tmp_path):
     labels = ("O", "B-animal", "I-animal", "B-act", "I-act")
-    model = save(toy.folder / "tags", toy.tokenizer, "tokens", labels=labels)
+    model = save(toy.folder / "tags", toy.tokenizer, "tokens", {"task": "ner"}, labels=labels)
     with running(model, max_length=24) as client:
         found = client.results("/classify", texts=texts)
         source = tmp_path / "texts.jsonl"

@@ -24,7 +24,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
-# Without a token: whether it runs, and pages that hold nothing of the model.
+# Without a token: whether it runs and what it is, and pages that hold nothing of the model.
 OPEN_PATHS = frozenset(
     ["/", "/health", "/docs", "/openapi.json", "/page.css", "/page.js", "/docs.js", "/icon.svg"]
 )

@@ -168,11 +168,17 @@ function drawFunnel({ tokens, cut, stages }) {
     });
   });
   const shortens = stages.length > 1;
-  const note = shortens
-    ? `${tokens.length} tokens become ${stages.at(-1).members.length} vectors. Choose a vector to see what it stands for and where it looks.`
-    : "This model has one block: every token keeps its own vector.";
-  const limit = cut ? ` The first ${tokens.length} tokens are shown.` : "";
-  $("funnel-note").textContent = note + limit;
+  const notes = shortens
+    ? [
+        `${tokens.length} tokens become ${stages.at(-1).members.length} vectors.`,
+        "Choose one: blue frames are what it stands for, orange is where its query looks.",
+      ]
+    : ["This model has one block: every token keeps its own vector."];
+  if (new Set(stages.at(-1).members.flat()).size < tokens.length) {
+    notes.push("What no vector of a later block stands for was dropped on the way.");
+  }
+  if (cut) notes.push(`The first ${tokens.length} tokens are shown.`);
+  $("funnel-note").textContent = notes.join(" ");
 
   function select(block, number, takeFocus = false) {
     const chosen = new Set(stages[block].members[number]);
