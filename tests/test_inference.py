@@ -18,6 +18,7 @@ from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassificati
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.inference import _cut, load_predictor
 from funnelformer.use import evaluate, predict
+from funnelformer.version import stamped
 from training.toy import ANIMALS, make_toy, run, sentence, tree, write_table
 
 LABELS = ("no", "perhaps", "yes")
@@ -156,12 +157,14 @@ def test_batch_size_changes_nothing(model, texts, batch_size):
 
 def test_batches_end_where_padding_grows():
     """By hand: at most 3 rows, at most 4 tokens of padding."""
-    cut = [(part.start, part.stop) for part in _cut([9, 9, 9, 9, 7, 5, 5, 3, 1], 3, 4)]
+    found = [(part.start, part.stop) for part in _cut([9, 9, 9, 9, 7, 5, 5, 3, 1], 3, 4)]
     # 9 9 9 | 9 7 (2; with 5 it were 6) | 5 5 3 (2) | 1
-    assert cut == [(0, 3), (3, 5), (5, 8), (8, 9)]
+    assert found == [(0, 3), (3, 5), (5, 8), (8, 9)]
     assert _cut([], 3, 4) == []
     assert _cut([5, 1], 3, 4) == [slice(0, 2)]
     assert _cut([5, 1], 3, 3) == [slice(0, 1), slice(1, 2)]
+    # At most 10 tokens: 12 alone, 5 5 (a third were 15), 4 4, 1.
+    assert _cut([12, 5, 5, 4, 4, 1], 9, 9, 10) == [slice(0, 1), slice(1, 3), slice(3, 5), slice(5, 6)]
 
 
 @given(
@@ -212,7 +215,7 @@ def test_evaluate_is_scikit_learn_on_the_predictions(model, table, texts, tmp_pa
         "accuracy": accuracy_score(gold, predicted),
         "macro_f1": pytest.approx(f1_score(gold, predicted, average="macro")),
     }
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert json.loads((tmp_path / "metrics.json").read_text()) == stamped(metrics)
 
 
 def test_the_cli_says_what_was_guessed_and_what_came_out(model, table, texts, tmp_path, capsys):

@@ -22,6 +22,7 @@ from .modeling import (
     FunnelformerForTokenDetection,
     FunnelformerModel,
 )
+from .version import __version__
 
 __all__ = [
     "FunnelformerConfig",
@@ -36,8 +37,6 @@ __all__ = [
     "UserError",
     "__version__",
 ]
-
-__version__ = "0.1.0"
 
 AutoConfig.register(FunnelformerConfig.model_type, FunnelformerConfig)
 AutoModel.register(FunnelformerConfig, FunnelformerModel)

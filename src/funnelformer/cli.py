@@ -32,6 +32,7 @@ from .info import describe, render
 from .lra.readers import write_data
 from .lra.report import report
 from .lra.run import LraConfig, run_lra
+from .serve.settings import ServeConfig
 from .training.finetune import FinetuneConfig, finetune
 from .training.pretrain import PretrainConfig, pretrain
 from .training.processes import rank
@@ -49,6 +50,7 @@ app = App(
 )
 app.meta.suppress_keyboard_interrupt = False
 app.meta.group_parameters = cyclopts.Group("Common", sort_key=0)
+app.register_install_completion_command(help="Let the shell (bash, zsh, fish) complete commands and options.")
 
 Files = Annotated[list[str], Parameter(consume_multiple=True)]
 Device = Literal["auto", "cpu"]
@@ -250,6 +252,25 @@ def _predict(
     )
     if submit is not None or out is not None:
         print(f"{number:,} predictions are in {submit or out}")
+
+
+@app.command(name="serve")
+def _serve(
+    model: Annotated[str, Parameter(help="Folder of the model.")],
+    /,
+    *,
+    settings: ServeConfig | None = None,
+) -> None:
+    """Answer HTTP requests with a model: /classify, /embed, /fill, /answer, and a page to try it."""
+    try:
+        from .serve.server import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "uvicorn", "prometheus_client"):
+            raise
+        raise UserError(
+            f"serve needs {error.name}, which is not installed: pip install 'funnelformer[serve]'"
+        ) from None
+    serve(dataclasses.replace(settings or ServeConfig(), model=model))
 
 
 @app.command(name="convert")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 
 from .errors import UserError, did_you_mean, reject_unknown
+from .version import VERSION_KEY, stamped
 
 __all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_name"]
 
@@ -39,6 +40,7 @@ _FOREIGN_KEYS = (
     "_experts_implementation_internal",
     "output_attentions",
     "torch_dtype",
+    VERSION_KEY,
     "auto_map",
     "custom_pipelines",
     "quantization_config",
@@ -223,6 +225,7 @@ class FunnelformerConfig(PreTrainedConfig):
         known = {field.name for field in fields(self)}
         reject_unknown(kwargs.keys() - set(_FOREIGN_KEYS), known, "model config")
         kwargs.pop("model_type", None)
+        kwargs.pop(VERSION_KEY, None)
         self.blocks = list(_positive_integers("blocks", self.blocks))
         num_blocks = len(self.blocks)
         self.repeats = list(
@@ -339,6 +342,14 @@ class FunnelformerConfig(PreTrainedConfig):
 
             values = config_of_ponet(values, str(pretrained_model_name_or_path)).to_dict()
         return values, kwargs
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers, with the version of this package."""
+        return stamped(super().to_dict())
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As in transformers, with the version of this package."""
+        return stamped(super().to_diff_dict())
 
     @property
     def num_blocks(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -196,6 +196,29 @@ class Predictor:
             return 1 / (1 + np.exp(-logits))
         return softmax(logits)
 
+    @property
+    def most_padding(self) -> int:
+        """Tokens of padding that are worth a shared batch; 0 where padding would change what the model says."""
+        if self.model.config.padding != "exact":
+            return 0
+        return _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
+
+    def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
+        """What is said of each text with logits [N, num_labels]: `prediction`, and of classes their probabilities."""
+        if self.kind == "regression":
+            for score in logits[:, 0]:
+                yield {"prediction": float(score)}
+            return
+        names = self.labels
+        for row in self.probabilities(logits):
+            probabilities = {name: round(float(p), 6) for name, p in zip(names, row, strict=True)}
+            if self.kind == "multi-label":
+                chosen = [name for name, probability in zip(names, row, strict=True) if probability > 0.5]
+                yield {"prediction": chosen, "probabilities": probabilities}
+            else:
+                best = names[int(row.argmax())]
+                yield {"prediction": best, "probability": probabilities[best], "probabilities": probabilities}
+
 
 def _model_class(folder: str) -> Any:
     """The class of the model in a folder, where its config says that it is one for tokens, choices or spans."""
@@ -246,12 +269,18 @@ def load_predictor(
     return Predictor(model, tokenizer, task)
 
 
-def _cut(lengths: Sequence[int], batch_size: int, most_padding: int) -> list[slice]:
-    """Cut falling lengths into batches: of `batch_size` at most, and of `most_padding` tokens of padding at most."""
+def _cut(
+    lengths: Sequence[int], batch_size: int, most_padding: int, most_tokens: int = sys.maxsize
+) -> list[slice]:
+    """Cut falling lengths into batches of at most so many rows, tokens of padding, and tokens with the padding.
+
+    A row longer than `most_tokens` is a batch of its own.
+    """
     parts, start, padding = [], 0, 0
     for index, length in enumerate(lengths):
-        added = lengths[start] - length
-        if index - start == batch_size or padding + added > most_padding:
+        size, added = index - start, lengths[start] - length
+        full = size == batch_size or (size > 0 and lengths[start] * (size + 1) > most_tokens)
+        if full or padding + added > most_padding:
             parts.append(slice(start, index))
             start, padding, added = index, 0, 0
         padding += added

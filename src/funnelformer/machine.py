@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import transformers
 
+from .version import stamped
+
 __all__ = ["hardware", "load_average", "versions"]
 
 
@@ -39,16 +41,15 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 def versions() -> dict[str, Any]:
     """Of everything that could change a time."""
-    from . import __version__
-
-    return {
-        "funnelformer": __version__,
-        "commit": _source_commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "cuda": torch.version.cuda,
-    }
+    return stamped(
+        {
+            "commit": _source_commit(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "cuda": torch.version.cuda,
+        }
+    )
 
 
 def _source_commit() -> str | None:

@@ -28,6 +28,7 @@ from .kinds.questions import Questions
 from .kinds.tokens import Tokens
 from .metrics import DEFAULT_SCORES
 from .submit import submit
+from .version import stamped
 
 __all__ = ["evaluate", "predict", "read_examples", "score"]
 
@@ -83,7 +84,7 @@ def evaluate(
             scores = score(predictor, kind, examples, batch_size)
             metrics |= {f"{variant}_{name}" if variant else name: value for name, value in scores.items()}
         if file is not None:
-            json.dump(metrics, file, indent=2)
+            json.dump(stamped(metrics), file, indent=2)
     return metrics
 
 
@@ -287,20 +288,7 @@ def _answers(
         for tags in kind.tags(outputs, encoded.features["labels"][:], encoded):
             yield {"prediction": tags}
         return
-    logits = np.stack(outputs)
-    if predictor.kind == "regression":
-        for score in logits[:, 0]:
-            yield {"prediction": float(score)}
-        return
-    names = predictor.labels
-    for row in predictor.probabilities(logits):
-        probabilities = {name: round(float(p), 6) for name, p in zip(names, row, strict=True)}
-        if predictor.kind == "multi-label":
-            chosen = [name for name, probability in zip(names, row, strict=True) if probability > 0.5]
-            yield {"prediction": chosen, "probabilities": probabilities}
-        else:
-            best = names[int(row.argmax())]
-            yield {"prediction": best, "probability": probabilities[best], "probabilities": probabilities}
+    yield from predictor.answers(np.stack(outputs))
 
 
 def _answer_columns(predictor: Predictor, format: Format) -> list[str]:

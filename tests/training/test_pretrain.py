@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from funnelformer import FunnelformerForMaskedLM
+from funnelformer import FunnelformerForMaskedLM, __version__
 from funnelformer.data.tokenizer import load_tokenizer, train_tokenizer
 from funnelformer.training.run import last_checkpoint
+from funnelformer.version import VERSION_KEY, stamped
 from training.toy import (
     FINETUNE,
     PRETRAIN,
@@ -76,10 +77,12 @@ def test_what_a_run_leaves(whole, toy):
         "checkpoint-50",
     ]
     metrics = json.loads((whole / "metrics.json").read_text())
-    assert list(metrics) == ["model", "steps", *(f"validation_{name}" for name in MEASURED)]
+    assert list(metrics) == ["model", "steps", *(f"validation_{name}" for name in MEASURED), VERSION_KEY]
     assert (metrics["model"], metrics["steps"]) == ("L1H16", 50)
     facts = json.loads((whole / "run.json").read_text())
     assert (facts["command"], facts["torch"]) == ("pretrain", torch.__version__)
+    config = json.loads((whole / "config.json").read_text())
+    assert facts[VERSION_KEY] == metrics[VERSION_KEY] == config[VERSION_KEY] == __version__
     steps = [entry["step"] for entry in log_of(whole) if "loss" in entry]
     assert steps == list(range(5, 51, 5))
     assert not (whole / ".saving").exists()
@@ -161,7 +164,8 @@ def test_toml_with_flags_that_win(toy, tmp_path):
         'block_size = 16\nbatch-size = 4\ndevice = "cpu"\nvalidation-fraction = 0\n[set]\npooling = "max"\n'
     )
     assert run("pretrain --config", file, "--steps", 2, "--out", tmp_path / "out") == 0
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"model": "B1-1H16", "steps": 2}
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics == stamped({"model": "B1-1H16", "steps": 2})
     config = FunnelformerForMaskedLM.from_pretrained(tmp_path / "out").config
     assert (config.pooling, config.decoder_layers) == ("max", 2)
 

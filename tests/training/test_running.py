@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM
+from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, __version__
 from funnelformer.flops import forward_flops
 from funnelformer.modeling.electra import FunnelformerForElectra
 from funnelformer.training import tracking
@@ -222,6 +222,7 @@ def test_nan_stops_the_run_and_keeps_the_batch(command, toy, tmp_path, capsys, m
         "model": "L1H16",
         "steps": 20,
         "skipped_updates": 0,
+        "funnelformer_version": __version__,
     }
 
 

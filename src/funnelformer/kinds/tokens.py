@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..modeling import FunnelformerForTokenClassification
 from .kind import Encoded, Kind
 
-__all__ = ["Tokens", "entity_scores"]
+__all__ = ["Tokens", "entity_scores", "first_pieces"]
 
 _OUTSIDE = "O"
 _NO_LABEL = -100
@@ -102,7 +102,7 @@ class Tokens(Kind):
             labels, words = [], []
             for number, tags in enumerate(rows["tags"]):
                 pieces = encoded.word_ids(number)
-                starts = _first_pieces(pieces)
+                starts = first_pieces(pieces)
                 labels.append(
                     [
                         ids[tags[starts[place]]] if place in starts else _NO_LABEL
@@ -138,7 +138,7 @@ class Tokens(Kind):
         return found
 
 
-def _first_pieces(words: Sequence[int | None]) -> dict[int, int]:
+def first_pieces(words: Sequence[int | None]) -> dict[int, int]:
     """Place of the first piece of each word -> the word, from the word of each piece (None: a special token)."""
     places: dict[int, int] = {}
     for place, word in enumerate(words):

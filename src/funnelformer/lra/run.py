@@ -23,6 +23,7 @@ from ..metrics import classification_metrics
 from ..training.run import RunConfig, check_run, flag, open_run, parse_options
 from ..training.throughput import peak_memory_bytes
 from ..training.trainer import RunTrainer, run_trainer, training_arguments
+from ..version import stamped
 from .examples import LraData, collate
 from .listops import TOKENS
 from .models import build_config, build_model
@@ -226,7 +227,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     }
     if trainer.is_world_process_zero():
         with atomic_writer(config.out / "metrics.json") as file:
-            json.dump(metrics, file, indent=2)
+            json.dump(stamped(metrics), file, indent=2)
     return metrics
 
 

@@ -15,7 +15,7 @@ from ..mixers import MIXER_CLASSES
 from ..sequence import SequenceState
 from .pooling import restore, shorten
 
-__all__ = ["Decoder", "Embeddings", "Encoder", "Layer", "Trace"]
+__all__ = ["Decoder", "Embeddings", "Encoder", "Layer", "Trace", "received_attention"]
 
 
 class Trace:
@@ -149,7 +149,7 @@ class Encoder(nn.Module):
                 if num_applied == skip_index:
                     skip = hidden
                 if wants_top:
-                    received = _received(weights, state, key_state)
+                    received = received_attention(weights, state, key_state)
                 if key_state is not state and number + 1 < len(applications):
                     inputs = prepare(state, state, config, hidden, self.training)
                 keys, key_state = hidden, state
@@ -187,7 +187,9 @@ class Decoder(nn.Module):
         return hidden
 
 
-def _received(weights: Tensor | None, queries: SequenceState, keys: SequenceState) -> Float[Tensor, "B T"]:
+def received_attention(
+    weights: Tensor | None, queries: SequenceState, keys: SequenceState
+) -> Float[Tensor, "B T"]:
     """Attention each token received, summed over heads and real queries (paper, section 3.3, top-attention)."""
     assert weights is not None
     if queries.keep is not None:

@@ -17,6 +17,7 @@ from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
 from ..kinds import Encoded, Kind
+from ..version import stamped
 from .class_weights import weighted_loss
 from .finetune_trainer import FinetuneTrainer
 from .max_length import choose_max_length
@@ -174,7 +175,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     with atomic_writer(config.out / "task.json") as file:
         json.dump(_task_entry(tuned, max_length), file, indent=2)
     with atomic_writer(config.out / "metrics.json") as file:
-        json.dump(metrics, file, indent=2)
+        json.dump(stamped(metrics), file, indent=2)
     return metrics
 
 

@@ -15,6 +15,7 @@ from ..data.prepared import is_prepared, open_prepared
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
+from ..version import stamped
 from .masking import MaskedBlocks, Masking, NextEpoch, Strategy
 from .objectives import OBJECTIVES
 from .pretrain_trainer import OnNan
@@ -202,7 +203,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
     def write() -> None:
         with atomic_writer(config.out / "metrics.json") as file:
-            json.dump(metrics, file, indent=2)
+            json.dump(stamped(metrics), file, indent=2)
 
     first(write)
     return metrics

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.files import atomic_writer
+from ..version import stamped
 from .run import check_run, open_run
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def over_seeds(config: FinetuneConfig, run: Callable[[FinetuneConfig], dict[str,
         runs.append({"seed": seed, **run(own)})
     metrics = summary(runs)
     with atomic_writer(config.out / "metrics.json") as file:
-        json.dump({**metrics, "runs": runs}, file, indent=2)
+        json.dump(stamped({**metrics, "runs": runs}), file, indent=2)
     Console().print(_table(runs, metrics))
     return metrics
 

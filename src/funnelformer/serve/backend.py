@@ -1,0 +1,173 @@
+"""What runs the model: one protocol, its implementation in PyTorch, and the one place where a backend is chosen."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from transformers import DataCollatorWithPadding
+
+from ..checkpoints.weights import read_json
+from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..errors import UserError
+from ..inference import Predictor, check_length, load_model, load_predictor
+from ..modeling import (
+    FunnelformerForMaskedLM,
+    FunnelformerForQuestionAnswering,
+    FunnelformerForSequenceClassification,
+    FunnelformerForTokenClassification,
+    FunnelformerModel,
+)
+from ..modeling.model import sequence_vector
+from .funnel import Funnel, trace_funnel
+from .settings import ServeConfig
+
+__all__ = ["Ability", "Backend", "Feature", "Pooling", "TorchBackend", "load_backend"]
+
+Ability = Literal["classify", "embed", "fill", "answer", "inspect"]
+Pooling = Literal["mean", "cls"]
+# What the tokenizer makes of a text: input_ids, token_type_ids, attention_mask.
+Feature = dict[str, list[int]]
+
+
+class Backend(Protocol):
+    """A model with its tokenizer. Its calls come from one thread, a batch at a time; a batch fits in memory.
+
+    predictor: labels, kind of task, `max_length`, and what is said of logits.
+    abilities: the calls below that this model can answer.
+    most_padding: tokens of padding that are worth a shared batch.
+    batch_tokens: tokens of a batch beyond which it is not worth to grow.
+    """
+
+    predictor: Predictor
+    abilities: frozenset[Ability]
+    most_padding: int
+    batch_tokens: int
+
+    def logits(self, features: list[Feature]) -> list[np.ndarray]:
+        """Of each text [num_labels], of a model of tokens [T, num_labels], T at least the text's own tokens."""
+
+    def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
+        """The encoder's vector [D] of each text."""
+
+    def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
+        """[M, V], for the M mask tokens of each text in their order."""
+
+    def spans(self, features: list[Feature]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Start and end logits [T] of each pair of question and passage."""
+
+    def funnel(self, feature: Feature) -> Funnel:
+        """How one text shortens."""
+
+
+class TorchBackend:
+    """The model as PyTorch runs it."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.model = _own(predictor.model)
+        self.abilities = _abilities(predictor.model)
+        self.most_padding = predictor.most_padding
+        self.batch_tokens = 1024 if self.model.device.type == "cpu" else 16384
+        self._collator = DataCollatorWithPadding(predictor.tokenizer)
+
+    def logits(self, features: list[Feature]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            return list(self.model(**self._batch(features)).logits.float().cpu().numpy())
+
+    def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
+        with torch.inference_mode():
+            output = self.model.base_model(**self._batch(features))
+            config = copy.copy(self.model.config)
+            config.classifier_pooling = pooling
+            return list(sequence_vector(output, config).float().cpu().numpy())
+
+    def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
+        batch = self._batch(features)
+        is_mask = batch["input_ids"] == self.predictor.tokenizer.mask_token_id
+        # With labels, and `sparse_prediction`, logits of these tokens alone: all others would fill the memory.
+        with torch.inference_mode():
+            logits = self.model(**batch, labels=torch.where(is_mask, 0, -100)).logits.float().cpu()
+        return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
+
+    def spans(self, features: list[Feature]) -> list[tuple[np.ndarray, np.ndarray]]:
+        with torch.inference_mode():
+            output = self.model(**self._batch(features))
+        starts, ends = (logits.float().cpu().numpy() for logits in (output.start_logits, output.end_logits))
+        return list(zip(starts, ends, strict=True))
+
+    def funnel(self, feature: Feature) -> Funnel:
+        return trace_funnel(self.model.base_model, self._batch([feature]))
+
+    def _batch(self, features: list[Feature]) -> dict[str, torch.Tensor]:
+        batch = self._collator(features)
+        if batch["attention_mask"].all():
+            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
+        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+
+
+def _own(model: Any) -> Any:
+    """Copy the weights from their file's pages, which a change of the file would change, or end the process with."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
+
+
+# What a head adds to what every model's body can do.
+_ABILITIES: dict[type, Ability] = {
+    FunnelformerForSequenceClassification: "classify",
+    FunnelformerForTokenClassification: "classify",
+    FunnelformerForMaskedLM: "fill",
+    FunnelformerForQuestionAnswering: "answer",
+}
+
+
+def _abilities(model: Any) -> frozenset[Ability]:
+    found: set[Ability] = {"embed", "inspect"}
+    found.update(ability for model_class, ability in _ABILITIES.items() if isinstance(model, model_class))
+    return frozenset(found)
+
+
+# The ending of an architecture's name, ours or transformers' -> our class; other heads have their body alone.
+_MODELS: dict[str, Any] = {
+    "ForMaskedLM": FunnelformerForMaskedLM,
+    "ForQuestionAnswering": FunnelformerForQuestionAnswering,
+}
+_PREDICTORS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice")
+
+
+def _load_torch(config: ServeConfig) -> TorchBackend:
+    file = Path(config.model) / "config.json"
+    names = read_json(file).get("architectures") or [] if file.is_file() else []
+    architecture = names[0] if names else ""
+    if architecture.endswith(_PREDICTORS):
+        return TorchBackend(load_predictor(config.model, config.max_length, config.device))
+    tokenizer = load_tokenizer(config.model)
+    model_class = next(
+        (found for ending, found in _MODELS.items() if architecture.endswith(ending)), FunnelformerModel
+    )
+    settings: dict[str, Any] = {"sparse_prediction": True} if model_class is FunnelformerForMaskedLM else {}
+    model, random = load_model(model_class, config.model, **settings)
+    if random:
+        raise UserError(f"{config.model}: parameter {random[0]} is not among the weights")
+    check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    limit = config.max_length or min(tokenizer.model_max_length, 512)
+    if config.max_length is not None:
+        check_length(model.config, config.max_length, "--max-length")
+    elif model.config.position == "absolute":
+        limit = min(limit, model.config.max_position_embeddings)
+    model.eval()
+    if config.device == "auto" and torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    return TorchBackend(Predictor(model, tokenizer, {"max_length": limit}))
+
+
+_BACKENDS = {"torch": _load_torch}
+
+
+def load_backend(config: ServeConfig) -> Backend:
+    """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
+    return _BACKENDS[config.backend](config)

@@ -1,0 +1,71 @@
+"""How one text shortens: the tokens that each vector stands for, and where the pooled queries look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..mixers import MIXER_CLASSES
+from ..modeling.encoder import received_attention
+from ..modeling.pooling import shorten
+from ..sequence import start_state
+
+__all__ = ["Funnel", "Stage", "trace_funnel"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One block of the encoder.
+
+    members: of each of its S vectors the tokens of the text that were merged into it, numbered from 0.
+    looks: [S][K] what part of its attention each pooled query, in the block's first layer, gives each of the K vectors
+        of the block before, as the mean over the heads; None where no query is pooled, or the mixer has no queries.
+    """
+
+    mixer: str
+    members: list[list[int]]
+    looks: list[list[float]] | None
+
+
+@dataclass(frozen=True)
+class Funnel:
+    num_tokens: int
+    stages: list[Stage]
+
+
+def trace_funnel(body: Any, batch: dict[str, Tensor]) -> Funnel:
+    """Follow one text without padding, [1, T], through the encoder of a `FunnelformerModel`.
+
+    The merges are those of the model's own pooling, applied to one-hot rows in place of hidden states.
+    """
+    config = body.config
+    with torch.inference_mode():
+        weights = iter(body(**batch, output_attentions=True).attentions or ())
+        length = batch["input_ids"].size(1)
+        rows = torch.eye(length)[None]
+        state = start_state(length, None, None, rows.device)
+        received: Tensor | None = None
+        stages = []
+        for index, mixer in enumerate(config.block_mixers):
+            key_state = state
+            if index > 0:
+                rows, state = shorten(rows, state, config, received)
+            # A Fourier mixer has no weights; every application of the others has.
+            of_block = [
+                None if mixer == "fourier" else next(weights).float().cpu()
+                for _ in range(config.block_applications[index])
+            ]
+            mixer_class: Any = MIXER_CLASSES[mixer]
+            looks = None
+            if index > 0 and config.pool_q_only and mixer_class.reads_unpooled:
+                assert of_block[0] is not None
+                looks = [[round(value, 4) for value in row] for row in of_block[0][0].mean(0).tolist()]
+            if config.pooling == "top" and index + 1 < config.num_blocks:
+                reads_unpooled = looks is not None and len(of_block) == 1
+                received = received_attention(of_block[-1], state, key_state if reads_unpooled else state)
+            members = [row.nonzero().flatten().tolist() for row in rows[0]]
+            stages.append(Stage(mixer, members, looks))
+    return Funnel(length, stages)

@@ -1,0 +1,279 @@
+"""What each route asks of the model: the tokens of a request, and the answer from the model's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..data.values import text_problem
+from ..kinds.tokens import first_pieces
+from ..metrics import softmax
+from .backend import Backend, Feature, Pooling
+from .batching import Work
+from .errors import Refused
+from .funnel import Funnel
+
+__all__ = ["MOST_MASKS", "MOST_TOP", "Job", "answer", "best_spans", "classify", "embed", "fill", "inspect"]
+
+MOST_TOP = 50  # candidates that can be asked for
+MOST_MASKS = 16  # of a text: each costs a row of the vocabulary's length
+MOST_ANSWER_TOKENS = 30
+_STRIDE = 128  # tokens that two windows of a passage share, as in the original code
+
+# A text, or two that belong together.
+Text = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for the queue, and what makes the answer of its results."""
+
+    work: Work
+    finish: Callable[[list[Any]], Any]
+
+
+def classify(backend: Backend, texts: Sequence[Text]) -> Job:
+    """The row that `funnelformer predict` writes of each text; `cut`: whether it is longer than the model reads."""
+    predictor = backend.predictor
+    if predictor.kind == "tokens":
+        return _tags(backend, texts)
+    if predictor.task.get("text_pair"):
+        for index, text in enumerate(texts):
+            if isinstance(text, str):
+                raise Refused(422, f"texts.{index}: the model was trained on pairs of texts; give two")
+    if predictor.task.get("stride"):
+        return _windows(backend, texts)
+    features, are_cut = _encode(backend, texts)
+
+    def finish(logits: list[np.ndarray]) -> Any:
+        answers = predictor.answers(np.stack(logits))
+        return [{**row, "cut": cut} for row, cut in zip(answers, are_cut, strict=True)]
+
+    return Job(Work("classify", features, backend.logits), finish)
+
+
+def _windows(backend: Backend, texts: Sequence[Text]) -> Job:
+    """Of a model of long texts: the mean of the logits of windows, each beginning `stride` tokens after the last."""
+    predictor = backend.predictor
+    for index, text in enumerate(texts):
+        _check(f"texts.{index}", text)
+        if not isinstance(text, str):
+            raise Refused(422, f"texts.{index}: the model reads windows of single texts, not pairs")
+    tokenizer, max_length = predictor.tokenizer, predictor.task["max_length"]
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=False)
+    encoded = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        stride=room - predictor.task["stride"],  # the library's stride is the overlap
+        return_overflowing_tokens=True,
+    )
+    owners = np.asarray(encoded["overflow_to_sample_mapping"])
+
+    def finish(logits: list[np.ndarray]) -> Any:
+        rows = np.stack(logits)
+        means = np.stack([rows[owners == owner].mean(0) for owner in range(len(texts))])
+        return [{**row, "cut": False} for row in predictor.answers(means)]
+
+    return Job(Work("classify", _features(encoded), backend.logits), finish)
+
+
+def _tags(backend: Backend, texts: Sequence[Text]) -> Job:
+    """The tag of every word, the text cut at white space; a word that was cut off, or has no piece, is called O."""
+    predictor = backend.predictor
+    for index, text in enumerate(texts):
+        _check(f"texts.{index}", text)
+        if not isinstance(text, str):
+            raise Refused(422, f"texts.{index}: a model of tokens reads single texts")
+    words = [str(text).split() for text in texts]
+    encoded = predictor.tokenizer(
+        words, is_split_into_words=True, truncation=True, max_length=predictor.task["max_length"]
+    )
+    starts = [first_pieces(encoded.word_ids(number)) for number in range(len(words))]
+    are_cut = [bool(part.overflowing) for part in encoded.encodings]
+    labels = predictor.labels
+
+    def finish(logits: list[np.ndarray]) -> Any:
+        rows = []
+        for tokens, places, scores, cut in zip(words, starts, logits, are_cut, strict=True):
+            tags = ["O"] * len(tokens)
+            for place, word in places.items():
+                tags[word] = labels[int(scores[place].argmax())]
+            rows.append({"tokens": tokens, "prediction": tags, "cut": cut})
+        return rows
+
+    return Job(Work("classify", _features(encoded), backend.logits), finish)
+
+
+def embed(backend: Backend, texts: Sequence[Text], pooling: Pooling, normalize: bool) -> Job:
+    """A vector a text: the mean of the encoder's states, or its first; of length 1 with `normalize`."""
+    features, are_cut = _encode(backend, texts)
+
+    def finish(vectors: list[np.ndarray]) -> Any:
+        if normalize:
+            vectors = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
+        return [{"vector": vector.tolist(), "cut": cut} for vector, cut in zip(vectors, are_cut, strict=True)]
+
+    run = lambda features: backend.vectors(features, pooling)  # noqa: E731
+    return Job(Work(("embed", pooling), features, run), finish)
+
+
+def fill(backend: Backend, texts: Sequence[str], top: int) -> Job:
+    """For every mask of every text the likeliest tokens."""
+    tokenizer = backend.predictor.tokenizer
+    mask, mask_id = tokenizer.mask_token, tokenizer.mask_token_id
+    features, _ = _encode(backend, texts)
+    for index, (text, feature) in enumerate(zip(texts, features, strict=True)):
+        found, wanted = feature["input_ids"].count(mask_id), text.count(mask)
+        if wanted == 0:
+            raise Refused(422, f"texts.{index}: has no {mask}")
+        if wanted > MOST_MASKS:
+            raise Refused(422, f"texts.{index}: has {wanted} {mask}, more than {MOST_MASKS}")
+        if found < wanted:
+            limit = backend.predictor.task["max_length"]
+            raise Refused(422, f"texts.{index}: a {mask} is beyond the {limit} tokens that the model reads")
+
+    def run(features: list[Feature]) -> list[Any]:
+        """Ids and probabilities [M, MOST_TOP] of each text: all others are not worth their memory."""
+        results = []
+        for logits in backend.mask_logits(features):
+            probabilities = softmax(logits)
+            number = min(MOST_TOP, probabilities.shape[-1])
+            best = np.argpartition(-probabilities, number - 1, axis=-1)[:, :number]
+            of_best = np.take_along_axis(probabilities, best, axis=-1)
+            order = np.argsort(-of_best, axis=-1)
+            results.append((np.take_along_axis(best, order, -1), np.take_along_axis(of_best, order, -1)))
+        return results
+
+    def finish(results: list[Any]) -> Any:
+        return [
+            {
+                "masks": [
+                    [
+                        {"token": tokenizer.convert_ids_to_tokens(int(number)), "probability": _round(p)}
+                        for number, p in zip(numbers[:top], of_mask[:top], strict=True)
+                    ]
+                    for numbers, of_mask in zip(best, probabilities, strict=True)
+                ]
+            }
+            for best, probabilities in results
+        ]
+
+    return Job(Work("fill", features, run), finish)
+
+
+def answer(backend: Backend, question: str, context: str, top: int, most_windows: int) -> Job:
+    """The likeliest answers in a passage, read in windows that overlap."""
+    for name, text in (("question", question), ("context", context)):
+        _check(name, text)
+    tokenizer, max_length = backend.predictor.tokenizer, backend.predictor.task["max_length"]
+    asked = len(tokenizer(question, add_special_tokens=False)["input_ids"])
+    room = max_length - asked - 3
+    if room < 1:
+        raise Refused(422, f"question: has {asked} tokens; the model reads {max_length} with its passage")
+    encoded = tokenizer(
+        question,
+        context,
+        truncation="only_second",
+        max_length=max_length,
+        stride=min(_STRIDE, room // 2),
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    windows = encoded.encodings
+    if len(windows) > most_windows:
+        raise Refused(422, f"context: is read in {len(windows)} windows; allowed: {most_windows}")
+
+    def finish(logits: list[tuple[np.ndarray, np.ndarray]]) -> Any:
+        found: dict[tuple[int, int], float] = {}
+        for window, (starts, ends) in zip(windows, logits, strict=True):
+            length = len(window.ids)
+            allowed = np.array([sequence == 1 for sequence in window.sequence_ids])
+            for first, last, score in best_spans(starts[:length], ends[:length], allowed, top):
+                place = (window.offsets[first][0], window.offsets[last][1])
+                found[place] = max(score, found.get(place, 0.0))
+        best = sorted(found.items(), key=lambda entry: (-entry[1], entry[0]))[:top]
+        return [
+            {"answer": context[start:end], "start": start, "end": end, "score": _round(score)}
+            for (start, end), score in best
+        ]
+
+    return Job(Work("answer", _features(encoded), backend.spans), finish)
+
+
+def best_spans(
+    starts: np.ndarray, ends: np.ndarray, allowed: np.ndarray, top: int
+) -> list[tuple[int, int, float]]:
+    """First and last token and score of the best spans, from logits [T] of their starts and ends.
+
+    allowed: [T], True for the passage's tokens. The score is the probability of the start times that of the end, both
+    among these tokens; a span has at most 30. Source: the question-answering pipeline of transformers 4.
+    """
+    places = np.flatnonzero(allowed)
+    if not len(places):
+        return []
+    scores = softmax(starts[None, places])[0][:, None] * softmax(ends[None, places])[0][None, :]
+    scores = np.tril(np.triu(scores), MOST_ANSWER_TOKENS - 1)
+    best = np.argsort(-scores, axis=None, kind="stable")[:top]
+    pairs = zip(*np.unravel_index(best, scores.shape), strict=True)
+    return [(int(places[i]), int(places[j]), float(scores[i, j])) for i, j in pairs if scores[i, j] > 0]
+
+
+def inspect(backend: Backend, text: Text, most_tokens: int) -> Job:
+    """The tokens of a text and how the encoder merges them, block by block."""
+    limit = min(most_tokens, backend.predictor.task["max_length"])
+    features, (is_cut,) = _encode(backend, [text], limit)
+    tokens = backend.predictor.tokenizer.convert_ids_to_tokens(features[0]["input_ids"])
+
+    def finish(results: list[Funnel]) -> Any:
+        (funnel,) = results
+        stages = [
+            {"mixer": stage.mixer, "members": stage.members, "looks": stage.looks} for stage in funnel.stages
+        ]
+        return {"tokens": tokens, "cut": is_cut, "stages": stages}
+
+    run = lambda features: [backend.funnel(feature) for feature in features]  # noqa: E731
+    return Job(Work("inspect", features, run), finish)
+
+
+def _encode(
+    backend: Backend, texts: Sequence[Text], max_length: int | None = None
+) -> tuple[list[Feature], list[bool]]:
+    """Tokens of each text or pair, and whether it was cut; as `funnelformer predict` makes them."""
+    for index, text in enumerate(texts):
+        _check(f"texts.{index}", text)
+    tokenizer = backend.predictor.tokenizer
+    limit = max_length or backend.predictor.task["max_length"]
+    features: list[Feature] = [{}] * len(texts)
+    are_cut = [False] * len(texts)
+    singles = [index for index, text in enumerate(texts) if isinstance(text, str)]
+    pairs = [index for index, text in enumerate(texts) if not isinstance(text, str)]
+    how: dict[str, Literal[True, "longest_first"]] = {"single": True, "pair": "longest_first"}
+    for kind, indices in (("single", singles), ("pair", pairs)):
+        if not indices:
+            continue
+        columns = [[texts[i] for i in indices]]
+        if kind == "pair":
+            columns = [[texts[i][side] for i in indices] for side in (0, 1)]
+        encoded = tokenizer(*columns, truncation=how[kind], max_length=limit)
+        for index, feature, part in zip(indices, _features(encoded), encoded.encodings, strict=True):
+            features[index], are_cut[index] = feature, bool(part.overflowing)
+    return features, are_cut
+
+
+def _features(encoded: Any) -> list[Feature]:
+    names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if name in encoded]
+    return [{name: encoded[name][i] for name in names} for i in range(len(encoded["input_ids"]))]
+
+
+def _check(where: str, text: Text) -> None:
+    for part in [text] if isinstance(text, str) else text:
+        if problem := text_problem(part):
+            raise Refused(422, f"{where}: {problem}")
+
+
+def _round(value: Any) -> float:
+    return round(float(value), 6)

@@ -1,0 +1,108 @@
+"""`funnelformer serve`: load the model, listen, and leave only when what was accepted is answered."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from ..errors import UserError
+from .app import create_app
+from .backend import load_backend
+from .connection import TimedConnection
+from .settings import TOKEN_VARIABLE, ServeConfig
+
+__all__ = ["Server", "make_server", "serve"]
+
+_BACKLOG = 1024
+_IDLE_S = 30  # of a connection between two requests
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says where it listens, and ends without error after SIGTERM or Ctrl-C.
+
+    The first signal lets what was accepted end; a second Ctrl-C does not wait for it.
+    """
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, model: str) -> None:
+        super().__init__(config)
+        self.listener = listener
+        self.model = model
+
+    def listen(self) -> None:
+        """Serve until told to stop."""
+        self.run(sockets=[self.listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"{self.model} is served at http://{shown}:{port} (Ctrl-C stops)", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve a model until SIGTERM or Ctrl-C; what was accepted by then is answered.
+
+    Raises UserError for a model, an address or a token that cannot be used.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    token = config.token()
+    server = make_server(config, token)
+    if not config.is_local and token is None:
+        print(
+            f"anyone who reaches {config.host} can use the model: set --token-file or {TOKEN_VARIABLE}",
+            file=sys.stderr,
+        )
+    server.listen()
+
+
+def make_server(config: ServeConfig, token: str | None = None) -> Server:
+    """The server of a model, bound to its address and ready to listen."""
+    listener = _bind(config.host, config.port)
+    try:
+        app = create_app(load_backend(config), config, token)
+    except BaseException:
+        listener.close()
+        raise
+    connection = type("Connection", (TimedConnection,), {"timeout_s": config.client_timeout_s})
+    settings = uvicorn.Config(
+        app,
+        http=connection,
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_IDLE_S,
+        timeout_graceful_shutdown=max(1, round(config.shutdown_timeout_s)),
+    )
+    return Server(settings, listener, config.model)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise UserError(f"{host}:{port}: cannot be listened on ({error.strerror})") from error
+    return listener

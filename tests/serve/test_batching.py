@@ -1,0 +1,184 @@
+"""The queue by itself: what shares a batch, how long it waits, and what happens when it is full or something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+
+pytest.importorskip("prometheus_client", reason="needs funnelformer[serve]")
+
+from funnelformer.serve.batching import Batcher, Work
+from funnelformer.serve.errors import Refused
+from funnelformer.serve.metrics import Metrics
+
+
+class Model:
+    """Answers each text with its length and remembers the batches; may be held up."""
+
+    def __init__(self):
+        self.batches = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, features):
+        assert self.go_on.wait(10)
+        lengths = [len(feature["input_ids"]) for feature in features]
+        self.batches.append(lengths)
+        if 13 in lengths:
+            raise ZeroDivisionError("of 13")
+        return lengths
+
+    def work(self, *lengths, key="a"):
+        return Work(key, [{"input_ids": [0] * length} for length in lengths], self)
+
+
+@asynccontextmanager
+async def batcher(capacity=100, max_delay_s=0.0, most_padding=4, most_tokens=1000):
+    one = Batcher(capacity, max_delay_s, most_padding, most_tokens, Metrics())
+    one.start()
+    try:
+        yield one
+    finally:
+        await asyncio.to_thread(one.close)
+
+
+async def waiting(one, number):
+    while one.num_waiting != number:
+        await asyncio.sleep(0.005)
+
+
+def test_requests_share_batches_of_near_lengths():
+    """Held up by the first text, the others come together: 9 8 8 and 3 2, padded by at most 4; b is another kind."""
+
+    async def run():
+        model = Model()
+        model.go_on.clear()
+        async with batcher() as one:
+            first = asyncio.ensure_future(one.run(model.work(5)))
+            await waiting(one, 0)
+            await asyncio.sleep(0.02)
+            others = [
+                asyncio.ensure_future(one.run(work))
+                for work in (model.work(8, 2), model.work(3, 9), model.work(8), model.work(8, key="b"))
+            ]
+            await waiting(one, 6)
+            model.go_on.set()
+            assert await first == [5]
+            assert [await other for other in others] == [[8, 2], [3, 9], [8], [8]]
+        return model.batches
+
+    assert asyncio.run(run()) == [[5], [9, 8, 8], [3, 2], [8]]
+
+
+@pytest.mark.parametrize(("lengths", "batches"), [((6, 6, 6), [[6, 6], [6]]), ((30, 1), [[30], [1]])])
+def test_a_batch_has_its_tokens_at_most(lengths, batches):
+    async def run():
+        model = Model()
+        async with batcher(most_tokens=12, most_padding=99) as one:
+            assert await one.run(model.work(*lengths)) == list(lengths)
+        return model.batches
+
+    assert asyncio.run(run()) == batches
+
+
+def test_the_oldest_waits_no_longer_than_it_may():
+    """Two texts 0.15 s apart: the first starts at 0.3 s with the second, which has then waited half of that."""
+
+    async def run():
+        model = Model()
+        async with batcher(max_delay_s=0.3) as one:
+            start = time.monotonic()
+            first = asyncio.ensure_future(one.run(model.work(4)))
+            await asyncio.sleep(0.15)
+            second = asyncio.ensure_future(one.run(model.work(4)))
+            await asyncio.gather(first, second)
+            return model.batches, time.monotonic() - start
+
+    batches, seconds = asyncio.run(run())
+    assert batches == [[4, 4]]
+    assert seconds >= 0.3
+
+
+def test_a_full_batch_does_not_wait():
+    async def run():
+        model = Model()
+        async with batcher(max_delay_s=60, most_tokens=12) as one:
+            await asyncio.wait_for(one.run(model.work(6, 6)), 10)
+
+    asyncio.run(run())
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_again():
+    async def run():
+        model = Model()
+        async with batcher(capacity=3) as one:
+            await one.run(model.work(4))  # tells the speed
+            model.go_on.clear()
+            held = asyncio.ensure_future(one.run(model.work(4)))
+            await waiting(one, 0)
+            await asyncio.sleep(0.02)
+            kept = asyncio.ensure_future(one.run(model.work(4, 4)))
+            await waiting(one, 2)
+            with pytest.raises(Refused) as refusal:
+                await one.run(model.work(4, 4))
+            last = asyncio.ensure_future(one.run(model.work(5)))  # one has room
+            await waiting(one, 3)
+            model.go_on.set()
+            assert [await held, await kept, await last] == [[4], [4, 4], [5]]
+        return refusal.value
+
+    refusal = asyncio.run(run())
+    assert refusal.status == 429
+    assert 1 <= int(refusal.headers["Retry-After"]) <= 60
+
+
+def test_a_cancelled_request_leaves_the_queue():
+    async def run():
+        model = Model()
+        async with batcher(max_delay_s=60) as one:
+            gone = asyncio.ensure_future(one.run(model.work(4, 4)))
+            await waiting(one, 2)
+            gone.cancel()
+            await waiting(one, 0)
+        return model.batches
+
+    assert asyncio.run(run()) == []
+
+
+def test_one_text_that_fails_costs_no_other_its_answer():
+    async def run():
+        model = Model()
+        model.go_on.clear()
+        async with batcher(most_padding=99) as one:
+            first = asyncio.ensure_future(one.run(model.work(1)))
+            await waiting(one, 0)
+            await asyncio.sleep(0.02)
+            good, bad = (asyncio.ensure_future(one.run(model.work(n))) for n in (12, 13))
+            await waiting(one, 2)
+            model.go_on.set()
+            assert (await first, await good) == ([1], [12])
+            with pytest.raises(ZeroDivisionError, match="of 13"):
+                await bad
+            assert one.is_alive
+        return model.batches
+
+    assert asyncio.run(run()) == [[1], [13, 12], [13], [12]]
+
+
+def test_closing_answers_what_waits():
+    async def run():
+        model = Model()
+        async with batcher(max_delay_s=60) as one:
+            last = asyncio.ensure_future(one.run(model.work(4, 5)))
+            await waiting(one, 2)
+            closing = asyncio.to_thread(one.close)
+            assert await asyncio.gather(last, closing) == [[4, 5], None]
+            assert not one.is_alive
+            with pytest.raises(Refused, match="stopping"):
+                await one.run(model.work(4))
+
+    asyncio.run(run())
