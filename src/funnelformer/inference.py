@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import datasets
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
+from torch import Tensor
 from transformers import DataCollatorWithPadding
 
 from .checkpoints.weights import read_json
 from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .data.values import Labels
+from .data.windows import encode_windows, mean_by_owner
 from .errors import UserError
 from .metrics import softmax
 from .modeling import (
@@ -27,7 +30,7 @@ from .modeling import (
     FunnelformerForTokenClassification,
 )
 
-__all__ = ["Predictor", "check_length", "load_model", "load_predictor"]
+__all__ = ["Predictor", "check_length", "in_batches", "load_model", "load_predictor", "progress_bar", "ready"]
 
 # Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
 # an accelerator is idle while the kernels of a small batch are launched.
@@ -118,15 +121,21 @@ class Predictor:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> np.ndarray:
-        """Return logits [N, num_labels] in the order of `texts`; see `outputs`."""
-        encoded = self.tokenizer(
-            list(texts),
-            None if pairs is None else list(pairs),
-            truncation=True,
-            max_length=self.task["max_length"],
-        )
+        """Return logits [N, num_labels] in the order of `texts`, of windows their mean; see `outputs`."""
+        max_length, stride = self.task["max_length"], self.task.get("stride")
+        owners = None
+        if stride is None:
+            encoded = self.tokenizer(
+                list(texts),
+                None if pairs is None else list(pairs),
+                truncation=True,
+                max_length=max_length,
+            )
+        else:
+            encoded, owners = encode_windows(self.tokenizer, list(texts), max_length, stride)
         features = datasets.Dataset.from_dict(dict(encoded))
-        return np.stack(self.outputs(features, DataCollatorWithPadding(self.tokenizer), batch_size, progress))
+        outputs = self.outputs(features, DataCollatorWithPadding(self.tokenizer), batch_size, progress)
+        return mean_by_owner(np.stack(outputs), owners)
 
     def outputs(
         self,
@@ -135,30 +144,16 @@ class Predictor:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> list[np.ndarray]:
-        """Return the model's logits for each feature, in their order.
+        """Return the model's logits for each feature, in their order; see `in_batches`.
 
-        They are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the
-        result does not depend on it. batch_size: features of a batch at most.
         progress: title of a progress bar, shown on a terminal.
         """
         names = [name for name in self.tokenizer.model_input_names if name in features.column_names]
         columns = {name: features[name][:] for name in names}
-        lengths = np.array([len(ids) for ids in columns["input_ids"]])
-        order = np.argsort(-lengths, kind="stable")
-        most_padding = _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
-        batches = [order[part] for part in _cut(lengths[order].tolist(), batch_size, most_padding)]
-        result: list[np.ndarray] = [np.zeros(0)] * len(features)
-        for rows in _tracked(batches, progress):
-            batch = collator([{name: columns[name][row] for name in names} for row in rows])
-            if "attention_mask" in batch and batch["attention_mask"].all():
-                del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
-            with torch.inference_mode():
-                logits = self.model(
-                    **{name: tensor.to(self.model.device) for name, tensor in batch.items()}
-                ).logits
-            for row, values in zip(rows, logits.float().cpu().numpy(), strict=True):
-                result[row] = values
-        return result
+        with progress_bar(progress, len(features)) as advance:
+            return in_batches(
+                self.model, lambda **batch: self.model(**batch).logits, columns, collator, batch_size, advance
+            )
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
@@ -193,10 +188,47 @@ def load_predictor(folder: str, max_length: int | None = None, device: str = "au
     elif model.config.position == "absolute":
         task["max_length"] = min(task.get("max_length", 512), model.config.max_position_embeddings)
     task["max_length"] = max_length or task.get("max_length", 512)
-    model.eval()
+    return Predictor(ready(model, device), tokenizer, task)
+
+
+def ready(model: Any, device: str) -> Any:
+    """The model in evaluation mode, on an accelerator where `device` is "auto" and there is one."""
     if device == "auto" and torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
-    return Predictor(model, tokenizer, task)
+    return model.eval()
+
+
+def in_batches(
+    model: Any,
+    forward: Callable[..., Tensor],
+    columns: Mapping[str, Sequence[Any]],
+    collator: Callable[[list[dict[str, Any]]], Any],
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> list[np.ndarray]:
+    """Return what `forward` gives for each row of `columns`, the inputs of `model`, in their order.
+
+    Rows are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the result
+    does not depend on it. In a model whose windows are changed by padding, rows of one length share a batch.
+    batch_size: rows of a batch at most. advance: told how many rows are done.
+    """
+    lengths = np.array([len(ids) for ids in columns["input_ids"]])
+    order = np.argsort(-lengths, kind="stable")
+    most_padding = _MOST_PADDING.get(model.device.type, _MOST_PADDING["other"])
+    if model.config.padding != "exact":
+        most_padding = 0
+    result: list[np.ndarray] = [np.zeros(0)] * len(lengths)
+    for part in _cut(lengths[order].tolist(), batch_size, most_padding):
+        rows = order[part]
+        batch = collator([{name: values[row] for name, values in columns.items()} for row in rows])
+        if "attention_mask" in batch and batch["attention_mask"].all():
+            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
+        with torch.inference_mode():
+            output = forward(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+        for row, values in zip(rows, output.float().cpu().numpy(), strict=True):
+            result[row] = values
+        advance(len(rows))
+    return result
 
 
 def _cut(lengths: Sequence[int], batch_size: int, most_padding: int) -> list[slice]:
@@ -211,7 +243,12 @@ def _cut(lengths: Sequence[int], batch_size: int, most_padding: int) -> list[sli
     return [*parts, slice(start, len(lengths))] if lengths else []
 
 
-def _tracked(batches: list[np.ndarray], progress: str | None) -> Iterable[np.ndarray]:
-    if progress is None or not sys.stderr.isatty():
-        return batches
-    return track(batches, description=progress, console=Console(stderr=True))
+@contextmanager
+def progress_bar(title: str | None, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what is told how many of `total` more are done; a bar is shown on a terminal, and under a title."""
+    if title is None or not sys.stderr.isatty():
+        yield lambda number: None
+        return
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda number: bar.advance(task, number)
