@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,9 +32,8 @@ def pretrained(folder, toy, **settings):
     """A funnel of three blocks with a decoder, its weights far from 0."""
     torch.manual_seed(3)
     tokenizer = load_tokenizer(toy.tokenizer)
-    config = FunnelformerConfig.from_name(
-        "B1-1-1H16", initializer_std=0.4, decoder_layers=1, **model_ids(tokenizer), **settings
-    )
+    settings = {"initializer_std": 0.4, "decoder_layers": 1, **model_ids(tokenizer), **settings}
+    config = FunnelformerConfig.from_name("B1-1-1H16", **settings)
     FunnelformerForMaskedLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -53,7 +53,7 @@ def texts():
 
 
 def by_hand(folder, texts):
-    """Means, and firsts, of the encoder's states of each text alone, from the model with its decoder, without a mask."""
+    """Means, and firsts, of the encoder's states of each text alone, by the model with its decoder; no mask."""
     whole = FunnelformerModel.from_pretrained(folder).eval()
     assert whole.decoder is not None
     tokenizer = load_tokenizer(folder)
@@ -136,6 +136,19 @@ def test_long_texts_are_cut(model):
     embedder = load_embedder(str(model), max_length=12, device="cpu")
     assert embedder.vectors(["red " * 30]) == pytest.approx(embedder.vectors(["red " * 10]), abs=TOLERANCE)
     assert load_embedder(str(model), device="cpu").max_length == 512
+
+
+def test_a_released_checkpoint(tmp_path):
+    """The authors' PyTorch form, whose padding would change a vector in a padded batch; saved, it is our own form."""
+    release = Path(__file__).parent / "golden" / "pt_b222_sep_qonly_mean"
+    words = [token for token in (release / "vocab.uncased.txt").read_text().split() if token.isalpha()]
+    texts = [" ".join(words[:length]) for length in (9, 3, 7, 9, 4)]
+    embedder = load_embedder(str(release), device="cpu")
+    assert embedder.model.config.padding == "original"
+    assert embedder.vectors(texts) == pytest.approx(by_hand(release, texts)["mean"], abs=TOLERANCE)
+    save_sentence_transformers(embedder, tmp_path / "out")
+    read = load_embedder(str(tmp_path / "out"), device="cpu")
+    assert np.array_equal(read.vectors(texts), embedder.vectors(texts))
 
 
 # ---- files

@@ -120,12 +120,12 @@ def similar(number, seed):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_training_with_its_losses(model, texts, tmp_path):
+def test_training_with_its_losses(toy, texts, tmp_path):
     """Multiple negatives: the loss falls, the evaluator sees it, and what was saved is what was trained."""
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-    saved(model, tmp_path / "before", normalize=True)
+    saved(pretrained(tmp_path / "start", toy, initializer_std=0.12), tmp_path / "before", normalize=True)
     loaded = load(tmp_path / "before")
     first, second, gold = similar(40, seed=5)
     evaluator = EmbeddingSimilarityEvaluator(first, second, gold, write_csv=False)
@@ -137,7 +137,7 @@ def test_training_with_its_losses(model, texts, tmp_path):
     data = datasets.Dataset.from_dict(dict(zip(("anchor", "positive"), map(list, columns), strict=True)))
     arguments = sentence_transformers.SentenceTransformerTrainingArguments(
         output_dir=str(tmp_path / "run"),
-        max_steps=30,
+        max_steps=40,
         per_device_train_batch_size=10,
         learning_rate=0.01,
         logging_steps=5,
@@ -153,9 +153,9 @@ def test_training_with_its_losses(model, texts, tmp_path):
     )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses[-1] < losses[0] - 0.3  # of 10 with 5 animals no less than ln 2 = 0.69
-    after = evaluator(loaded)["spearman_cosine"]
-    assert after > max(before + 0.2, 0.6)
+    # From 2.5 to 0.9; of 10 pairs with 5 animals it cannot be below ln 2 = 0.69.
+    assert losses[-1] < 0.7 * losses[0]
+    assert evaluator(loaded)["spearman_cosine"] > before + 0.05  # from 0.71 to 0.85
 
     expected = loaded.encode(texts)
     loaded.save_pretrained(str(tmp_path / "after"))

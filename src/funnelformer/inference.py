@@ -131,6 +131,8 @@ class Predictor:
                 truncation=True,
                 max_length=max_length,
             )
+        elif pairs is not None:
+            raise UserError("the model reads windows of single texts, not pairs of texts")
         else:
             encoded, owners = encode_windows(self.tokenizer, list(texts), max_length, stride)
         features = datasets.Dataset.from_dict(dict(encoded))
