@@ -14,7 +14,7 @@ from .data.files import atomic_folder
 from .data.tables import Table
 from .data.tasks import Task, find_task
 from .errors import UserError
-from .inference import Predictor, tracked
+from .inference import Predictor, progress_bar
 from .kinds.questions import SAVED, Answer, Questions
 
 __all__ = ["answer", "answer_all", "questions_of", "write_answers"]
@@ -52,13 +52,15 @@ def answer_all(
     progress: str | None = None,
 ) -> Iterator[Answer]:
     """Answer the examples of `kind` in their order. The windows of a few hundred questions are held at a time."""
-    for start in tracked(range(0, len(examples), _CHUNK), progress):
-        chunk = examples.select(range(start, min(start + _CHUNK, len(examples))))
-        encoded = kind.encode(chunk, predictor.tokenizer, predictor.task["max_length"])
-        spans = predictor.outputs(
-            encoded.features, kind.collator(predictor.tokenizer), batch_size, reduce=kind.reduce
-        )
-        yield from kind.answers(spans, encoded)
+    with progress_bar(progress, len(examples)) as advance:
+        for start in range(0, len(examples), _CHUNK):
+            chunk = examples.select(range(start, min(start + _CHUNK, len(examples))))
+            encoded = kind.encode(chunk, predictor.tokenizer, predictor.task["max_length"])
+            spans = predictor.outputs(
+                encoded.features, kind.collator(predictor.tokenizer), batch_size, reduce=kind.reduce
+            )
+            yield from kind.answers(spans, encoded)
+            advance(len(chunk))
 
 
 def answer(

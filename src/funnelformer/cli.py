@@ -24,6 +24,7 @@ from .checkpoints import convert
 from .data.files import iter_lines
 from .data.prepare import PrepareConfig, prepare
 from .data.tokenizer import load_tokenizer, train_tokenizer
+from .embed import embed
 from .errors import UserError, joined, reject_unknown
 from .export.command import export
 from .export.int8 import Mode
@@ -32,6 +33,7 @@ from .info import describe, render
 from .lra.readers import write_data
 from .lra.report import report
 from .lra.run import LraConfig, run_lra
+from .rank import rank as rank_documents
 from .serve.settings import ServeConfig
 from .training.finetune import FinetuneConfig, finetune
 from .training.pretrain import PretrainConfig, pretrain
@@ -271,6 +273,122 @@ def _serve(
             f"serve needs {error.name}, which is not installed: pip install 'funnelformer[serve]'"
         ) from None
     serve(dataclasses.replace(settings or ServeConfig(), model=model))
+
+
+@app.command(name="embed")
+def _embed(
+    model: str,
+    data: str | None = None,
+    *,
+    out: Path | None = None,
+    text: str | None = None,
+    pooling: Literal["mean", "cls"] | None = None,
+    normalize: Annotated[bool | None, Parameter(negative="--no-normalize")] = None,
+    max_length: int | None = None,
+    batch_size: int = 32,
+    device: Device = "auto",
+    save_sentence_transformers: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the vectors of the texts of a file or of stdin, or a folder for sentence_transformers.
+
+    Parameters
+    ----------
+    model
+        Folder of a model, pretrained or fine-tuned, of any known format; or a name on the Hub.
+    data
+        txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin.
+    out
+        File to write: .npy (the vectors alone), .parquet or .jsonl (with the columns of the input).
+    text
+        Column of the text.
+    pooling
+        mean of the encoder's states, or the first of them; by default the mean.
+    normalize
+        Give every vector the length 1.
+    max_length
+        Tokens at which a text is cut; by default as in fine-tuning, or 512.
+    batch_size
+        Texts a batch.
+    device
+        auto takes an accelerator when there is one.
+    save_sentence_transformers
+        Folder to write that SentenceTransformer loads, with this pooling, length and normalisation.
+    overwrite
+        Replace the files of such a folder that is not empty.
+    """
+    number = embed(
+        model,
+        data,
+        out=out,
+        text=text,
+        pooling=pooling,
+        normalize=normalize,
+        max_length=max_length,
+        batch_size=batch_size,
+        device=device,
+        save_to=save_sentence_transformers,
+        overwrite=overwrite,
+    )
+    if out is not None:
+        print(f"{number:,} vectors are in {out}")
+    if save_sentence_transformers is not None:
+        print(f"the sentence_transformers model is in {save_sentence_transformers}")
+
+
+@app.command(name="rank")
+def _rank(
+    model: str,
+    documents: str = "-",
+    *,
+    query: str,
+    top_k: int | None = None,
+    label: str | None = None,
+    out: Path | None = None,
+    text: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = 32,
+    device: Device = "auto",
+) -> None:
+    """Order documents by what a model of pairs makes of a query and each of them.
+
+    Parameters
+    ----------
+    model
+        Folder of a model fine-tuned on pairs of texts, with classes or amounts.
+    documents
+        txt (one a line), csv, tsv, jsonl, parquet; "-" is stdin.
+    query
+        First text of every pair.
+    top_k
+        Number of documents to write; by default all.
+    label
+        Class whose probability is the score; by default the second of two.
+    out
+        File to write (JSON lines); by default stdout.
+    text
+        Column of the document.
+    max_length
+        Tokens at which a pair is cut; by default as in training.
+    batch_size
+        Pairs a batch.
+    device
+        auto takes an accelerator when there is one.
+    """
+    number = rank_documents(
+        model,
+        query,
+        documents,
+        top_k=top_k,
+        label=label,
+        out=out,
+        text=text,
+        max_length=max_length,
+        batch_size=batch_size,
+        device=device,
+    )
+    if out is not None:
+        print(f"{number:,} documents are in {out}")
 
 
 @app.command(name="convert")

@@ -45,6 +45,7 @@ _FOREIGN_KEYS = (
     "custom_pipelines",
     "quantization_config",
     "use_cache",  # the Trainer sets it on every config
+    "sentence_transformers",  # what its CrossEncoder does with scores
 )
 
 GRAMMAR = (

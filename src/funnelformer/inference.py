@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import datasets
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
+from torch import Tensor
 from transformers import DataCollatorWithPadding
 
 from .checkpoints.weights import read_json
 from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .data.values import Labels
+from .data.windows import encode_windows, mean_by_owner
 from .errors import UserError
 from .export.onnx_model import OnnxModel, is_export
 from .metrics import softmax
@@ -29,9 +32,17 @@ from .modeling import (
     FunnelformerForTokenClassification,
 )
 
-__all__ = ["Backend", "Predictor", "check_length", "load_model", "load_predictor", "tracked"]
+__all__ = [
+    "Backend",
+    "Predictor",
+    "check_length",
+    "in_batches",
+    "load_model",
+    "load_predictor",
+    "progress_bar",
+    "ready",
+]
 
-T = TypeVar("T")
 Backend = Literal["auto", "torch", "onnx"]
 
 # Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
@@ -141,15 +152,23 @@ class Predictor:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> np.ndarray:
-        """Return logits [N, num_labels] in the order of `texts`; see `outputs`."""
-        encoded = self.tokenizer(
-            list(texts),
-            None if pairs is None else list(pairs),
-            truncation=True,
-            max_length=self.task["max_length"],
-        )
+        """Return logits [N, num_labels] in the order of `texts`, of windows their mean; see `outputs`."""
+        max_length, stride = self.task["max_length"], self.task.get("stride")
+        owners = None
+        if stride is None:
+            encoded = self.tokenizer(
+                list(texts),
+                None if pairs is None else list(pairs),
+                truncation=True,
+                max_length=max_length,
+            )
+        elif pairs is not None:
+            raise UserError("the model reads windows of single texts, not pairs of texts")
+        else:
+            encoded, owners = encode_windows(self.tokenizer, list(texts), max_length, stride)
         features = datasets.Dataset.from_dict(dict(encoded))
-        return np.stack(self.outputs(features, DataCollatorWithPadding(self.tokenizer), batch_size, progress))
+        outputs = self.outputs(features, DataCollatorWithPadding(self.tokenizer), batch_size, progress)
+        return mean_by_owner(np.stack(outputs), owners)
 
     def outputs(
         self,
@@ -159,36 +178,26 @@ class Predictor:
         progress: str | None = None,
         reduce: Callable[[Any, Any], torch.Tensor] | None = None,
     ) -> list[np.ndarray]:
-        """Return the model's logits for each feature, in their order.
+        """Return the model's logits for each feature, in their order; see `in_batches`.
 
-        They are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the
-        result does not depend on it. batch_size: features of a batch at most.
         progress: title of a progress bar, shown on a terminal.
         reduce: what is kept in place of the logits, from the model's outputs and config, see `Kind.reduce`.
         """
         inputs = [*self.tokenizer.model_input_names, "answer_mask"]
         names = [name for name in inputs if name in features.column_names]
         columns = {name: features[name][:] for name in names}
-        lengths = np.array([len(ids) for ids in columns["input_ids"]])
-        order = np.argsort(-lengths, kind="stable")
-        most_padding = _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
-        batches = [order[part] for part in _cut(lengths[order].tolist(), batch_size, most_padding)]
-        result: list[np.ndarray] = [np.zeros(0)] * len(features)
-        for rows in tracked(batches, progress):
-            batch = collator([{name: columns[name][row] for name in names} for row in rows])
-            if "attention_mask" in batch and batch["attention_mask"].all():
-                del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
-            with torch.inference_mode():
-                output = self.model(**{name: tensor.to(self.model.device) for name, tensor in batch.items()})
-                if reduce is None:
-                    logits = output.logits
-                else:
-                    ignored = ("loss", *self.model.config.keys_to_ignore_at_inference)
-                    kept = tuple(tensor for name, tensor in output.items() if name not in ignored)
-                    logits = reduce(kept, self.model.config)
-            for row, values in zip(rows, logits.float().cpu().numpy(), strict=True):
-                result[row] = values
-        return result
+
+        def forward(**batch: Tensor) -> Tensor:
+            output = self.model(**batch)
+            if reduce is None:
+                return output.logits
+            ignored = ("loss", *self.model.config.keys_to_ignore_at_inference)
+            return reduce(
+                tuple(tensor for name, tensor in output.items() if name not in ignored), self.model.config
+            )
+
+        with progress_bar(progress, len(features)) as advance:
+            return in_batches(self.model, forward, columns, collator, batch_size, advance)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
@@ -255,9 +264,7 @@ def load_predictor(
             raise UserError(
                 f"{folder}: has no classification head; fine-tune it first (funnelformer finetune)"
             )
-        model.eval()
-        if device == "auto" and torch.accelerator.is_available():
-            model.to(torch.accelerator.current_accelerator())
+        ready(model, device)
     check_vocabulary(tokenizer, model.config.vocab_size, folder)
     file = Path(folder) / "task.json"
     task = read_json(file) if file.is_file() else {}
@@ -267,6 +274,46 @@ def load_predictor(
         task["max_length"] = min(task.get("max_length", 512), model.config.max_position_embeddings)
     task["max_length"] = max_length or task.get("max_length", 512)
     return Predictor(model, tokenizer, task)
+
+
+def ready(model: Any, device: str) -> Any:
+    """The model in evaluation mode, on an accelerator where `device` is "auto" and there is one."""
+    if device == "auto" and torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    return model.eval()
+
+
+def in_batches(
+    model: Any,
+    forward: Callable[..., Tensor],
+    columns: Mapping[str, Sequence[Any]],
+    collator: Callable[[list[dict[str, Any]]], Any],
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> list[np.ndarray]:
+    """Return what `forward` gives for each row of `columns`, the inputs of `model`, in their order.
+
+    Rows are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the result
+    does not depend on it. In a model whose windows are changed by padding, rows of one length share a batch.
+    batch_size: rows of a batch at most. advance: told how many rows are done.
+    """
+    lengths = np.array([len(ids) for ids in columns["input_ids"]])
+    order = np.argsort(-lengths, kind="stable")
+    most_padding = _MOST_PADDING.get(model.device.type, _MOST_PADDING["other"])
+    if model.config.padding != "exact":
+        most_padding = 0
+    result: list[np.ndarray] = [np.zeros(0)] * len(lengths)
+    for part in _cut(lengths[order].tolist(), batch_size, most_padding):
+        rows = order[part]
+        batch = collator([{name: values[row] for name, values in columns.items()} for row in rows])
+        if "attention_mask" in batch and batch["attention_mask"].all():
+            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
+        with torch.inference_mode():
+            output = forward(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+        for row, values in zip(rows, output.float().cpu().numpy(), strict=True):
+            result[row] = values
+        advance(len(rows))
+    return result
 
 
 def _cut(
@@ -287,8 +334,12 @@ def _cut(
     return [*parts, slice(start, len(lengths))] if lengths else []
 
 
-def tracked(steps: Sequence[T], progress: str | None) -> Iterable[T]:
-    """The steps, with a progress bar of that title where stderr is a terminal."""
-    if progress is None or not sys.stderr.isatty():
-        return steps
-    return track(steps, description=progress, console=Console(stderr=True))
+@contextmanager
+def progress_bar(title: str | None, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what is told how many of `total` more are done; a bar is shown on a terminal, and under a title."""
+    if title is None or not sys.stderr.isatty():
+        yield lambda number: None
+        return
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda number: bar.advance(task, number)

@@ -21,6 +21,7 @@ from .data.tables import Table, TaskColumns, guess_columns, read_table, read_tex
 from .data.tasks import Task, find_task, read_part
 from .data.tasks.squad import WHERE
 from .data.values import load_task
+from .data.windows import mean_by_owner
 from .errors import UserError
 from .inference import Backend, Predictor, load_predictor
 from .kinds import Kind, kind_of
@@ -226,7 +227,7 @@ def _kind(predictor: Predictor, columns: TaskColumns, named: Task | None) -> Kin
     scores = DEFAULT_SCORES[predictor.kind] if named is None else named.scores
     labels = None if predictor.kind == "regression" else tuple(predictor.labels)
     columns = dataclasses.replace(columns, separator=predictor.task.get("label_separator"))
-    return kind_of(Task("", predictor.kind, columns, labels, scores))
+    return kind_of(Task("", predictor.kind, columns, labels, scores), predictor.task.get("stride"))
 
 
 def _split_at_spaces(table: Table, columns: TaskColumns) -> tuple[Table, TaskColumns]:
@@ -288,7 +289,7 @@ def _answers(
         for tags in kind.tags(outputs, encoded.features["labels"][:], encoded):
             yield {"prediction": tags}
         return
-    yield from predictor.answers(np.stack(outputs))
+    yield from predictor.answers(mean_by_owner(np.stack(outputs), encoded.owners))
 
 
 def _answer_columns(predictor: Predictor, format: Format) -> list[str]:

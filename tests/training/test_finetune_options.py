@@ -23,7 +23,7 @@ from funnelformer.data.tasks import Task
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.errors import UserError
 from funnelformer.kinds import kind_of
-from funnelformer.training.class_weights import class_weights, weighted_loss
+from funnelformer.training.class_weights import class_weights, task_weights, weighted_loss
 from funnelformer.training.finetune_trainer import FinetuneTrainer
 from funnelformer.training.max_length import choose_max_length
 from funnelformer.training.optimizer import layer_rates
@@ -88,16 +88,17 @@ def test_bad_class_weights(text, message):
 
 def test_the_weighted_loss():
     examples = datasets.Dataset.from_dict({"label": [0] * 6 + [1] * 2})
-    loss = weighted_loss("balanced", task_of("classification", ("no", "yes")), examples)
+    loss = weighted_loss(task_weights("balanced", task_of("classification", ("no", "yes")), examples))
     logits, labels = torch.tensor([[0.3, -0.1], [0.2, 0.9]]), torch.tensor([0, 1])
     single = F.cross_entropy(logits, labels, reduction="none")
     expected = 2 / 3 * single[0] + 2 * single[1]
     assert torch.allclose(loss({"logits": logits}, labels), expected / 2)
     # The Trainer gives the number of examples of all batches of a step.
     assert torch.allclose(loss({"logits": logits}, labels, num_items_in_batch=torch.tensor(4)), expected / 4)
-    assert weighted_loss(None, task_of("regression"), examples) is None
+    assert task_weights(None, task_of("regression"), examples) is None
+    assert weighted_loss(None) is None
     with pytest.raises(UserError, match="this is a task of regression"):
-        weighted_loss("balanced", task_of("regression"), examples)
+        task_weights("balanced", task_of("regression"), examples)
 
 
 def test_a_rare_class_is_found_with_weights(toy, tmp_path):

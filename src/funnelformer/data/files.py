@@ -254,6 +254,8 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         yield temporary
         if target.is_dir():
             for entry in sorted(temporary.iterdir()):
+                if entry.is_dir():  # a folder with files cannot be replaced in one step
+                    shutil.rmtree(target / entry.name, ignore_errors=True)
                 os.replace(entry, target / entry.name)
         else:
             os.rename(temporary, target)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ..errors import UserError, did_you_mean, one_line
 from .bad_rows import OnBadRow, refuse
 from .files import decode_lines, iter_lines, plain_suffix
-from .formats import FORMATS, Row, iter_rows, jsonl_rows, row_name
+from .formats import FORMATS, Line, Row, iter_rows, jsonl_rows, row_name
 
 __all__ = [
     "Table",
@@ -20,7 +21,9 @@ __all__ = [
     "check_column",
     "collect",
     "guess_columns",
+    "guess_single_text",
     "guess_text_column",
+    "iter_texts",
     "read_table",
     "read_texts",
 ]
@@ -159,21 +162,42 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
 
 
 def read_texts(source: str | Path) -> Table:
-    """Read texts to predict on: a table as `read_table`, a .txt file with one text a line, or "-" for stdin.
+    """Read texts to predict on, see `iter_texts`, into a table."""
+    name, rows = iter_texts(source, sys.stdin.buffer if str(source) == "-" else None)
+    return collect(rows, name)
 
-    stdin has one text a line, or JSON lines when its first character is "{". Plain text becomes column
-    `text`. Blank lines of plain text stay rows, so that `load_task` can name them. Raises UserError as
-    `read_table`.
+
+def iter_texts(source: str | Path, stdin: Iterable[bytes] | None = None) -> tuple[str, Iterator[Row]]:
+    """Return a name for messages and the rows of texts to predict on, one by one.
+
+    source: a table as for `read_table`, a .txt file with one text a line, or "-" for the lines of `stdin`, which are
+    texts, or JSON when the first character is "{". Plain text becomes column `text`; its blank lines stay rows, so
+    that a message can name them. Of files no more than a part is in memory, but for what `iter_rows` says.
+    Raises UserError as `read_table`.
     """
-    if str(source) != "-":
-        if plain_suffix(source) != ".txt":
-            return read_table(source)
-        name, lines = str(source), list(iter_lines(source))
-    else:
-        name, lines = "stdin", list(decode_lines(sys.stdin.buffer, "stdin"))
-        if next((line for _, line in lines if line.strip()), "").lstrip().startswith("{"):
-            return collect(jsonl_rows(lines, name), name)
-    return collect(((number, {"text": line}) for number, line in lines), name)
+    path = Path(source)
+    if stdin is not None:
+        rest = decode_lines(stdin, "stdin")
+        begun: list[Line] = []
+        while not (begun and begun[-1][1].strip()) and (entry := next(rest, None)) is not None:
+            begun.append(entry)
+        is_json = bool(begun) and begun[-1][1].lstrip().startswith("{")
+        lines = itertools.chain(begun, rest)
+        return "stdin", jsonl_rows(lines, "stdin") if is_json else _text_rows(lines)
+    if plain_suffix(source) == ".txt":
+        return str(source), _text_rows(iter_lines(source))
+    if path.is_file() and plain_suffix(path) in FORMATS:
+        return str(source), iter_rows(path)
+    table = read_table(source)
+    names = list(table.columns)
+    values = zip(*table.columns.values(), strict=True)
+    return table.name, (
+        (line, dict(zip(names, row, strict=True))) for line, row in zip(table.lines, values, strict=True)
+    )
+
+
+def _text_rows(lines: Iterable[Line]) -> Iterator[Row]:
+    return ((number, {"text": line}) for number, line in lines)
 
 
 # ---- columns
@@ -256,3 +280,14 @@ def guess_columns(
             )
         label = guessed(label_name, "label", "--label")
     return TaskColumns(text, text_pair, label), messages
+
+
+def guess_single_text(table: Table, text: str | None) -> tuple[str, list[str]]:
+    """The column of the only text, as `guess_columns`. Raises UserError also where there is plainly a pair of texts."""
+    columns, messages = guess_columns(table, text=text, need_label=False)
+    if columns.text_pair is not None:
+        raise UserError(
+            f"{table.name}: has two columns of texts, {columns.text!r} and {columns.text_pair!r}; "
+            "choose one with --text"
+        )
+    return columns.text, messages

@@ -1,6 +1,7 @@
 """Kinds of tasks: the table here is the one place where a name picks a class."""
 
 from ..data.tasks import Task
+from ..errors import UserError
 from .choices import Choices
 from .kind import Encoded, Kind
 from .questions import Questions
@@ -19,5 +20,14 @@ _KINDS: dict[str, type[Kind]] = {
 }
 
 
-def kind_of(task: Task) -> Kind:
-    return _KINDS[task.kind](task)
+def kind_of(task: Task, stride: int | None = None) -> Kind:
+    """The kind of a task; stride: read long texts in windows that begin so many tokens apart.
+
+    Raises UserError for a stride where there is no single text to cut.
+    """
+    if stride is None:
+        return _KINDS[task.kind](task)
+    if _KINDS[task.kind] is not Texts or task.columns.text_pair is not None:
+        what = "pairs of texts" if task.kind in ("classification", "multi-label", "regression") else task.kind
+        raise UserError(f"--stride makes windows of single texts; this is a task of {what}")
+    return Texts(task, stride)

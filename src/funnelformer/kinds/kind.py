@@ -20,11 +20,15 @@ __all__ = ["Encoded", "Kind"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a model reads: features, one or more an example, the examples they are of, and how many texts were cut."""
+    """What a model reads: features, one or more an example, the examples they are of, and how many texts were cut.
+
+    owners: the example of each feature, where an example has several; they are in the order of the examples.
+    """
 
     features: datasets.Dataset
     examples: datasets.Dataset
     num_cut: int
+    owners: np.ndarray | None = None
 
 
 class Kind(ABC):

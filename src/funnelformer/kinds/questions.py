@@ -93,7 +93,7 @@ class Answer:
         return next((candidate.probability for candidate in self.best if candidate.text == self.text), 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Windows(Encoded):
     """Windows in the order of the examples that they are of, and the tokenizer, which maps tokens to characters."""
 
@@ -194,7 +194,7 @@ class Questions(Kind):
             features=_FEATURES,
             desc="tokenise",
         )
-        return Windows(features, examples, sum(features["is_cut"][:]), tokenizer)
+        return Windows(features, examples, sum(features["is_cut"][:]), tokenizer=tokenizer)
 
     def remark(self, encoded: Encoded, max_length: int) -> str | None:
         remarks = [

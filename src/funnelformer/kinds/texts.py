@@ -11,7 +11,9 @@ from transformers import DataCollatorWithPadding
 
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table
+from ..data.tasks import Task
 from ..data.values import Labels, TextKind, load_task
+from ..data.windows import describe_windows, encode_windows, mean_by_owner
 from ..metrics import classification_metrics, multi_label_metrics, regression_metrics
 from ..modeling import FunnelformerForSequenceClassification
 from .kind import Encoded, Kind
@@ -35,11 +37,19 @@ def score_texts(kind: str, logits: np.ndarray, gold: np.ndarray, names: Sequence
 
 
 class Texts(Kind):
-    """`FunnelformerForSequenceClassification`, in its three kinds of problem."""
+    """`FunnelformerForSequenceClassification`, in its three kinds of problem.
+
+    stride: a text longer than `max_length` is read in windows that begin so many tokens apart, each a feature; the
+        text's logits are the mean of theirs. None: it is cut.
+    """
 
     model_class = FunnelformerForSequenceClassification
     new_parameters = ("classifier.",)
     other_shapes = ("classifier.output.",)
+
+    def __init__(self, task: Task, stride: int | None = None) -> None:
+        super().__init__(task)
+        self.stride = stride
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
         labels = None if self.task.labels is None else Labels(self.task.labels)
@@ -62,6 +72,9 @@ class Texts(Kind):
         return np.asarray(measured["length"])
 
     def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
+        if self.stride is not None:
+            return _encode_windows(examples, tokenizer, max_length, self.stride)
+
         def tokenise(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
             pairs = rows.get("text_pair")
             encoded = tokenizer(
@@ -77,8 +90,33 @@ class Texts(Kind):
         encoded = examples.map(tokenise, batched=True, remove_columns=examples.column_names, desc="tokenise")
         return Encoded(encoded.remove_columns("cut"), examples, sum(encoded["cut"]))
 
+    def remark(self, encoded: Encoded, max_length: int) -> str | None:
+        if encoded.owners is None:
+            return super().remark(encoded, max_length)
+        return describe_windows(encoded.owners, max_length)
+
+    def saved(self) -> dict[str, Any]:
+        return {} if self.stride is None else {"stride": self.stride}
+
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
         return DataCollatorWithPadding(tokenizer)
 
     def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
-        return score_texts(self.task.kind, np.asarray(predictions), np.asarray(gold), self.task.scores)
+        logits, labels = np.asarray(predictions), np.asarray(gold)
+        if encoded.owners is not None:
+            logits = mean_by_owner(logits, encoded.owners)
+            labels = labels[np.unique(encoded.owners, return_index=True)[1]]
+        return score_texts(self.task.kind, logits, labels, self.task.scores)
+
+
+def _encode_windows(examples: datasets.Dataset, tokenizer: Any, max_length: int, stride: int) -> Encoded:
+    def tokenise(rows: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
+        encoded, owners = encode_windows(tokenizer, rows["text"], max_length, stride)
+        labels = {"labels": [rows["label"][owner] for owner in owners]} if "label" in rows else {}
+        return {**encoded, **labels, "owner": [indices[owner] for owner in owners]}
+
+    features = examples.map(
+        tokenise, batched=True, with_indices=True, remove_columns=examples.column_names, desc="tokenise"
+    )
+    owners = np.asarray(features["owner"][:])
+    return Encoded(features.remove_columns("owner"), examples, num_cut=0, owners=owners)

@@ -258,9 +258,28 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         )
         return output if wants_dict(return_dict, config) else output.to_tuple()
 
+    def sequence_vectors(
+        self,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Num[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+        inputs_embeds: Float[Tensor, "B T W"] | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B D"]:
+        """One vector a sequence, of the encoder's states (`config.classifier_pooling`), see `sequence_vector`.
+
+        The decoder, where the config has one, runs to no purpose: load with decoder_layers=0. Inputs as of `forward`.
+        """
+        output = self(input_ids, attention_mask, token_type_ids, inputs_embeds, None, None, True, segment_ids)
+        return sequence_vector(output, self.config)
+
 
 def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig) -> Float[Tensor, "B D"]:
-    """One vector a sequence: the encoder's first real token ([CLS]), or the mean of its real tokens."""
+    """One vector a sequence: the encoder's first real token ([CLS]), or the mean of its real tokens.
+
+    They are the tokens of the encoder's own length S, and each counts once: [CLS], and every window of 2^(blocks - 1)
+    tokens with a real one in it, however many those are (`encoder_attention_mask` of `padding="exact"`).
+    """
     encoded, mask = output.encoder_last_hidden_state, output.encoder_attention_mask
     assert encoded is not None
     if config.classifier_pooling == "mean":

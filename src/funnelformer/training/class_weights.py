@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..data.tasks import Task
 from ..errors import UserError, did_you_mean
 
-__all__ = ["class_weights", "weighted_loss"]
+__all__ = ["class_weights", "task_weights", "weighted_loss"]
 
 
 def class_weights(text: str, labels: tuple[str, ...], counts: np.ndarray) -> np.ndarray:
@@ -44,8 +44,8 @@ def class_weights(text: str, labels: tuple[str, ...], counts: np.ndarray) -> np.
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def weighted_loss(text: str | None, task: Task, examples: datasets.Dataset) -> Callable[..., Tensor] | None:
-    """The Trainer's `compute_loss_func` for `--class-weights`; None without. Raises UserError where it cannot be."""
+def task_weights(text: str | None, task: Task, examples: datasets.Dataset) -> np.ndarray | None:
+    """The weight of each class for `--class-weights`; None without. Raises UserError where it cannot be."""
     if text is None:
         return None
     if task.kind != "classification" or task.labels is None:
@@ -53,7 +53,14 @@ def weighted_loss(text: str | None, task: Task, examples: datasets.Dataset) -> C
             f"--class-weights is of classes that exclude each other; this is a task of {task.kind}"
         )
     counts = np.bincount(np.asarray(examples["label"]), minlength=len(task.labels))
-    weights = torch.tensor(class_weights(text, task.labels, counts), dtype=torch.float32)
+    return class_weights(text, task.labels, counts)
+
+
+def weighted_loss(found: np.ndarray | None) -> Callable[..., Tensor] | None:
+    """The Trainer's `compute_loss_func` for weights of classes; None without."""
+    if found is None:
+        return None
+    weights = torch.tensor(found, dtype=torch.float32)
 
     def loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         logits = outputs["logits"].float()

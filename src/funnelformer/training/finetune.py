@@ -1,5 +1,6 @@
 """Fine-tuning on a task of the papers or on a table of the user's: the options, and the run from data to metrics."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -14,17 +15,19 @@ from transformers import EarlyStoppingCallback, EvalPrediction
 
 from ..data.files import atomic_writer
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ..data.windows import check_stride
 from ..errors import UserError
 from ..inference import check_length, load_model
-from ..kinds import Encoded, Kind
+from ..kinds import Encoded, Kind, kind_of
 from ..version import stamped
-from .class_weights import weighted_loss
+from .class_weights import task_weights, weighted_loss
 from .finetune_trainer import FinetuneTrainer
 from .max_length import choose_max_length
 from .run import RunConfig, check_run, config_from_name, flag, open_run, parse_options
 from .seeds import over_seeds
 from .task_data import load_task_data
 from .trainer import run_trainer, training_arguments
+from .windows import weighted_windows
 
 __all__ = ["FinetuneConfig", "finetune"]
 
@@ -70,6 +73,8 @@ class FinetuneConfig(RunConfig):
     "Of squad, squad2: tokens from the beginning of one window of a passage to that of the next."
     max_answer_length: int = 64
     "Of squad, squad2: tokens of an answer at most."
+    stride: int | None = None
+    "Read longer texts in windows of --max-length that begin so many tokens apart; a text's logits are their mean."
     epochs: float = 3.0
     "Passes over the training data."
     steps: int | None = None
@@ -95,7 +100,15 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         if not self.epochs > 0:
             raise UserError(f"--epochs is {self.epochs}; allowed: more than 0")
-        for name in ("steps", "evaluate_every", "early_stopping", "seeds", "doc_stride", "max_answer_length"):
+        for name in (
+            "steps",
+            "evaluate_every",
+            "early_stopping",
+            "seeds",
+            "stride",
+            "doc_stride",
+            "max_answer_length",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{flag(name)} is {value}; allowed: 1 and more")
@@ -103,6 +116,8 @@ class FinetuneConfig(RunConfig):
             raise UserError(f"--layer-decay is {self.layer_decay}; allowed: 0 < factor <= 1")
         if self.max_length != "auto" and self.max_length < 3:
             raise UserError(f"--max-length is {self.max_length}; allowed: 3 and more, or auto")
+        if self.stride is not None and self.max_length == "auto":
+            raise UserError("--stride needs a --max-length in tokens, of a window")
         if not 0 < self.dev_fraction < 1:
             raise UserError(f"--dev-fraction is {self.dev_fraction}; allowed: 0 < fraction < 1")
         if self.regression and self.multi_label:
@@ -128,10 +143,18 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     check_run(config)
     tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
     data = load_task_data(config)
+    if config.stride is not None:
+        data = dataclasses.replace(data, kind=kind_of(data.kind.task, config.stride))
     kind = data.kind
     model = _model(config, kind, tokenizer)
     max_length = choose_max_length(config.max_length, kind, data.train, tokenizer, model.config)
-    loss = weighted_loss(config.class_weights, kind.task, data.train)
+    if config.stride is not None:
+        check_stride(tokenizer, max_length, config.stride)
+    # Where other programs that load the folder cut a text.
+    tokenizer.model_max_length = max_length
+    if model.config.position != "absolute":
+        model.config.max_position_embeddings = max(model.config.max_position_embeddings, max_length)
+    weights = task_weights(config.class_weights, kind.task, data.train)
     checkpoint = open_run(config, "finetune")
     print(f"model: {model.config.name}, {model.num_parameters():,} parameters")
     num_dev = sum(len(part) for part in data.dev.values())
@@ -151,12 +174,12 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             greater_is_better=True,
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
         ),
-        train_dataset=train.features,
+        train_dataset=train.features if train.owners is None else weighted_windows(train, weights),
         eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},
         data_collator=kind.collator(tokenizer),
         compute_metrics=_scorer(kind, dev),
         preprocess_logits_for_metrics=lambda outputs, _: kind.reduce(outputs, model.config),
-        compute_loss_func=loss,
+        compute_loss_func=weighted_loss(weights) if train.owners is None else None,
         callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
         layer_decay=config.layer_decay,
     )
@@ -279,6 +302,9 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
             **settings,
         )
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    if kind.task.kind == "regression":
+        # Else its CrossEncoder would squeeze an amount between 0 and 1.
+        model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     if config.max_length != "auto":
         check_length(model.config, config.max_length, "--max-length")
     return model
