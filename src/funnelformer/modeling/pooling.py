@@ -142,7 +142,8 @@ def _pairs(x: Tensor, config: FunnelformerConfig) -> tuple[Tensor, Tensor]:
     """Both members of every window; an odd last one is its own partner, so averages and maxima keep it as it is."""
     body = _body(x, config)
     first = body[:, ::2]
-    second = torch.cat([body[:, 1::2], body[:, -1:]], dim=1)[:, : first.size(1)]
+    # narrow, not a slice: a slice of everything is no slice, and torch.compile would tell odd from even lengths.
+    second = torch.cat([body[:, 1::2], body[:, -1:]], dim=1).narrow(1, 0, first.size(1))
     return first, second
 
 
