@@ -146,6 +146,9 @@ class FunnelformerConfig(PreTrainedConfig):
         by one of sentence_end_token_ids ("sentences"), or ponet_num_segments pieces ("chunks"); cls_token_id and
         sep_token_id, the tokenizer's; ponet_special_apart: those two take part in neither segments nor windows.
 
+    Speed: unpad: compute padded batches without their padding, which changes no state of a real token (those of
+        padding are zeros); it gains where lengths in a batch differ. With padding "exact" alone.
+
     Training: hidden_dropout, attention_dropout, activation_dropout, classifier_dropout (default hidden_dropout),
         initializer ("truncated_normal", "normal": initializer_std; "uniform": ± initializer_range).
 
@@ -199,6 +202,8 @@ class FunnelformerConfig(PreTrainedConfig):
     cls_token_id: int | None = None
     sep_token_id: int | None = None
     sentence_end_token_ids: list[int] | None = None
+
+    unpad: bool = False
 
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -255,6 +260,10 @@ class FunnelformerConfig(PreTrainedConfig):
             )
         if self.pooling == "top" and set(self.block_mixers[:-1]) - {"attention"}:
             raise UserError('model config: pooling="top" needs mixer "attention" in every block but the last')
+        if self.unpad is True and self.padding != "exact":
+            raise UserError(f'model config: unpad needs padding "exact", not {self.padding!r}')
+        if self.unpad is True and self.hide_mask_tokens is True:
+            raise UserError("model config: unpad would leave out the tokens of hide_mask_tokens")
         if self.sentence_end_token_ids is None and self.ponet_segments == "sentences":
             raise UserError('model config: ponet_segments="sentences" needs sentence_end_token_ids')
         if self.hide_mask_tokens is True and self.mask_token_id is None:

@@ -9,10 +9,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-__all__ = ["SequenceState", "start_state"]
+__all__ = ["Packing", "SequenceState", "pack", "packed", "padded", "start_state"]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A batch whose real tokens stand behind each other in one row, without the padding.
+
+    places: of each of the P tokens in the flattened batch [batch_size * length].
+    """
+
+    places: Int[Tensor, " P"]
+    batch_size: int
+    length: int
+
+
+def pack(keep: Bool[Tensor, "N T"]) -> Packing:
+    """The packing of the tokens that are real. (Their number is read from the device: once a block.)"""
+    return Packing(keep.flatten().nonzero()[:, 0], keep.size(0), keep.size(1))
+
+
+def packed(x: Shaped[Tensor, "N T *W"], packing: Packing | None) -> Shaped[Tensor, "M P *W"]:
+    """One row [1, P, ...] of the tokens of a batch [N, T, ...]; as it is without packing."""
+    if packing is None:
+        return x
+    return x.flatten(0, 1).index_select(0, packing.places)[None]
+
+
+def padded(x: Shaped[Tensor, "M P *W"], packing: Packing | None) -> Shaped[Tensor, "N T *W"]:
+    """The batch [N, T, ...] of a row [1, P, ...], zero where it is padding; as it is without packing."""
+    if packing is None:
+        return x
+    zeros = x.new_zeros(packing.batch_size * packing.length, *x.shape[2:])
+    batch = zeros.index_copy(0, packing.places, x[0])
+    return batch.unflatten(0, (packing.batch_size, packing.length))
 
 
 @dataclass(frozen=True)
@@ -29,6 +62,8 @@ class SequenceState:
     special: the CLS and SEP tokens, for PoNet; None when they are not told apart.
     source: the tokens of the longer sequence these were chosen from, after top pooling; None while the
         positions are regular, which is what lets attention use a shift in place of a gather.
+    packing: what the hidden states are packed by, one row of all sequences; all else here stays a padded batch. None
+        where they are a batch too.
     """
 
     keep: Bool[Tensor, "B T"] | None
@@ -40,6 +75,7 @@ class SequenceState:
     regions: Int[Tensor, "#B T"] | None = None
     num_regions: int = 0
     special: Bool[Tensor, "B T"] | None = None
+    packing: Packing | None = None
 
     @property
     def is_regular(self) -> bool:

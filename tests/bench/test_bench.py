@@ -416,7 +416,10 @@ def test_compare_on_the_command_line(tmp_path, capsys):
         (["--dtypes", "float16"], "--dtypes float16: training in it would need a scaled loss"),
         (["--shapes", "8by128"], "--shapes: '8by128' cannot be read; allowed: sequences x tokens, as 8x128"),
         (["--shapes", "0x128"], "--shapes: '0x128' cannot be read"),
-        (["--implementations", "sdap"], "the implementation 'sdap' is unknown; allowed: eager, sdpa, each"),
+        (
+            ["--implementations", "sdap"],
+            "the implementation 'sdap' is unknown; allowed: eager, sdpa, wide, flex_attention, each",
+        ),
         (
             ["--peers", "funnel", "--peer-implementation", "sdpa"],
             "the implementation 'sdpa' is unknown; allowed: eager",

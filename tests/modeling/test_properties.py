@@ -1,9 +1,6 @@
-"""What must hold for every model: independence of the batch, precision, gradients, saving, compiling."""
+"""What must hold for every model: independence of the batch, precision, gradients, saving."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -343,57 +340,3 @@ def test_initial_values_follow_the_table():
                 assert check(parameter), (initializer, name)
             else:
                 assert parameter.std() > 0, name
-
-
-COMPILED = """
-import torch
-from models import batch, build, small_config
-from funnelformer import FunnelformerForMaskedLM, FunnelformerModel
-
-for name, options, lengths in (
-    ("B1-1H32", {}, (12, 17)),
-    ("B1-1H32", {"pooling": "max", "separate_cls": False, "padding": "original"}, (12,)),
-    ("B1-1H32", {"pooling": "top"}, (12,)),
-    ("L1H32", {"position": "absolute"}, (12,)),
-    ("B1-1H32", {"mixer": ["ponet", "fourier"], "cls_token_id": 5, "sep_token_id": 6}, (12,)),
-):
-    torch._dynamo.reset()
-    model = build(FunnelformerModel, small_config(name, **options))
-    compiled = torch.compile(model, fullgraph=True, backend=BACKEND)
-    for length in lengths:
-        inputs = batch(length, [length, 7])
-        with torch.no_grad():
-            torch.testing.assert_close(
-                compiled(*inputs).last_hidden_state, model(*inputs).last_hidden_state, rtol=0, atol=2e-5
-            )
-model = build(FunnelformerForMaskedLM, small_config("B1-1H32")).train()
-inputs = batch(16, [16, 9])
-model(*inputs, labels=inputs[0]).loss.backward()
-plain = [p.grad.clone() for p in model.parameters()]
-model.zero_grad()
-torch.compile(model, fullgraph=True, backend=BACKEND)(*inputs, labels=inputs[0]).loss.backward()
-for p, q in zip(model.parameters(), plain):
-    torch.testing.assert_close(p.grad, q, rtol=1e-4, atol=1e-5)
-try:
-    model(inputs[0], inputs[1][:, :-1])
-except ValueError as error:
-    assert "attention_mask has shape (2, 15), the input (2, 16)" in str(error)
-    print("compiled equals eager")
-"""
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiled_in_one_graph_equals_eager(backend):
-    """In a process of its own, without the import hook of the shape checks."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(
-            [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH", "")]
-        ),
-        "PYTHONWARNINGS": "ignore",
-    }
-    code = COMPILED.replace("BACKEND", repr(backend))
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "compiled equals eager" in done.stdout

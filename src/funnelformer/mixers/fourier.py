@@ -15,7 +15,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
-from ..sequence import SequenceState
+from ..sequence import Packing, SequenceState, packed, padded
 
 __all__ = ["Fourier", "FourierInputs", "prepare"]
 
@@ -26,11 +26,13 @@ class FourierInputs:
 
     chirp: exp(-i pi j^2 / n) of token j in a sequence of n tokens, 0 at padding.
     kernel: the transform of conj(chirp), read around 0, over the `span` points of the convolution.
+    packing: of the hidden states, see `SequenceState`.
     """
 
     lengths: Int[Tensor, "B 1"] | None = None
     chirp: Complex[Tensor, "B T"] | None = None
     kernel: Complex[Tensor, "B M"] | None = None
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def prepare(
         return _matrices(keys, config, like)
     if keys.keep is None or config.padding != "exact":
         return FourierInputs()
-    length = like.size(1)
+    length = keys.keep.size(1)
     places = torch.arange(length, device=like.device)[None]
     lengths = ((places + 1) * keys.keep).amax(1, keepdim=True).clamp(min=1)
     # j^2 modulo 2n in integers: as a float the angle of a far token would have lost its digits.
@@ -63,11 +65,15 @@ def prepare(
     chirp = torch.polar(torch.ones_like(angle), -angle).to(
         torch.complex128 if like.dtype == torch.float64 else torch.complex64
     )
-    span = 1 << (2 * length - 1).bit_length()
-    kernel = chirp.new_zeros(like.size(0), span)
+    span = 1
+    while (
+        span < 2 * length - 1
+    ):  # a power of two; under torch.compile a comparison, so that lengths share graphs
+        span *= 2
+    kernel = chirp.new_zeros(keys.keep.size(0), span)
     kernel[:, :length] = chirp.conj()
     kernel[:, span - length + 1 :] = chirp[:, 1:].conj().flip(1)
-    return FourierInputs(lengths, chirp * keys.keep, torch.fft.fft(kernel))
+    return FourierInputs(lengths, chirp * keys.keep, torch.fft.fft(kernel), keys.packing)
 
 
 def _matrices(keys: SequenceState, config: FunnelformerConfig, like: Tensor) -> FourierMatrices:
@@ -113,20 +119,24 @@ class Fourier(nn.Module):
         need_weights: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], None]:
         """Mix `keys`, which are the `queries`, in float32 at least."""
-        wide = keys if keys.dtype == torch.float64 else keys.float()
+        dtype = keys.dtype
         if isinstance(inputs, FourierMatrices):
             # The real part of (C - iS) x (C' - iS').
+            wide = keys.float()
             (cosine, sine), (width_cosine, width_sine) = inputs.tokens, inputs.width
-            return (cosine @ (wide @ width_cosine) - sine @ (wide @ width_sine)).to(keys.dtype), None
+            return (cosine @ (wide @ width_cosine) - sine @ (wide @ width_sine)).to(dtype), None
+        keys = padded(keys, inputs.packing)
+        wide = keys if dtype == torch.float64 else keys.float()
         if inputs.lengths is None:
-            return torch.fft.fft2(wide, dim=(1, 2)).real.to(keys.dtype), None
+            return torch.fft.fft2(wide, dim=(1, 2)).real.to(dtype), None
         # The input is real, so half of the hidden frequencies give the other half.
         half = _transform_each(torch.fft.rfft(wide, dim=2), inputs)
         places = torch.arange(keys.size(1), device=keys.device)[None]
         index = torch.where(places < inputs.lengths, -places % inputs.lengths, places)
         mirrored = half.real.gather(1, index[..., None].expand(-1, -1, half.size(2)))
         num_rest = keys.size(2) - half.size(2)
-        return torch.cat([half.real, mirrored[:, :, 1 : num_rest + 1].flip(2)], dim=2).to(keys.dtype), None
+        mixed = torch.cat([half.real, mirrored[:, :, 1 : num_rest + 1].flip(2)], dim=2).to(dtype)
+        return packed(mixed, inputs.packing), None
 
 
 def _transform_each(x: Complex[Tensor, "B T F"], inputs: FourierInputs) -> Complex[Tensor, "B T F"]:

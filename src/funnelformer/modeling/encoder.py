@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -12,22 +13,22 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..config import FunnelformerConfig
 from ..mixers import MIXER_CLASSES
-from ..sequence import SequenceState
+from ..sequence import Packing, SequenceState, pack, packed, padded
 from .pooling import restore, shorten
 
 __all__ = ["Decoder", "Embeddings", "Encoder", "Layer", "Trace", "received_attention"]
 
 
 class Trace:
-    """Collects hidden states and attention weights on the way, where they were asked for."""
+    """Collects hidden states and attention weights on the way, where they were asked for, as padded batches."""
 
     def __init__(self, hidden_states: bool, attentions: bool) -> None:
         self.hidden_states: list[Tensor] | None = [] if hidden_states else None
         self.attentions: list[Tensor] | None = [] if attentions else None
 
-    def add(self, hidden: Tensor, weights: Tensor | None = None) -> None:
+    def add(self, hidden: Tensor, packing: Packing | None, weights: Tensor | None = None) -> None:
         if self.hidden_states is not None:
-            self.hidden_states.append(hidden)
+            self.hidden_states.append(padded(hidden, packing))
         if self.attentions is not None and weights is not None:
             self.attentions.append(weights)
 
@@ -98,7 +99,7 @@ class Layer(GradientCheckpointingLayer):
         keys: Float[Tensor, "B K D"],
         inputs: Any,
         need_weights: bool = False,
-    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H N K"] | None]:
+    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "N H q k"] | None]:
         mixed, weights = self.mixer(queries, keys, inputs, need_weights)
         hidden = self.mixer_norm(queries + self.dropout(mixed))
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
@@ -125,14 +126,14 @@ class Encoder(nn.Module):
         skip_index = config.decoder_skip_state
         if skip_index is None:
             skip_index = config.block_applications[0]
-        trace.add(hidden)
+        trace.add(hidden, state.packing)
         skip, num_applied, received = hidden, 0, None
         for index, (block, mixer) in enumerate(zip(blocks, config.block_mixers, strict=True)):
             mixer_class: Any = MIXER_CLASSES[mixer]
             prepare = mixer_class.prepare
             keys, key_state = hidden, state
             if index > 0:
-                hidden, state = shorten(hidden, state, config, received)
+                hidden, state = _shorten(hidden, state, config, received)
                 if not (config.pool_q_only and mixer_class.reads_unpooled):
                     keys, key_state = hidden, state
             # The first application may read a longer sequence than it writes; all others read their own.
@@ -144,7 +145,7 @@ class Encoder(nn.Module):
                 hidden, weights = layer(
                     hidden, keys, inputs, need_weights=trace.attentions is not None or wants_top
                 )
-                trace.add(hidden, weights)
+                trace.add(hidden, state.packing, weights)
                 num_applied += 1
                 if num_applied == skip_index:
                     skip = hidden
@@ -177,14 +178,26 @@ class Decoder(nn.Module):
         state: SequenceState,
         trace: Trace,
     ) -> Float[Tensor, "B T D"]:
-        hidden = restore(pooled, pooled_state, skip.size(1), self.config) + skip
+        restored = restore(padded(pooled, pooled_state.packing), pooled_state, state.span, self.config)
+        hidden = packed(restored, state.packing) + skip
         prepare = MIXER_CLASSES[self.mixer_name].prepare  # type: ignore[attr-defined]
         inputs = prepare(state, state, self.config, hidden, self.training)
         for layer in self.layers:
             for _ in range(self.config.decoder_repeats):
                 hidden, weights = layer(hidden, hidden, inputs, need_weights=trace.attentions is not None)
-                trace.add(hidden, weights)
+                trace.add(hidden, state.packing, weights)
         return hidden
+
+
+def _shorten(
+    hidden: Tensor, state: SequenceState, config: FunnelformerConfig, received: Tensor | None
+) -> tuple[Tensor, SequenceState]:
+    """`shorten`, each of the packed sequences by itself."""
+    hidden, state = shorten(padded(hidden, state.packing), state, config, received)
+    if state.packing is not None:
+        assert state.keep is not None
+        state = replace(state, packing=pack(state.keep))
+    return packed(hidden, state.packing), state
 
 
 def received_attention(

@@ -95,6 +95,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
+        position_ids: Int[Tensor, "B T"] | None = None,
         **kwargs: Any,
     ) -> HeadOutput | tuple[Tensor, ...]:
         """Return logits [B, T, V], and with `labels` (-100: no target) the mean cross-entropy of the targets.
@@ -118,6 +119,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
             output_attentions,
             True,
             segment_ids,
+            position_ids,
         )
         hidden = output.last_hidden_state
         if self.config.sparse_prediction and labels is not None:
@@ -233,11 +235,12 @@ class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
         attention_mask: Num[Tensor, "B T"] | None = None,
         token_type_ids: Int[Tensor, "B T"] | None = None,
         inputs_embeds: Float[Tensor, "B T W"] | None = None,
-        labels: Num[Tensor, B * L] | None = None,
+        labels: Num[Tensor, "N ..."] | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
+        position_ids: Int[Tensor, "B T"] | None = None,
     ) -> HeadOutput | tuple[Tensor, ...]:
         """Return logits [B, num_labels], and with `labels` the loss."""
         output = self.funnelformer(
@@ -249,6 +252,7 @@ class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
             output_attentions,
             True,
             segment_ids,
+            position_ids,
         )
         logits = self.classifier(sequence_vector(output, self.config))
         loss = None

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
 from ..config import FunnelformerConfig
+from ..errors import UserError, did_you_mean
 from ..mixers import Attention
+from ..mixers.attention import IMPLEMENTATIONS
 from ..mixers.ponet import add_segments
-from ..sequence import start_state
+from ..sequence import Packing, SequenceState, pack, packed, padded, start_state
 from .encoder import Decoder, Embeddings, Encoder, Trace
 
 __all__ = ["FunnelformerModel", "FunnelformerModelOutput", "FunnelformerPreTrainedModel"]
@@ -32,6 +34,8 @@ class FunnelformerModelOutput(ModelOutput):
     encoder_last_hidden_state: [B, S, D], S the length after the last pooling. With several blocks the first
         real token stands at index 0, also in left-padded batches.
     encoder_attention_mask: [B, S], 1 for the real ones of them; None when no mask was given.
+    encoder_position_ids: [1, S] of packed input: `encoder_last_hidden_state` is one row of all sequences then, and a 0
+        stands where one begins.
     hidden_states: the embedding output, then one entry a layer application, encoder first, then decoder. Those of
         full length are in the order of the input, pooled ones begin at each sequence's first real token.
     attentions: [B, H, Q, K] (of PoNet [B, H, 1, K]), one a layer application that has any, from each sequence's
@@ -41,6 +45,7 @@ class FunnelformerModelOutput(ModelOutput):
     last_hidden_state: Tensor | None = None
     encoder_last_hidden_state: Tensor | None = None
     encoder_attention_mask: Tensor | None = None
+    encoder_position_ids: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -54,6 +59,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["Layer", "Embeddings"]
     _supports_sdpa = True
+    _supports_flex_attn = True
 
     @classmethod
     def from_pretrained(
@@ -85,6 +91,18 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
         return super().from_pretrained(
             None, *args, config=config, state_dict=cls._with_own_prefix(loaded.state_dict), **kwargs
         )
+
+    def get_correct_attn_implementation(
+        self, requested_attention: str | None, is_init_check: bool = False
+    ) -> str:
+        """The implementation that was asked for, or sdpa. Raises UserError when there is none of that name."""
+        name = requested_attention or "sdpa"
+        if name not in IMPLEMENTATIONS:
+            raise UserError(
+                f"attn_implementation is {name!r}; allowed: {', '.join(IMPLEMENTATIONS)}"
+                f"{did_you_mean(name, IMPLEMENTATIONS)}"
+            )
+        return name
 
     @classmethod
     def _with_own_prefix(cls, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -172,12 +190,16 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
+        position_ids: Int[Tensor, "B T"] | None = None,
     ) -> FunnelformerModelOutput | tuple[Tensor, ...]:
         """Encode a batch of token sequences of any length >= 1.
 
         attention_mask: 1 for real tokens, 0 for padding. With `padding="exact"` padding may be on either side.
         token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one.
-        segment_ids: PoNet's segments, numbers below T, in place of those of `config.ponet_segments`.
+        segment_ids: PoNet's segments, numbers below a sequence's length, in place of those of `config.ponet_segments`.
+        position_ids: rows are packed: each sequence follows the last one without padding and counts from 0 on, as in
+            transformers' `DataCollatorWithFlattening`. Every state is what the sequence has alone; hidden states and
+            weights that are asked for are those of the N sequences, padded.
         Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given, or shapes disagree.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -194,6 +216,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             ("attention_mask", attention_mask),
             ("token_type_ids", token_type_ids),
             ("segment_ids", segment_ids),
+            ("position_ids", position_ids),
         ):
             if tensor is not None and tensor.shape != (batch_size, length):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the input {(batch_size, length)}")
@@ -216,8 +239,17 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             )
 
         keep = None if attention_mask is None else attention_mask.bool()
-        order = inverse = None
-        if keep is not None and config.padding == "exact":
+        order = inverse = packing = None
+        if position_ids is not None:
+            if attention_mask is not None or config.padding != "exact":
+                raise ValueError('packed rows have no attention_mask, and need padding="exact"')
+            keep = _keep_of_packed(position_ids)
+            packing, length = pack(keep), keep.size(1)
+            token_type_ids = _unpacked(token_type_ids, packing)
+            input_ids = _unpacked(input_ids, packing)
+            segment_ids = _unpacked(segment_ids, packing)
+            inputs_embeds = _unpacked(inputs_embeds, packing)
+        elif keep is not None and config.padding == "exact":
             # Every sequence starts at index 0, so that windows and distances do not depend on the padding's side.
             place = torch.arange(length, device=given.device)[None]
             num_leading = keep.to(torch.uint8).argmax(1, keepdim=True)
@@ -228,15 +260,21 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             input_ids = None if input_ids is None else input_ids.gather(1, order)
             segment_ids = None if segment_ids is None else segment_ids.gather(1, order)
             inputs_embeds = _reorder(inputs_embeds, order)
+            if config.unpad and not torch.compiler.is_compiling():
+                packing = pack(keep)
 
         embedded = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         hidden = self.embeddings(embedded, token_type_ids)
         state = start_state(length, keep, token_type_ids, hidden.device)
         if "ponet" in config.block_mixers:
             state = add_segments(state, input_ids, segment_ids, config)
+        hidden, state = packed(hidden, packing), replace(state, packing=packing)
         encoded, encoded_state, skip = self.encoder(hidden, state, trace)
         last = encoded if self.decoder is None else self.decoder(encoded, encoded_state, skip, state, trace)
 
+        if position_ids is not None:
+            return self._packed_output(last, encoded, encoded_state, position_ids, trace, return_dict)
+        encoded = padded(encoded, encoded_state.packing)
         num_full = 1 + config.block_applications[0]
         num_encoder = 1 + sum(config.block_applications)
         hidden_states = None
@@ -250,7 +288,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         else:
             encoded_keep = None if encoded_state.keep is None else encoded_state.keep.long()
         output = FunnelformerModelOutput(
-            last_hidden_state=encoded if self.decoder is None else _reorder(last, inverse),
+            last_hidden_state=encoded if self.decoder is None else _reorder(padded(last, packing), inverse),
             encoder_last_hidden_state=encoded,
             encoder_attention_mask=encoded_keep,
             hidden_states=hidden_states,
@@ -273,6 +311,28 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         output = self(input_ids, attention_mask, token_type_ids, inputs_embeds, None, None, True, segment_ids)
         return sequence_vector(output, self.config)
 
+    def _packed_output(
+        self,
+        last: Float[Tensor, "1 P D"],
+        encoded: Float[Tensor, "1 S D"],
+        encoded_state: SequenceState,
+        position_ids: Int[Tensor, "B T"],
+        trace: Trace,
+        return_dict: bool | None,
+    ) -> FunnelformerModelOutput | tuple[Tensor, ...]:
+        """States of full length in the rows of the input, pooled ones in one row."""
+        assert encoded_state.keep is not None
+        places = torch.arange(encoded_state.keep.size(1), device=encoded.device)
+        is_full = self.decoder is not None or self.config.num_blocks == 1
+        output = FunnelformerModelOutput(
+            last_hidden_state=last.view(*position_ids.shape, -1) if is_full else last,
+            encoder_last_hidden_state=encoded,
+            encoder_position_ids=packed(places.expand_as(encoded_state.keep), encoded_state.packing),
+            hidden_states=None if trace.hidden_states is None else tuple(trace.hidden_states),
+            attentions=None if trace.attentions is None else tuple(trace.attentions),
+        )
+        return output if wants_dict(return_dict, self.config) else output.to_tuple()
+
 
 def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig) -> Float[Tensor, "B D"]:
     """One vector a sequence: the encoder's first real token ([CLS]), or the mean of its real tokens.
@@ -282,6 +342,13 @@ def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig)
     """
     encoded, mask = output.encoder_last_hidden_state, output.encoder_attention_mask
     assert encoded is not None
+    if output.encoder_position_ids is not None:
+        row, is_first = encoded[0], output.encoder_position_ids[0] == 0
+        if config.classifier_pooling == "cls":
+            return row[is_first]
+        number = is_first.cumsum(0) - 1
+        counts = number.bincount()[:, None]
+        return row.new_zeros(counts.size(0), row.size(1)).index_add(0, number, row) / counts
     if config.classifier_pooling == "mean":
         if mask is None:
             return encoded.mean(1)
@@ -291,6 +358,25 @@ def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig)
         return encoded[:, 0]
     first = mask.bool().to(torch.uint8).argmax(1)
     return encoded[torch.arange(encoded.size(0), device=encoded.device), first]
+
+
+def _keep_of_packed(position_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "N L"]:
+    """The mask [N, L] of the N sequences in packed rows, as a padded batch. Raises ValueError for other positions."""
+    positions = position_ids.flatten()
+    starts = (positions == 0).nonzero()[:, 0]
+    number = (positions == 0).cumsum(0) - 1
+    if (number[0] < 0) | (
+        positions != torch.arange(len(positions), device=positions.device) - starts[number]
+    ).any():
+        raise ValueError(
+            "position_ids of packed rows must count 0, 1, 2, ... from each sequence's first token on"
+        )
+    lengths = number.bincount()[:, None]
+    return torch.arange(int(lengths.max()), device=positions.device) < lengths
+
+
+def _unpacked(x: Tensor | None, packing: Packing) -> Any:
+    return None if x is None else padded(x.flatten(0, 1)[None], packing)
 
 
 def _reorder(hidden: Any, order: Tensor | None) -> Any:

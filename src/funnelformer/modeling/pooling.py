@@ -165,7 +165,8 @@ def _pairs(x: Tensor, config: FunnelformerConfig) -> tuple[Tensor, Tensor]:
         return x.index_select(1, place), x.index_select(1, (place + 1).clamp(max=num_apart + length - 1))
     body = _body(x, config)
     first = body[:, ::2]
-    second = torch.cat([body[:, 1::2], body[:, -1:]], dim=1)[:, : first.size(1)]
+    # narrow, not a slice: a slice of everything is no slice, and torch.compile would tell odd from even lengths.
+    second = torch.cat([body[:, 1::2], body[:, -1:]], dim=1).narrow(1, 0, first.size(1))
     return first, second
 
 

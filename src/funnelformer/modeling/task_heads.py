@@ -44,6 +44,7 @@ class FunnelformerForTokenClassification(FunnelformerPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
+        position_ids: Int[Tensor, "B T"] | None = None,
         **kwargs: Any,
     ) -> HeadOutput | tuple[Tensor, ...]:
         """Return logits [B, T, num_labels], and with `labels` (-100: no label) the mean cross-entropy.
@@ -59,6 +60,7 @@ class FunnelformerForTokenClassification(FunnelformerPreTrainedModel):
             output_attentions,
             True,
             segment_ids,
+            position_ids,
         )
         logits = self.classifier(self.dropout(output.last_hidden_state))
         loss = None

@@ -1,4 +1,18 @@
-"""Multi-head attention with relative positions and segments, and the choice of its implementation."""
+"""Multi-head attention with relative positions and segments, and the choice of its implementation.
+
+What `attn_implementation` names is used, "sdpa" where it names none. All are equal in values and gradients up to
+rounding:
+
+| name    | what it does | use it |
+|---------|--------------|--------|
+| "sdpa"  | position, segment and mask as the bias of a stock kernel, piece by piece | the default, everywhere |
+| "wide"  | all of them inside a wider head, for kernels without bias | up to 256 tokens, on accelerators |
+| "flex_attention" | scores added inside PyTorch's compiled kernel; sdpa with gradients, saying so | inference |
+| "eager" | every score written out | to read, to test, for attention weights |
+
+With absolute positions there is no bias, and "wide" is "sdpa". Weights that are asked for (`output_attentions`,
+`pooling="top"`) are computed with every score written out.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +23,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...config import FunnelformerConfig
-from . import reference, sdpa
+from ...sequence import packed, padded
+from . import flex, reference, sdpa, wide
+from .frequencies import WideInputs
 from .inputs import AttentionInputs, prepare
 
 __all__ = ["IMPLEMENTATIONS", "Attention", "AttentionInputs"]
@@ -17,6 +33,8 @@ __all__ = ["IMPLEMENTATIONS", "Attention", "AttentionInputs"]
 IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
     "eager": reference.attend,
     "sdpa": sdpa.attend,
+    "wide": wide.attend,
+    "flex_attention": flex.attend,
 }
 
 # A table of the distances of about 1,300 tokens at width 768: where sequences are longer, it matters less.
@@ -59,18 +77,20 @@ class Attention(nn.Module):
         keys: Float[Tensor, "B K D"],
         inputs: AttentionInputs,
         need_weights: bool = False,
-    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q K"] | None]:
-        """Mix `keys` into one vector a query. Weights come from the reference implementation alone."""
-        name = "eager" if need_weights else self.config._attn_implementation or "sdpa"
-        mixed, weights = IMPLEMENTATIONS[name](
+    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "N H q k"] | None]:
+        """Mix `keys` into one vector a query. Packed sequences are apart in the weights, and between projections."""
+        attend = IMPLEMENTATIONS[self.config._attn_implementation or "sdpa"]
+        if need_weights:
+            attend = reference.attend if inputs.wide is None else wide.attend_with_weights
+        mixed, weights = attend(
             self,
-            self._split(self.query(queries) * self.scale),
-            self._split(self.key(keys)),
-            self._split(self.value(keys)),
+            self._split(padded(self.query(queries) * self.scale, inputs.query_packing)),
+            self._split(padded(self.key(keys), inputs.key_packing)),
+            self._split(padded(self.value(keys), inputs.key_packing)),
             inputs,
             self.config.attention_dropout,
         )
-        return self.output(mixed.transpose(1, 2).flatten(2)), weights
+        return self.output(packed(mixed.transpose(1, 2).flatten(2), inputs.query_packing)), weights
 
     def distance_table(self, inputs: AttentionInputs, may_keep: bool = False) -> Float[Tensor, "H E R"]:
         """W_r R(t) for every distance t of `inputs.sinusoids`.
@@ -79,11 +99,10 @@ class Attention(nn.Module):
         """
         assert self.relative is not None
         assert inputs.sinusoids is not None
-        weight = self.relative.weight
-        if not may_keep or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        key = self._state_of_weights() if may_keep else None
+        if key is None:
             return self._table(inputs.sinusoids)
-        version = 0 if weight.is_inference() else weight._version
-        key = (weight.data_ptr(), version, weight.dtype, weight.device, inputs.unit)
+        key = (*key, inputs.unit)
         num_rows = inputs.sinusoids.size(0)
         if self._kept is not None and self._kept[0] == key:
             _, farthest, table = self._kept
@@ -96,10 +115,33 @@ class Attention(nn.Module):
             self._kept = (key, inputs.farthest, table)
         return table
 
+    def frequency_table(self, wide: WideInputs) -> Float[Tensor, "H E M"]:
+        """W_r in terms of the chosen frequencies, their sines first; at inference kept for the next call."""
+        assert self.relative is not None
+        key = self._state_of_weights()
+        if key is not None:
+            key = (*key, wide.source)
+            if self._kept is not None and self._kept[0] == key:
+                return self._kept[2]
+        halves = self.relative.weight.unflatten(-1, (2, -1)).transpose(0, 1)
+        table = (halves @ wide.coefficients).unflatten(1, self.per_head).permute(1, 2, 0, 3).flatten(2)
+        if key is not None:
+            self._kept = (key, 0, table)
+        return table
+
     def train(self, mode: bool = True) -> Attention:
         """As in torch. What was kept is dropped, so that no change of the weights can outlive it."""
         self._kept = None
         return super().train(mode)
+
+    def _state_of_weights(self) -> tuple[object, ...] | None:
+        """What a table computed from W_r depends on; None where it must not be kept."""
+        assert self.relative is not None
+        weight = self.relative.weight
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        version = 0 if weight.is_inference() else weight._version
+        return (weight.data_ptr(), version, weight.dtype, weight.device)
 
     def _table(self, sinusoids: Float[Tensor, "R D"]) -> Float[Tensor, "H E R"]:
         assert self.relative is not None

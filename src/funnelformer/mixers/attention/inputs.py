@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...config import FunnelformerConfig
-from ...sequence import SequenceState
+from ...sequence import Packing, SequenceState
+from .frequencies import WideInputs, prepare_wide
 
 __all__ = ["AttentionInputs", "prepare"]
 
@@ -20,11 +21,13 @@ class AttentionInputs:
     """Shared by the layers of a stage.
 
     num_apart: tokens at the front without position and segment score (1 with `separate_cls`).
-    sinusoids: row r belongs to the distance `farthest - r * unit`; None with absolute positions.
+    sinusoids: row r belongs to the distance `farthest - r * unit`; None with absolute positions, and where `wide`
+        takes their place.
     stride: query i and key j, the first ones included, belong to row `stride * (num_queries - 1 - i) + j`; None when
         positions are irregular.
     query_positions, key_positions: of the tokens after those apart.
     mask_bias: 0 for real keys, the least finite number for padding.
+    query_packing, key_packing: of the hidden states, see `SequenceState`.
     """
 
     num_queries: int
@@ -38,6 +41,9 @@ class AttentionInputs:
     key_positions: Int[Tensor, "#B k"]
     same_segment: Bool[Tensor, "B Q K"] | None
     mask_bias: Float[Tensor, "B 1 1 K"] | None
+    wide: WideInputs | None
+    query_packing: Packing | None
+    key_packing: Packing | None
 
 
 def prepare(
@@ -58,12 +64,34 @@ def prepare(
     else:
         unit, stride = 1, None
         farthest, num_rows = queries.span - 1, 2 * queries.span - 1
-    sinusoids = None
-    if config.position == "relative":
+    sinusoids = wide = None
+    if config.position == "relative" and config._attn_implementation == "wide":
+        wide = prepare_wide(
+            query_positions=queries.positions[:, num_apart:],
+            key_positions=keys.positions[:, num_apart:],
+            num_apart=num_apart,
+            reach=keys.span if stride is None else unit * max(stride * num_queries, num_keys),
+            unit=unit,
+            query_segments=queries.segments,
+            key_segments=keys.segments,
+            cls_segment=config.cls_token_type_id,
+            num_segments=max(config.type_vocab_size or 0, config.cls_token_type_id + 1),
+            keep=keys.keep,
+            width=config.hidden_size,
+            head_size=config.head_size,
+            dropout=config.hidden_dropout if training else 0.0,
+            like=like,
+        )
+    elif config.position == "relative":
         sinusoids = _sinusoids(farthest, unit, num_rows, config.hidden_size, like)
         sinusoids = F.dropout(sinusoids, config.hidden_dropout, training)
     same_segment = None
-    if config.position == "relative" and queries.segments is not None and keys.segments is not None:
+    if (
+        wide is None
+        and config.position == "relative"
+        and queries.segments is not None
+        and keys.segments is not None
+    ):
         query_segments, key_segments = queries.segments[:, :, None], keys.segments[:, None]
         any_cls = (query_segments == config.cls_token_type_id) | (key_segments == config.cls_token_type_id)
         same_segment = (query_segments == key_segments) | any_cls
@@ -83,6 +111,9 @@ def prepare(
         key_positions=keys.positions[:, num_apart:],
         same_segment=same_segment,
         mask_bias=mask_bias,
+        wide=wide,
+        query_packing=queries.packing,
+        key_packing=keys.packing,
     )
 
 

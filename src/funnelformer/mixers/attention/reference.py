@@ -14,7 +14,7 @@ from .inputs import AttentionInputs
 if typing.TYPE_CHECKING:
     from . import Attention
 
-__all__ = ["attend", "position_scores", "segment_scores"]
+__all__ = ["attend", "mix", "position_scores", "segment_scores"]
 
 
 def attend(
@@ -41,6 +41,13 @@ def attend(
         score = score + F.pad(relative, (apart, 0, apart, 0))
     if inputs.mask_bias is not None:
         score = score + inputs.mask_bias
+    return mix(layer, score, value, dropout)
+
+
+def mix(
+    layer: Attention, score: Float[Tensor, "B H Q K"], value: Float[Tensor, "B H K E"], dropout: float
+) -> tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q K"]]:
+    """Softmax, in float32 at least, and the values it weighs."""
     weights = torch.softmax(score, dim=-1, dtype=torch.promote_types(score.dtype, torch.float32)).to(
         value.dtype
     )

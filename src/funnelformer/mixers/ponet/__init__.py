@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...config import FunnelformerConfig
+from ...sequence import packed, padded
 from .inputs import PoNetInputs, prepare
 from .segments import add_segments
 
@@ -51,14 +52,19 @@ class PoNet(nn.Module):
         keys: Float[Tensor, "B T D"],
         inputs: PoNetInputs,
         need_weights: bool = False,
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H 1 T"] | None]:
-        """Mix `keys`, which are the `queries`. The weights are those of the global aggregation, one row a head."""
-        outlook, weights = self._global(keys, inputs.keep)
-        gate = self.gate(keys)
-        mixed = outlook[:, None] * gate + self._within_text(keys, gate, inputs)
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "N H 1 t"] | None]:
+        """Mix `keys`, which are the `queries`. The weights are those of the global aggregation, one row a head.
+
+        Packed sequences are apart in the weights, and between projections.
+        """
+        outlook, weights = self._global(padded(keys, inputs.packing), inputs.keep)
+        gate, segment, local = (
+            padded(project(keys), inputs.packing) for project in (self.gate, self.segment, self.local)
+        )
+        mixed = outlook[:, None] * gate + self._within_text(segment, local, gate, inputs)
         if inputs.keep is not None:
             mixed = mixed.masked_fill(~inputs.keep[..., None], 0)
-        return self.output(mixed), weights[:, :, None] if need_weights else None
+        return self.output(packed(mixed, inputs.packing)), weights[:, :, None] if need_weights else None
 
     def _global(
         self, hidden: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"] | None
@@ -86,10 +92,13 @@ class PoNet(nn.Module):
         return value + self.key.bias, weights
 
     def _within_text(
-        self, hidden: Float[Tensor, "B T D"], gate: Float[Tensor, "B T W"], inputs: PoNetInputs
+        self,
+        segment: Float[Tensor, "B T W"],
+        local: Float[Tensor, "B T W"],
+        gate: Float[Tensor, "B T W"],
+        inputs: PoNetInputs,
     ) -> Float[Tensor, "B T W"]:
         """Segment maximum times gate, plus local maximum (equations 4 to 6); 0 at separate special tokens."""
-        segment, local = self.segment(hidden), self.local(hidden)
         if inputs.keep is not None:
             segment = segment.masked_fill(~inputs.keep[..., None], _NOTHING)
         if inputs.outside_windows is not None:

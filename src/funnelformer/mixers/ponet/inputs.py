@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ...config import FunnelformerConfig
-from ...sequence import SequenceState
+from ...sequence import Packing, SequenceState
 
 __all__ = ["PoNetInputs", "prepare"]
 
@@ -20,6 +20,7 @@ class PoNetInputs:
     keep: real tokens; None when all are. segments: numbers below `num_slots`.
     special: tokens that get nothing from segments and windows; None when there are none.
     outside_windows: tokens that give nothing to windows: padding, and the special ones.
+    packing: of the hidden states, see `SequenceState`.
     """
 
     keep: Bool[Tensor, "B T"] | None
@@ -27,6 +28,7 @@ class PoNetInputs:
     num_slots: int
     special: Bool[Tensor, "B T"] | None
     outside_windows: Bool[Tensor, "B T"] | None
+    packing: Packing | None
 
 
 def prepare(
@@ -38,5 +40,6 @@ def prepare(
     outside = special
     if keys.keep is not None:
         outside = ~keys.keep if special is None else special | ~keys.keep
-    segments = keys.regions.expand(like.size(0), -1)
-    return PoNetInputs(keys.keep, segments, keys.num_regions, special, outside)
+    batch_size = like.size(0) if keys.packing is None else keys.packing.batch_size
+    segments = keys.regions.expand(batch_size, -1)
+    return PoNetInputs(keys.keep, segments, keys.num_regions, special, outside, keys.packing)

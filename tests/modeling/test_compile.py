@@ -1,0 +1,137 @@
+"""torch.compile: one graph, the same values and gradients, few graphs for many lengths.
+
+Each test runs in a process of its own, without the import hook of the shape checks.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+EQUAL = """
+import torch
+from models import batch, build, small_config
+from funnelformer import FunnelformerForMaskedLM, FunnelformerModel
+
+for name, options, lengths in (
+    ("B1-1H32", {}, (12, 17)),
+    ("B1-1H32", {"pooling": "max", "separate_cls": False, "padding": "original"}, (12,)),
+    ("B1-1H32", {"pooling": "top"}, (12,)),
+    ("L1H32", {"position": "absolute"}, (12,)),
+    ("B1-1H32", {"mixer": ["ponet", "fourier"], "cls_token_id": 5, "sep_token_id": 6}, (12,)),
+):
+    torch._dynamo.reset()
+    model = build(FunnelformerModel, small_config(name, **options))
+    compiled = torch.compile(model, fullgraph=True, backend=BACKEND)
+    for length in lengths:
+        inputs = batch(length, [length, 7])
+        with torch.no_grad():
+            torch.testing.assert_close(
+                compiled(*inputs).last_hidden_state, model(*inputs).last_hidden_state, rtol=0, atol=2e-5
+            )
+for implementation in ("sdpa", "wide"):
+    model = build(FunnelformerForMaskedLM, small_config("B1-1H32"), implementation).train()
+    inputs = batch(16, [16, 9])
+    model(*inputs, labels=inputs[0]).loss.backward()
+    plain = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    torch.compile(model, fullgraph=True, backend=BACKEND)(*inputs, labels=inputs[0]).loss.backward()
+    for p, q in zip(model.parameters(), plain):
+        torch.testing.assert_close(p.grad, q, rtol=1e-4, atol=1e-5)
+try:
+    model(inputs[0], inputs[1][:, :-1])
+except ValueError as error:
+    assert "attention_mask has shape (2, 15), the input (2, 16)" in str(error)
+    print("as expected")
+"""
+
+# Odd and even lengths of one graph; the wide head and the Fourier mixer have one for each power of two.
+FEW_GRAPHS = """
+import torch
+from torch._dynamo.utils import counters
+from models import batch, build, small_config
+from funnelformer import FunnelformerForSequenceClassification
+
+special = {"cls_token_id": 5, "sep_token_id": 6}
+for implementation, options, most in (
+    ("sdpa", {}, 1),
+    ("eager", {}, 1),
+    ("wide", {}, 2),
+    ("sdpa", {"mixer": "ponet", **special}, 1),
+    ("sdpa", {"mixer": "fourier"}, 2),
+):
+    torch._dynamo.reset()
+    counters.clear()
+    config = small_config("B1-1H32", num_labels=3, **options)
+    model = build(FunnelformerForSequenceClassification, config, implementation)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    for length in (30, 17, 61, 33, 25, 48, 32, 20):
+        inputs = batch(length, [length, length // 2, 7])
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(*inputs).logits, model(*inputs).logits, rtol=0, atol=2e-5)
+    number = counters["stats"]["unique_graphs"]
+    print(implementation, options, "graphs:", number, dict(counters["graph_break"]), flush=True)
+    assert number <= most, (implementation, options, number)
+    assert not counters["graph_break"]
+print("as expected")
+"""
+
+FLEX = """
+import torch
+import transformers
+from models import batch, build, small_config
+from funnelformer import FunnelformerForSequenceClassification
+
+said = []
+logger = transformers.utils.logging.get_logger("funnelformer.mixers.attention.flex")
+logger.warning = lambda message, *args: said.append(message)
+for options in ({}, {"separate_cls": False, "truncate_seq": False}):
+    config = small_config("B1-1H32", num_labels=3, **options)
+    for length in (21, 32):
+        inputs = batch(length, [length, 10, 3])
+        results = []
+        for implementation in ("eager", "flex_attention"):
+            model = build(FunnelformerForSequenceClassification, config, implementation)
+            with torch.no_grad():
+                results.append(model(*inputs, output_hidden_states=True).hidden_states)
+        for expected, found in zip(*results):
+            torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+assert not said
+for _ in range(2):
+    model(*inputs).logits.sum().backward()
+assert said == ["flex_attention: it is for inference, without gradients; sdpa takes its place"], said
+print("as expected")
+"""
+
+
+def run(code):
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH", "")]
+        ),
+        "PYTHONWARNINGS": "ignore",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "as expected" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_in_one_graph_equals_eager(backend):
+    run(EQUAL.replace("BACKEND", repr(backend)))
+
+
+@pytest.mark.slow
+def test_many_lengths_need_few_graphs():
+    print(run(FEW_GRAPHS))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="flex_attention on a CPU needs a C++ compiler (g++)")
+def test_flex_attention_equals_the_reference_at_inference():
+    run(FLEX)
