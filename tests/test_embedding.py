@@ -19,7 +19,7 @@ from funnelformer.embedding import Embedder, load_embedder, save_sentence_transf
 from test_inference import Stdin
 from training.toy import fails, make_toy, run, sentence, tree, write_table
 
-# Largest difference of a text's vector alone and in a batch; measured 2.4e-6 at entries of size 2.
+# Largest difference of a text's vector alone and in a batch; measured 1.8e-6 at entries up to 2.8.
 TOLERANCE = 1e-5
 
 
@@ -53,9 +53,8 @@ def texts():
 
 
 def by_hand(folder, texts):
-    """Means, and firsts, of the encoder's states of each text alone, by the model with its decoder; no mask."""
+    """Means, and firsts, of the encoder's states of each text alone, by the model as it was saved; no mask."""
     whole = FunnelformerModel.from_pretrained(folder).eval()
-    assert whole.decoder is not None
     tokenizer = load_tokenizer(folder)
     vectors = {"mean": [], "cls": []}
     for text in texts:
@@ -75,7 +74,7 @@ def by_hand(folder, texts):
         {"pooling": "max"},
         {"truncate_seq": False},
         {"separate_cls": False},
-        {"mixer": "ponet"},
+        {"mixer": "ponet", "initializer_std": 0.2},  # its maxima and products double the error at 0.4
         {"mixer": "fourier"},
         {"mixer": ["ponet", "attention", "fourier"]},
         {"padding": "original"},

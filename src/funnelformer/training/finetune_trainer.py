@@ -42,7 +42,9 @@ class FinetuneTrainer(RunTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*(self._signature_columns or []), WEIGHT]
+        columns: Any = self._signature_columns
+        if WEIGHT not in columns:
+            columns.append(WEIGHT)
 
     def compute_loss(
         self,
