@@ -148,8 +148,10 @@ def test_int8_of_what_it_may_cost(toy, texts, table, tmp_path):
         str(source), tmp_path / "out", int8="dynamic", calibration=str(table), check_to=40, say=said.append
     )
     found = report["int8"]
-    groups = {choice["group"] for choice in found["choices"]}
-    assert groups == {f"block {i}: {part}" for i in (1, 2) for part in ("mixer", "feed-forward", "positions")}
+    groups = {choice["group"]: choice["num_nodes"] for choice in found["choices"]}
+    assert groups == {
+        f"block {i}: {part}": number for i in (1, 2) for part, number in (("mixer", 4), ("feed-forward", 2))
+    }
     assert all(choice["error"] > 0 for choice in found["choices"])
     assert found["judged_by"] == "accuracy"
     assert found["scores"]["onnx"] == found["scores"]["torch"]

@@ -1,7 +1,7 @@
 """int8 forms of a graph: dynamic, or static from calibration data; what stays in float is measured.
 
-The weights of matrix products become int8, one scale a column; embeddings, norms, softmax and heads of whole sequences
-stay as they are. Weights have 7 bits: with 8, the products of CPUs without VNNI instructions overflow 16-bit sums.
+The weights of matrix products become int8, one scale a column; embeddings, positions, norms, softmax and heads of whole
+sequences stay as they are. Weights have 7 bits: with 8, the products of CPUs without VNNI instructions overflow 16-bit sums.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def groups_of(file: Path) -> dict[str, list[str]]:
     import onnx
 
     graph = onnx.load(file, load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     groups: dict[str, list[str]] = {}
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in constants:
+        if node.op_type == "MatMul" and node.input[1] in weights:
             groups.setdefault(_group(_module(node)), []).append(node.name)
     return groups
 
@@ -71,8 +71,6 @@ def _group(path: str) -> str:
     stage = f"block {int(block[1]) + 1}" if block else "decoder" if "decoder.layers." in path else ""
     if not stage:
         return "embedding projection" if "embeddings" in path else "head"
-    if path.endswith(".relative"):
-        return f"{stage}: positions"
     return f"{stage}: feed-forward" if ".feed_forward" in path else f"{stage}: mixer"
 
 
@@ -85,6 +83,7 @@ def quantise(
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     model = onnx.load(file)
+    del model.graph.value_info[:]  # the quantiser turns weights of Gemm around, and stumbles over their old shapes
     add_pre_process_metadata(model)  # else it advises a step that the exporter has done
     options: dict[str, Any] = {
         "op_types_to_quantize": ["MatMul"],
