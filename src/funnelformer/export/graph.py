@@ -18,9 +18,12 @@ from ..errors import UserError
 from .packages import need
 from .targets import INPUTS, Target, Traced
 
-__all__ = ["DEFAULT_OPSET", "LONGEST", "export_graph", "sample_inputs", "trace"]
+__all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "LONGEST", "export_graph", "sample_inputs", "trace"]
 
-DEFAULT_OPSET = 18  # the exporter's least, which every later runtime reads
+LEAST_OPSET, DEFAULT_OPSET = (
+    18,
+    20,
+)  # the exporter's least, and the first in which GELU is one operator, not eight
 LONGEST = 1 << 20
 _MOST_SEQUENCES = 1 << 20
 # Of protobuf: a larger model keeps its weights in a file beside it.
@@ -113,7 +116,7 @@ def sample_inputs(
 
 
 def _turn_weights(graph: Any) -> None:
-    """Turn weights around once and for all: the optimiser does so with small ones, and int8 wants all of them as they are."""
+    """Turn weights around once and for all: the optimiser does so with small ones, and int8 finds no others."""
     import onnx_ir
 
     for node in list(graph):
