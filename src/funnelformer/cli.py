@@ -456,7 +456,7 @@ def _export(
     task: str | None = None,
     int8: Mode | None = None,
     calibration: str | None = None,
-    opset: int = 18,
+    opset: int = 20,
     check_to: int = 1025,
     overwrite: bool = False,
 ) -> None:

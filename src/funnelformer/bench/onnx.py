@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
 from ..export.graph import export_graph, trace
-from ..export.int8 import groups_of, quantise
+from ..export.int8 import products_of, quantise
 from ..export.onnx_model import MODEL_FILE, open_session
 from ..export.targets import TARGETS
 
@@ -38,7 +38,7 @@ class OnnxEncoder(nn.Module):
             _export_theirs(model, file)
         if int8:
             whole, file = file, file.with_name("model.int8.onnx")
-            quantise(whole, file, "dynamic", [node for nodes in groups_of(whole).values() for node in nodes])
+            quantise(whole, file, "dynamic", products_of(whole))
         self.weight_bytes = sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))
         self.session = open_session(file)
         self.counted = model.to("meta")

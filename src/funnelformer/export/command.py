@@ -24,8 +24,8 @@ from ..errors import UserError
 from ..inference import Predictor, load_model
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, table
-from .graph import DEFAULT_OPSET, export_graph
-from .int8 import Mode, groups_of, quantise, quantise_measured
+from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
+from .int8 import Mode, products_of, quantise, quantise_measured
 from .onnx_model import MODEL_FILE, OnnxModel, open_session
 from .packages import need
 from .targets import INPUTS, Target, find_target, target_of
@@ -63,8 +63,8 @@ def export(
     need("onnx", "onnxscript", "onnxruntime")
     if format != "onnx":
         raise UserError(f"--format {format!r} is unknown; allowed: onnx")
-    if not DEFAULT_OPSET <= opset <= _NEWEST_OPSET:
-        raise UserError(f"--opset is {opset}; allowed: {DEFAULT_OPSET} to {_NEWEST_OPSET}")
+    if not LEAST_OPSET <= opset <= _NEWEST_OPSET:
+        raise UserError(f"--opset is {opset}; allowed: {LEAST_OPSET} to {_NEWEST_OPSET}")
     if check_to < 1:
         raise UserError(f"--check-to is {check_to}; allowed: 1 and more")
     if int8 == "static" and calibration is None:
@@ -173,15 +173,13 @@ def _make_int8(
     file, quantised = folder / MODEL_FILE, folder / _INT8_FILE
     report: dict[str, Any] = {"mode": mode}
     if examples is None:
-        quantise(file, quantised, mode, [node for nodes in groups_of(file).values() for node in nodes])
+        quantise(file, quantised, mode, products_of(file))
     else:
         name, judge, least = examples.judge(folder, file)
         result = quantise_measured(file, quantised, mode, examples.batches, judge, least)
         for choice in result.choices:
             form = "int8" if choice.is_int8 else "float32"
-            say(
-                f"{choice.group}: {choice.num_nodes} products, {choice.error:.1%} of the outputs' spread: {form}"
-            )
+            say(f"{choice.group}: {choice.error:.1%} of the outputs' spread: {form}")
         report |= {"examples": examples.num_examples, "judged_by": name, "least": least, **asdict(result)}
         scores = {"torch": examples.scores(network)}
         for form, path in (("onnx", file), ("int8", quantised)):

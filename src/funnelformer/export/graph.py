@@ -18,9 +18,12 @@ from ..errors import UserError
 from .packages import need
 from .targets import INPUTS, Target, Traced
 
-__all__ = ["DEFAULT_OPSET", "LONGEST", "export_graph", "sample_inputs", "trace"]
+__all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "LONGEST", "export_graph", "sample_inputs", "trace"]
 
-DEFAULT_OPSET = 18  # the exporter's least, which every later runtime reads
+LEAST_OPSET, DEFAULT_OPSET = (
+    18,
+    20,
+)  # the exporter's least, and the first in which GELU is one operator, not eight
 LONGEST = 1 << 20
 _MOST_SEQUENCES = 1 << 20
 # Of protobuf: a larger model keeps its weights in a file beside it.
@@ -66,6 +69,7 @@ def export_graph(
         fixed = [axis for axis, size in enumerate(value.shape) if isinstance(size, int)]
         if fixed:
             raise UserError(f"cannot be exported: {value.name} has a fixed size in dimension {fixed[0]}")
+    _turn_weights(program.model.graph)
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
     with _quiet():
         program.save(file, external_data=num_bytes > _MOST_BYTES)
@@ -109,6 +113,23 @@ def sample_inputs(
     mask[0, ..., length // 2 :] = 0
     values = {"input_ids": ids.contiguous(), "attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}
     return {name: values[name] for name in inputs}
+
+
+def _turn_weights(graph: Any) -> None:
+    """Turn weights around once and for all: the optimiser does so with small ones, and int8 finds no others."""
+    import onnx_ir
+
+    for node in list(graph):
+        weight = node.inputs[0] if node.op_type == "Transpose" else None
+        if weight is not None and weight.is_initializer():
+            turned = weight.const_value.numpy().transpose(node.attributes["perm"].as_ints()).copy()
+            constant = onnx_ir.Value(name=f"{weight.name}.turned", const_value=onnx_ir.tensor(turned))
+            if constant.name not in graph.initializers:
+                graph.register_initializer(constant)
+            onnx_ir.convenience.replace_all_uses_with(node.outputs[0], graph.initializers[constant.name])
+            graph.remove(node, safe=True)
+            if not weight.uses():
+                del graph.initializers[weight.name]
 
 
 @contextlib.contextmanager

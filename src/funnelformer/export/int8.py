@@ -1,7 +1,8 @@
 """int8 forms of a graph: dynamic, or static from calibration data; what stays in float is measured.
 
-The weights of matrix products become int8, one scale a column; embeddings, norms, softmax and heads of whole sequences
-stay as they are. Weights have 7 bits: with 8, the products of CPUs without VNNI instructions overflow 16-bit sums.
+The weights of matrix products become int8, one scale a column, and the embeddings with one scale where that was
+measured to be harmless; positions, norms, softmax and heads of whole sequences stay as they are. Weights have 7 bits:
+with 8, the products of CPUs without VNNI instructions overflow their 16-bit sums.
 """
 
 from __future__ import annotations
@@ -17,10 +18,20 @@ import numpy as np
 
 from .onnx_model import open_session
 
-__all__ = ["Choice", "Mode", "Quantised", "groups_of", "quantise", "quantise_measured"]
+__all__ = [
+    "EMBEDDINGS",
+    "Choice",
+    "Mode",
+    "Quantised",
+    "groups_of",
+    "products_of",
+    "quantise",
+    "quantise_measured",
+]
 
 Mode = Literal["dynamic", "static"]
 Batch = Mapping[str, np.ndarray]
+EMBEDDINGS = "embeddings"  # the group whose int8 form is smaller but not faster
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _MOST_BYTES = 2 * 10**9
 _BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
@@ -51,12 +62,19 @@ def groups_of(file: Path) -> dict[str, list[str]]:
     import onnx
 
     graph = onnx.load(file, load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     groups: dict[str, list[str]] = {}
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in constants:
+        if node.op_type == "MatMul" and node.input[1] in weights:
             groups.setdefault(_group(_module(node)), []).append(node.name)
+        elif node.op_type == "Gather" and node.input[0] in weights:
+            groups.setdefault(EMBEDDINGS, []).append(node.name)
     return groups
+
+
+def products_of(file: Path) -> list[str]:
+    """The nodes that are quantised where nothing is measured: all but the embeddings."""
+    return [node for name, nodes in groups_of(file).items() if name != EMBEDDINGS for node in nodes]
 
 
 def _module(node: Any) -> str:
@@ -70,9 +88,7 @@ def _group(path: str) -> str:
     block = _BLOCK.search(path)
     stage = f"block {int(block[1]) + 1}" if block else "decoder" if "decoder.layers." in path else ""
     if not stage:
-        return "embedding projection" if "embeddings" in path else "head"
-    if path.endswith(".relative"):
-        return f"{stage}: positions"
+        return "projection" if "embeddings" in path else "head"
     return f"{stage}: feed-forward" if ".feed_forward" in path else f"{stage}: mixer"
 
 
@@ -85,9 +101,12 @@ def quantise(
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     model = onnx.load(file)
+    del model.graph.value_info[
+        :
+    ]  # the quantiser turns weights of Gemm around, and stumbles over their old shapes
     add_pre_process_metadata(model)  # else it advises a step that the exporter has done
     options: dict[str, Any] = {
-        "op_types_to_quantize": ["MatMul"],
+        "op_types_to_quantize": ["MatMul", "Gather"],
         "per_channel": True,
         "reduce_range": True,
         "weight_type": QuantType.QInt8,
