@@ -20,12 +20,13 @@ from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .data.values import Labels
 from .errors import UserError
-from .metrics import softmax
+from .metrics import sigmoid, softmax
 from .modeling import (
     FunnelformerForMultipleChoice,
     FunnelformerForSequenceClassification,
     FunnelformerForTokenClassification,
 )
+from .training.processes import gather_lists, num_processes, rank
 
 __all__ = ["Predictor", "check_length", "load_model", "load_predictor"]
 
@@ -138,7 +139,8 @@ class Predictor:
         """Return the model's logits for each feature, in their order.
 
         They are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the
-        result does not depend on it. batch_size: features of a batch at most.
+        result does not depend on it. Of several processes each takes some of the batches, and has all logits in the
+        end. batch_size: features of a batch at most.
         progress: title of a progress bar, shown on a terminal.
         """
         names = [name for name in self.tokenizer.model_input_names if name in features.column_names]
@@ -147,8 +149,8 @@ class Predictor:
         order = np.argsort(-lengths, kind="stable")
         most_padding = _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
         batches = [order[part] for part in _cut(lengths[order].tolist(), batch_size, most_padding)]
-        result: list[np.ndarray] = [np.zeros(0)] * len(features)
-        for rows in _tracked(batches, progress):
+        found: list[tuple[int, np.ndarray]] = []
+        for rows in _tracked(batches[rank() :: num_processes()], progress):
             batch = collator([{name: columns[name][row] for name in names} for row in rows])
             if "attention_mask" in batch and batch["attention_mask"].all():
                 del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
@@ -156,15 +158,12 @@ class Predictor:
                 logits = self.model(
                     **{name: tensor.to(self.model.device) for name, tensor in batch.items()}
                 ).logits
-            for row, values in zip(rows, logits.float().cpu().numpy(), strict=True):
-                result[row] = values
-        return result
+            found += zip(rows.tolist(), logits.float().cpu().numpy(), strict=True)
+        return [values for _, values in sorted(gather_lists(found), key=lambda entry: entry[0])]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
-        if self.kind == "multi-label":
-            return 1 / (1 + np.exp(-logits))
-        return softmax(logits)
+        return sigmoid(logits) if self.kind == "multi-label" else softmax(logits)
 
 
 def _model_class(folder: str) -> Any:

@@ -17,6 +17,7 @@ from ..data.values import build_labels
 from ..errors import UserError
 from ..kinds import Kind, kind_of
 from ..metrics import DEFAULT_SCORES
+from .processes import say
 
 __all__ = ["DataConfig", "TaskData", "load_task_data"]
 
@@ -61,7 +62,7 @@ def load_task_data(config: DataConfig) -> TaskData:
     bad = BadRows(config.skip_bad_rows)
     data = _from_table(config, bad) if config.task is None else _from_release(config, bad)
     if report := bad.report():
-        print(report)
+        say(report)
     return data
 
 
@@ -73,7 +74,7 @@ def _from_table(config: DataConfig, bad: OnBadRow) -> TaskData:
     table = read_table(config.train, split="train" if _has_splits(config.train) else None, bad=bad)
     columns, messages = guess_columns(table, text=config.text, text_pair=config.text_pair, label=config.label)
     for message in messages:
-        print(message)
+        say(message)
     columns = dataclasses.replace(columns, separator=config.label_separator)
     name: KindName = (
         "regression" if config.regression else "multi-label" if config.multi_label else "classification"
@@ -144,9 +145,7 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
     for part in task.of_role("test"):
         if part.is_labelled and config.data is not None:
             if Path(config.data).is_dir() and find_part(task, config.data, part) is None:
-                print(
-                    f"{config.data}: no {' or '.join(part.files)} in it, so no score of the {part.name} part"
-                )
+                say(f"{config.data}: no {' or '.join(part.files)} in it, so no score of the {part.name} part")
             else:
                 test[part.variant] = read(part, config.data)
     return TaskData(kind, train, dev, test)
@@ -171,5 +170,5 @@ def _split(
             f"{source}: no dev part can be drawn from every class ({error}); "
             "give --dev or another --dev-fraction"
         ) from None
-    print(f"no --dev given: {config.dev_fraction:.0%} of {source} selects the best epoch")
+    say(f"no --dev given: {config.dev_fraction:.0%} of {source} selects the best epoch")
     return parts["train"], parts["test"]
