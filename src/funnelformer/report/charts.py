@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from .runs import Curve, Row
 
@@ -19,7 +20,7 @@ _INK = "#010203"
 # Of matplotlib's palette those that stand out on white and on black.
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 _DASHES = ("-", "--", ":", "-.")
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "funnelformer",
     "font.family": "sans-serif",
@@ -57,6 +58,8 @@ def cost_chart(rows: Sequence[tuple[int, Row]]) -> str | None:
             costs = [cost for _, _, cost in points if cost]
             if max(costs) > 20 * min(costs):
                 axis.set_xscale("log")
+                axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_xlabel(label)
             axis.set_ylabel(points[0][1].score_name)
             axis.margins(0.15)

@@ -73,7 +73,7 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
     groups: dict[str, list[_Run]] = {}
     for run in map(_read, leaves):
         groups.setdefault(_signature(run), []).append(run)
-    names = _names([runs[0].folder if len(runs) == 1 else runs[0].folder.parent for runs in groups.values()])
+    names = _names([_folder_of(runs) for runs in groups.values()])
     rows = [_row(name, runs) for name, runs in zip(names, groups.values(), strict=True)]
     firsts = [runs[0] for runs in groups.values()]
     return [
@@ -127,6 +127,12 @@ def _signature(run: _Run) -> str:
         {part: entry.get("rows_sha256") for part, entry in data.items()} if isinstance(data, dict) else None
     )
     return json.dumps([run.command, config, hashes], sort_keys=True, default=str)
+
+
+def _folder_of(runs: Sequence[_Run]) -> Path:
+    """That of several seeds, or of the first run where others were made apart from it."""
+    first = runs[0].folder
+    return first.parent if len(runs) > 1 and first.name.startswith("seed-") else first
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

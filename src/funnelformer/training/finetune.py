@@ -198,6 +198,8 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             metric_for_best_model=metric,
             greater_is_better=True,
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
+            # Only the heads of these kinds are known to use all of their parameters in every step.
+            ddp_find_unused_parameters=kind.task.kind not in JUDGED_KINDS,
         ),
         train_dataset=train.features,
         eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},

@@ -23,8 +23,10 @@ def draw_curve(log: Iterable[Mapping[str, Any]], loss: str, metric: str) -> Figu
     log: entries as the Trainer writes them. loss, metric: of the dev part, their names there, as eval_accuracy.
     """
     entries = list(log)
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    figure = Figure(figsize=(7, 5.5))
     upper, lower = figure.subplots(2, 1, sharex=True)
+    # By hand: to find the margins matplotlib would draw it twice, at the end of every run.
+    figure.subplots_adjust(left=0.12, right=0.97, top=0.97, bottom=0.1, hspace=0.08)
     _line(upper, entries, "loss", "training", ".-")
     _line(upper, entries, loss, "dev", "o-")
     upper.set_ylabel("loss")
@@ -74,8 +76,9 @@ def draw_confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
 
 def draw_calibration(found: Calibration) -> Figure:
     """How often answers are right against how sure the model is of them, and below it how many there are."""
-    figure = Figure(figsize=(5, 6), layout="constrained")
+    figure = Figure(figsize=(5, 6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure.subplots_adjust(left=0.15, right=0.96, top=0.93, bottom=0.09, hspace=0.08)
     widths = found.edges[:, 1] - found.edges[:, 0]
     upper.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
     upper.bar(found.edges[:, 0], found.accuracy, widths, align="edge", alpha=0.35, edgecolor="tab:blue")
@@ -94,8 +97,9 @@ def draw_calibration(found: Calibration) -> Figure:
 
 def draw_amounts(gold: np.ndarray, predicted: np.ndarray) -> Figure:
     """A point an example: the amount that is right, and the one that was said."""
-    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
+    figure = Figure(figsize=(5.5, 5.5))
     axis = figure.subplots()
+    figure.subplots_adjust(left=0.14, right=0.97, top=0.97, bottom=0.11)
     low, high = min(gold.min(), predicted.min()), max(gold.max(), predicted.max())
     axis.plot([low, high], [low, high], color="black", linewidth=0.8, linestyle="--")
     axis.plot(gold, predicted, "o", markersize=3, alpha=min(1.0, 20 / len(gold) ** 0.5))
