@@ -288,6 +288,7 @@ def test_grouping_by_length_leaves_less_padding(toy, tmp_path, monkeypatch):
     generator = random.Random(4)
     rows = [(" ".join([sentence(generator)] * (1 + 2 * (i % 2))), ("no", "yes")[i % 2]) for i in range(160)]
     train = write_table(tmp_path / "train.tsv", rows)
+    dev = write_table(tmp_path / "dev.tsv", animal_rows(16))  # of one length, for those are not sorted
     padding = []
 
     class Counting(DataCollatorWithPadding):
@@ -300,6 +301,6 @@ def test_grouping_by_length_leaves_less_padding(toy, tmp_path, monkeypatch):
     for flags in ((), ("--group-by-length",)):
         padding.append(0)
         out = tmp_path / f"out{len(padding)}"
-        arguments = ["--model", toy.pretrained, "--train", train, "--dev", train, "--out", out, "--epochs", 1]
+        arguments = ["--model", toy.pretrained, "--train", train, "--dev", dev, "--out", out, "--epochs", 1]
         assert run(FINETUNE, *arguments, *flags) == 0
     assert 0 <= padding[1] < padding[0] / 2
