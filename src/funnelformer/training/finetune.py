@@ -198,8 +198,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             metric_for_best_model=metric,
             greater_is_better=True,
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
-            # Only the heads of these kinds are known to use all of their parameters in every step.
-            ddp_find_unused_parameters=kind.task.kind not in JUDGED_KINDS,
+            ddp_find_unused_parameters=not _uses_all_parameters(kind, train),
         ),
         train_dataset=train.features,
         eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},
@@ -255,6 +254,11 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         return metrics
 
     return first(finish)
+
+
+def _uses_all_parameters(kind: Kind, train: Encoded) -> bool:
+    """Whether every step does: heads of these kinds are known to, and without token types segments take no part."""
+    return kind.task.kind in JUDGED_KINDS and "token_type_ids" in train.features.column_names
 
 
 def _steps_of_epochs(config: FinetuneConfig, num_features: int) -> int:
