@@ -34,6 +34,7 @@ from .lra.readers import write_data
 from .lra.report import report
 from .lra.run import LraConfig, run_lra
 from .rank import rank as rank_documents
+from .report.page import write_page
 from .serve.settings import ServeConfig
 from .training.finetune import FinetuneConfig, finetune
 from .training.pretrain import PretrainConfig, pretrain
@@ -73,7 +74,9 @@ def _pretrain(settings: PretrainConfig) -> None:
 @app.command(name="finetune")
 def _finetune(settings: FinetuneConfig) -> None:
     """Fine-tune a model: on a --task of the papers, or on a table of texts with classes, labels or amounts."""
-    _print_metrics(finetune(settings), f"the model is in {settings.out}")
+    metrics = finetune(settings)
+    what = "runs are" if "seeds" in metrics and "best_run" not in metrics else "model is"
+    _print_metrics(metrics, f"the {what} in {settings.out / metrics.get('best_run', '')}")
 
 
 @app.command(name="tokenizer")
@@ -252,7 +255,7 @@ def _predict(
         device=device,
         backend=backend,
     )
-    if submit is not None or out is not None:
+    if rank() == 0 and (submit is not None or out is not None):
         print(f"{number:,} predictions are in {submit or out}")
 
 
@@ -524,6 +527,21 @@ def _info(
         Console().print(render(info))
 
 
+@app.command(name="report")
+def _report(runs: Annotated[list[Path], Parameter(consume_multiple=True)], *, out: Path) -> None:
+    """Put runs on one HTML page: a table to sort, quality against cost, training curves.
+
+    Parameters
+    ----------
+    runs
+        Folders of runs of finetune (also with seeds or a sweep), pretrain and lra.
+    out
+        HTML file to write; it needs no other file and no network.
+    """
+    number = write_page(runs, out)
+    print(f"{number} row{'s' if number > 1 else ''}; the page is in {out}")
+
+
 lra = App(name="lra", help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.")
 app.command(lra)
 
@@ -666,6 +684,8 @@ def _print_metrics(metrics: dict[str, Any], last_line: str | None = None) -> Non
     if rank() > 0:
         return
     for key, value in metrics.items():
+        if isinstance(value, dict):  # for programs
+            continue
         print(f"{key}: {value:.4f}" if isinstance(value, float) else f"{key}: {value}")
     if last_line:
         print(last_line)

@@ -24,13 +24,15 @@ from .data.values import Labels
 from .data.windows import encode_windows, mean_by_owner
 from .errors import UserError
 from .export.onnx_model import OnnxModel, is_export
-from .metrics import softmax
+from .kinds.answers import say_of
+from .metrics import sigmoid, softmax
 from .modeling import (
     FunnelformerForMultipleChoice,
     FunnelformerForQuestionAnswering,
     FunnelformerForSequenceClassification,
     FunnelformerForTokenClassification,
 )
+from .training.processes import gather_lists, num_processes, rank
 
 __all__ = [
     "Backend",
@@ -153,7 +155,7 @@ class Predictor:
         progress: str | None = None,
     ) -> np.ndarray:
         """Return logits [N, num_labels] in the order of `texts`, of windows their mean; see `outputs`."""
-        max_length, stride = self.task["max_length"], self.task.get("stride")
+        max_length, stride = self.task["max_length"], self.task.get("doc_stride")
         owners = None
         if stride is None:
             encoded = self.tokenizer(
@@ -201,9 +203,7 @@ class Predictor:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
-        if self.kind == "multi-label":
-            return 1 / (1 + np.exp(-logits))
-        return softmax(logits)
+        return sigmoid(logits) if self.kind == "multi-label" else softmax(logits)
 
     @property
     def most_padding(self) -> int:
@@ -214,19 +214,7 @@ class Predictor:
 
     def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
         """What is said of each text with logits [N, num_labels]: `prediction`, and of classes their probabilities."""
-        if self.kind == "regression":
-            for score in logits[:, 0]:
-                yield {"prediction": float(score)}
-            return
-        names = self.labels
-        for row in self.probabilities(logits):
-            probabilities = {name: round(float(p), 6) for name, p in zip(names, row, strict=True)}
-            if self.kind == "multi-label":
-                chosen = [name for name, probability in zip(names, row, strict=True) if probability > 0.5]
-                yield {"prediction": chosen, "probabilities": probabilities}
-            else:
-                best = names[int(row.argmax())]
-                yield {"prediction": best, "probability": probabilities[best], "probabilities": probabilities}
+        yield from say_of(self.kind, self.labels, logits)
 
 
 def _model_class(folder: str) -> Any:
@@ -295,6 +283,7 @@ def in_batches(
 
     Rows are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the result
     does not depend on it. In a model whose windows are changed by padding, rows of one length share a batch.
+    Of several processes each takes some of the batches, and has what all found in the end.
     batch_size: rows of a batch at most. advance: told how many rows are done.
     """
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
@@ -302,18 +291,18 @@ def in_batches(
     most_padding = _MOST_PADDING.get(model.device.type, _MOST_PADDING["other"])
     if model.config.padding != "exact":
         most_padding = 0
-    result: list[np.ndarray] = [np.zeros(0)] * len(lengths)
-    for part in _cut(lengths[order].tolist(), batch_size, most_padding):
+    found: list[tuple[int, np.ndarray]] = []
+    parts = _cut(lengths[order].tolist(), batch_size, most_padding)
+    for part in parts[rank() :: num_processes()]:
         rows = order[part]
         batch = collator([{name: values[row] for name, values in columns.items()} for row in rows])
         if "attention_mask" in batch and batch["attention_mask"].all():
             del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
         with torch.inference_mode():
             output = forward(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-        for row, values in zip(rows, output.float().cpu().numpy(), strict=True):
-            result[row] = values
+        found += zip(rows.tolist(), output.float().cpu().numpy(), strict=True)
         advance(len(rows))
-    return result
+    return [values for _, values in sorted(gather_lists(found), key=lambda entry: entry[0])]
 
 
 def _cut(

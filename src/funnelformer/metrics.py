@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 __all__ = [
     "DEFAULT_SCORES",
+    "Calibration",
+    "calibration",
     "classification_metrics",
     "multi_label_metrics",
     "regression_metrics",
+    "sigmoid",
     "softmax",
 ]
 
@@ -87,6 +92,44 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities along the last axis."""
     exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities one by one."""
+    shares: np.ndarray = expit(logits)
+    return shares
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Answers in bins of equal width by how sure the model is of them; bins without an answer are left out.
+
+    counts, confidence, accuracy: [bins], answers in each, the mean probability they were given, the share of right
+        ones. edges: [bins, 2].
+    ece: expected calibration error, the mean over the answers of |accuracy - confidence| of their bin.
+    """
+
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    edges: np.ndarray
+    ece: float
+
+
+def calibration(sureness: np.ndarray, is_right: np.ndarray, num_bins: int = 15) -> Calibration:
+    """Compare probabilities [N] of what was said with whether it was right [N]. Source: Guo et al. 2017, eqs. 2 to 4.
+
+    The bins are ]0, 1/M], ]1/M, 2/M] and so on.
+    """
+    bins = np.clip(np.ceil(np.asarray(sureness) * num_bins).astype(int) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    used = counts > 0
+    confidence = np.bincount(bins, np.asarray(sureness, dtype=float), num_bins)[used] / counts[used]
+    accuracy = np.bincount(bins, np.asarray(is_right, dtype=float), num_bins)[used] / counts[used]
+    starts = np.arange(num_bins) / num_bins
+    edges = np.stack([starts, starts + 1 / num_bins], axis=1)[used]
+    ece = float((counts[used] * np.abs(accuracy - confidence)).sum() / counts.sum())
+    return Calibration(counts[used], confidence, accuracy, edges, ece)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -6,13 +6,13 @@ import csv
 import dataclasses
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import datasets
-import numpy as np
 
 from .answers import answer_all, questions_of, write_answers
 from .data.bad_rows import BadRows, OnBadRow
@@ -21,14 +21,14 @@ from .data.tables import Table, TaskColumns, guess_columns, read_table, read_tex
 from .data.tasks import Task, find_task, read_part
 from .data.tasks.squad import WHERE
 from .data.values import load_task
-from .data.windows import mean_by_owner
 from .errors import UserError
 from .inference import Backend, Predictor, load_predictor
 from .kinds import Kind, kind_of
+from .kinds.answers import answers
 from .kinds.questions import Questions
-from .kinds.tokens import Tokens
 from .metrics import DEFAULT_SCORES
 from .submit import submit
+from .training.processes import num_processes, rank, start_processes
 from .version import stamped
 
 __all__ = ["evaluate", "predict", "read_examples", "score"]
@@ -56,9 +56,11 @@ def evaluate(
 
     task: read `data` as the release of that task; by default the model's own where `data` is a folder.
     part: of the release, as dev-matched; by default the dev parts, or the test part where there is none.
+    Under torchrun every process calls it and returns the same; the first one writes and prints.
     Raises UserError for data that does not fit the model, a label unseen in training included.
     """
     _check_batch_size(batch_size)
+    start_processes(cpu=device == "cpu")
     predictor = load_predictor(model, max_length, device, backend)
     named = _named_task(predictor, model, task, data)
     bad = BadRows(skip_bad_rows)
@@ -76,7 +78,7 @@ def evaluate(
         columns, messages = _columns(predictor, table, text, text_pair, label, labelled=True)
         kind = _kind(predictor, columns, None)
         parts[""] = kind.examples(table, bad)
-    with nullcontext() if out is None else atomic_writer(out) as file:
+    with nullcontext() if out is None or rank() else atomic_writer(out) as file:
         _say([*messages, *filter(None, [bad.report()])])
         metrics: dict[str, Any] = {"data": data, "examples": sum(len(rows) for rows in parts.values())}
         if skip_bad_rows:
@@ -146,6 +148,9 @@ def predict(
     """
     format = format or ("csv" if out is not None and out.suffix == ".csv" else "jsonl")
     _check_batch_size(batch_size)
+    if num_processes() > 1 and data == "-":
+        raise UserError("several processes cannot share stdin; name a file")
+    start_processes(cpu=device == "cpu")
     predictor = load_predictor(model, max_length, device, backend)
     named = _named_task(predictor, model, task, data)
     if submit_to is not None and predictor.kind != "span":
@@ -174,9 +179,13 @@ def predict(
     for name in _answer_columns(predictor, format):
         if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the predictions need; rename it")
+    answered = _answers(predictor, kind, examples, batch_size)
+    if rank():  # it has its part in them, and the first process writes
+        deque(answered, maxlen=0)
+        return len(table)
     with nullcontext(sys.stdout) if out is None else atomic_writer(out) as file:
         _say(messages)
-        _write(file, format, table, _answers(predictor, kind, examples, batch_size))
+        _write(file, format, table, answered)
     return len(table)
 
 
@@ -227,7 +236,7 @@ def _kind(predictor: Predictor, columns: TaskColumns, named: Task | None) -> Kin
     scores = DEFAULT_SCORES[predictor.kind] if named is None else named.scores
     labels = None if predictor.kind == "regression" else tuple(predictor.labels)
     columns = dataclasses.replace(columns, separator=predictor.task.get("label_separator"))
-    return kind_of(Task("", predictor.kind, columns, labels, scores), predictor.task.get("stride"))
+    return kind_of(Task("", predictor.kind, columns, labels, scores), predictor.task.get("doc_stride"))
 
 
 def _split_at_spaces(table: Table, columns: TaskColumns) -> tuple[Table, TaskColumns]:
@@ -270,7 +279,7 @@ def _columns(
 
 def _say(messages: list[str]) -> None:
     """Tell what was guessed, once nothing can fail any more: an error is one line."""
-    for message in messages:
+    for message in messages if rank() == 0 else []:
         print(message, file=sys.stderr)
 
 
@@ -285,11 +294,8 @@ def _answers(
         return
     encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
     outputs = predictor.outputs(encoded.features, kind.collator(predictor.tokenizer), batch_size, "predict")
-    if isinstance(kind, Tokens):
-        for tags in kind.tags(outputs, encoded.features["labels"][:], encoded):
-            yield {"prediction": tags}
-        return
-    yield from predictor.answers(mean_by_owner(np.stack(outputs), encoded.owners))
+    gold = encoded.features["labels"][:] if "labels" in encoded.features.column_names else None
+    yield from answers(kind, outputs, gold, encoded)
 
 
 def _answer_columns(predictor: Predictor, format: Format) -> list[str]:

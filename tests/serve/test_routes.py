@@ -113,7 +113,7 @@ def test_what_is_cut_is_told(toy, classifier):
 
 def test_long_texts_in_windows(toy):
     """10 words in windows of 6, each beginning 3 after the last: 0 to 6, 3 to 9, 6 to 10; the mean of their logits."""
-    task = {"max_length": 8, "stride": 3}
+    task = {"max_length": 8, "doc_stride": 3}
     model = save(toy.folder / "windows", toy.tokenizer, "texts", task, labels=("no", "yes"))
     words = ["the", "red", "cat", "eats", ".", "the", "blue", "bird", "sings", "."]
     predictor = load_predictor(str(model), device="cpu")

@@ -180,7 +180,14 @@ def test_resumed_is_uninterrupted_bit_for_bit(solved, toy, data, tmp_path):
         assert run(*command) == 130
     assert run(*command, "--resume") == 0
     assert weights_equal(solved, out)
-    assert metrics_of(solved) == metrics_of(out)
+    one, two = metrics_of(solved), metrics_of(out)
+    costs = one.pop("cost"), two.pop("cost")
+    assert one == two
+    assert costs[0]["train_flops"] == costs[1]["train_flops"] > 0
+    # The seconds before the interruption count: the log goes on from those of the checkpoint.
+    logged = [entry["train_seconds"] for entry in rows_of(out / "log.jsonl") if "train_seconds" in entry]
+    assert logged == sorted(logged)
+    assert costs[1]["train_seconds"] >= logged[-1]
 
 
 def test_texts_that_were_cut_are_counted(toy, tmp_path, capsys):
@@ -281,6 +288,7 @@ def test_grouping_by_length_leaves_less_padding(toy, tmp_path, monkeypatch):
     generator = random.Random(4)
     rows = [(" ".join([sentence(generator)] * (1 + 2 * (i % 2))), ("no", "yes")[i % 2]) for i in range(160)]
     train = write_table(tmp_path / "train.tsv", rows)
+    dev = write_table(tmp_path / "dev.tsv", animal_rows(16))  # of one length, for those are not sorted
     padding = []
 
     class Counting(DataCollatorWithPadding):
@@ -293,6 +301,6 @@ def test_grouping_by_length_leaves_less_padding(toy, tmp_path, monkeypatch):
     for flags in ((), ("--group-by-length",)):
         padding.append(0)
         out = tmp_path / f"out{len(padding)}"
-        arguments = ["--model", toy.pretrained, "--train", train, "--dev", train, "--out", out, "--epochs", 1]
+        arguments = ["--model", toy.pretrained, "--train", train, "--dev", dev, "--out", out, "--epochs", 1]
         assert run(FINETUNE, *arguments, *flags) == 0
     assert 0 <= padding[1] < padding[0] / 2

@@ -27,7 +27,7 @@ from funnelformer.training.class_weights import class_weights, task_weights, wei
 from funnelformer.training.finetune_trainer import FinetuneTrainer
 from funnelformer.training.max_length import choose_max_length
 from funnelformer.training.optimizer import layer_rates
-from funnelformer.training.seeds import summary
+from funnelformer.training.series import summary
 from funnelformer.use import evaluate, predict
 from training.toy import FINETUNE, animal_rows, fails, make_toy, run, sentence, weights_equal, write_table
 

@@ -102,7 +102,7 @@ def test_mean_by_owner_by_hand():
 def test_bad_strides(tokenizer):
     for stride in (0, 5):
         with pytest.raises(
-            UserError, match=f"--stride is {stride}; allowed: 1 to 4, the tokens of a text in"
+            UserError, match=f"--doc-stride is {stride}; allowed: 1 to 4, the tokens of a text in"
         ):
             encode_windows(tokenizer, ["cat"], 6, stride)
     with pytest.raises(UserError, match="windows of single texts; this is a task of pairs of texts"):
@@ -131,7 +131,7 @@ def model(toy, tokenizer):
     )
     FunnelformerForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "task.json").write_text(json.dumps({"max_length": 12, "stride": 7}))
+    (folder / "task.json").write_text(json.dumps({"max_length": 12, "doc_stride": 7}))
     return folder
 
 
@@ -180,7 +180,7 @@ def test_predict_and_evaluate_count_a_text_once(model, texts, by_hand, tmp_path)
     # Another length of window, with the stride of the training, which must fit in it.
     longer = load_predictor(str(model), max_length=64, device="cpu").logits(texts)
     assert not np.allclose(longer, load_predictor(str(model), device="cpu").logits(texts), atol=1e-3)
-    with pytest.raises(UserError, match="--stride is 7; allowed: 1 to 4"):
+    with pytest.raises(UserError, match="--doc-stride is 7; allowed: 1 to 4"):
         evaluate(str(model), str(table), max_length=6, device="cpu")
 
 
@@ -249,7 +249,7 @@ def test_what_lies_beyond_the_first_window_is_learnt(toy, tmp_path, capsys):
     dev = write_table(tmp_path / "dev.tsv", documents(31, 1))
     out = tmp_path / "out"
     flags = ["--train", train, "--dev", dev, "--model", toy.pretrained, "--out", out]
-    flags += ["--max-length", 12, "--stride", 8, "--epochs", 5, "--learning-rate", 0.02]
+    flags += ["--max-length", 12, "--doc-stride", 8, "--epochs", 5, "--learning-rate", 0.02]
     assert run(FINETUNE, *flags, "--class-weights", "balanced") == 0
     printed = capsys.readouterr().out
     assert "90 of 90 training texts exceed 12 tokens and are read in windows, 3.3 each, 4 at most" in printed
@@ -257,13 +257,13 @@ def test_what_lies_beyond_the_first_window_is_learnt(toy, tmp_path, capsys):
     assert metrics["dev_accuracy"] > 0.95
     # Texts of 20, 25 and 30 tokens are 3, 3 and 4 windows.
     assert metrics["steps"] == 5 * -(-300 // 8)
-    assert json.loads((out / "task.json").read_text())["stride"] == 8
+    assert json.loads((out / "task.json").read_text())["doc_stride"] == 8
     found = evaluate(str(out), str(dev), device="cpu")
     assert found["examples"] == 31
     assert found["accuracy"] == metrics["dev_accuracy"]
     # Without its windows the same model guesses.
     task = json.loads((out / "task.json").read_text())
-    del task["stride"]
+    del task["doc_stride"]
     (out / "task.json").write_text(json.dumps(task))
     assert evaluate(str(out), str(dev), device="cpu")["accuracy"] < 0.7
 
@@ -272,9 +272,15 @@ def test_options_that_do_not_go_together(toy, tmp_path, capsys):
     train = write_table(tmp_path / "train.tsv", documents(8, 0))
     flags = ["--train", train, "--dev", train, "--model", toy.pretrained, "--out", tmp_path / "out"]
     for more, message in (
-        (("--stride", 4, "--max-length", "auto"), "--stride needs a --max-length in tokens, of a window"),
-        (("--stride", 0), "--stride is 0; allowed: 1 and more"),
-        (("--stride", 15), "--stride is 15; allowed: 1 to 14, the tokens of a text in a window of 16"),
+        (
+            ("--doc-stride", 4, "--max-length", "auto"),
+            "--doc-stride needs a --max-length in tokens, of a window",
+        ),
+        (("--doc-stride", 0), "--doc-stride is 0; allowed: 1 and more"),
+        (
+            ("--doc-stride", 15),
+            "--doc-stride is 15; allowed: 1 to 14, the tokens of a text in a window of 16",
+        ),
     ):
         assert message in fails(capsys, FINETUNE, *flags, *more)
     assert not (tmp_path / "out").exists()

@@ -123,7 +123,7 @@ def weights_equal(first: Path, second: Path) -> bool:
 def log_of(out: Path) -> list[dict]:
     """The entries of log.jsonl without times, speed and memory."""
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    unlike = ("runtime", "per_second", "mfu", "memory_bytes")
+    unlike = ("runtime", "per_second", "mfu", "memory_bytes", "train_seconds")
     return [{k: v for k, v in entry.items() if not k.endswith(unlike)} for entry in entries]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..data.files import atomic_writer
+from ..figures import save_png
 from .measure import Case
 from .results import Memory, Results, Side, Spread, Timing
 
@@ -63,8 +63,7 @@ def draw(results: Results, file: Path) -> None:
         _draw_panel(axis, timings)
         axis.set_title(f"{mode}, {dtype}", loc="left", fontsize=10)
         axis.set_ylabel("time / peer's time")
-    with atomic_writer(file) as stream:
-        figure.savefig(stream.buffer, format="png", dpi=120)
+    save_png(figure, file)
 
 
 def _draw_panel(axis: Any, timings: list[Timing]) -> None:

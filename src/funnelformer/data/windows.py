@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 
-__all__ = ["check_stride", "describe_windows", "encode_windows", "mean_by_owner"]
+__all__ = ["check_stride", "describe_windows", "encode_windows", "first_of_owner", "mean_by_owner"]
 
 
 def check_stride(tokenizer: Any, max_length: int, stride: int) -> int:
@@ -17,7 +17,7 @@ def check_stride(tokenizer: Any, max_length: int, stride: int) -> int:
     room = max_length - tokenizer.num_special_tokens_to_add(pair=False)
     if not 1 <= stride <= room:
         raise UserError(
-            f"--stride is {stride}; allowed: 1 to {room}, the tokens of a text in a window of {max_length}"
+            f"--doc-stride is {stride}; allowed: 1 to {room}, the tokens of a text in a window of {max_length}"
         )
     return room
 
@@ -52,6 +52,11 @@ def mean_by_owner(values: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
     sums = np.zeros((len(counts), *values.shape[1:]), dtype=np.float64)
     np.add.at(sums, owners, values)
     return (sums / counts.reshape(-1, *[1] * (values.ndim - 1))).astype(values.dtype)
+
+
+def first_of_owner(values: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
+    """The row of the first window of each owner; `values` where `owners` is None."""
+    return values if owners is None else values[np.unique(owners, return_index=True)[1]]
 
 
 def describe_windows(owners: np.ndarray, max_length: int) -> str:

@@ -23,11 +23,11 @@ _KINDS: dict[str, type[Kind]] = {
 def kind_of(task: Task, stride: int | None = None) -> Kind:
     """The kind of a task; stride: read long texts in windows that begin so many tokens apart.
 
-    Raises UserError for a stride where there is no single text to cut.
+    Raises UserError for a stride where there is no single text to cut. Questions have theirs in `task.spans`.
     """
-    if stride is None:
+    if stride is None or task.kind == "span":
         return _KINDS[task.kind](task)
     if _KINDS[task.kind] is not Texts or task.columns.text_pair is not None:
         what = "pairs of texts" if task.kind in ("classification", "multi-label", "regression") else task.kind
-        raise UserError(f"--stride makes windows of single texts; this is a task of {what}")
+        raise UserError(f"--doc-stride makes windows of single texts; this is a task of {what}")
     return Texts(task, stride)

@@ -13,7 +13,7 @@ from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table
 from ..data.tasks import Task
 from ..data.values import Labels, TextKind, load_task
-from ..data.windows import describe_windows, encode_windows, mean_by_owner
+from ..data.windows import describe_windows, encode_windows, first_of_owner, mean_by_owner
 from ..metrics import classification_metrics, multi_label_metrics, regression_metrics
 from ..modeling import FunnelformerForSequenceClassification
 from .kind import Encoded, Kind
@@ -96,16 +96,14 @@ class Texts(Kind):
         return describe_windows(encoded.owners, max_length)
 
     def saved(self) -> dict[str, Any]:
-        return {} if self.stride is None else {"stride": self.stride}
+        return {} if self.stride is None else {"doc_stride": self.stride}
 
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
         return DataCollatorWithPadding(tokenizer)
 
     def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
-        logits, labels = np.asarray(predictions), np.asarray(gold)
-        if encoded.owners is not None:
-            logits = mean_by_owner(logits, encoded.owners)
-            labels = labels[np.unique(encoded.owners, return_index=True)[1]]
+        logits = mean_by_owner(np.asarray(predictions), encoded.owners)
+        labels = first_of_owner(np.asarray(gold), encoded.owners)
         return score_texts(self.task.kind, logits, labels, self.task.scores)
 
 

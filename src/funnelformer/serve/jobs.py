@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..data.values import text_problem
+from ..data.windows import encode_windows, mean_by_owner
 from ..kinds.tokens import first_pieces
 from ..metrics import softmax
 from .backend import Backend, Feature, Pooling
@@ -44,7 +45,7 @@ def classify(backend: Backend, texts: Sequence[Text]) -> Job:
         for index, text in enumerate(texts):
             if isinstance(text, str):
                 raise Refused(422, f"texts.{index}: the model was trained on pairs of texts; give two")
-    if predictor.task.get("stride"):
+    if predictor.task.get("doc_stride"):
         return _windows(backend, texts)
     features, are_cut = _encode(backend, texts)
 
@@ -62,20 +63,12 @@ def _windows(backend: Backend, texts: Sequence[Text]) -> Job:
         _check(f"texts.{index}", text)
         if not isinstance(text, str):
             raise Refused(422, f"texts.{index}: the model reads windows of single texts, not pairs")
-    tokenizer, max_length = predictor.tokenizer, predictor.task["max_length"]
-    room = max_length - tokenizer.num_special_tokens_to_add(pair=False)
-    encoded = tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=max_length,
-        stride=room - predictor.task["stride"],  # the library's stride is the overlap
-        return_overflowing_tokens=True,
-    )
-    owners = np.asarray(encoded["overflow_to_sample_mapping"])
+    single = [str(text) for text in texts]
+    task = predictor.task
+    encoded, owners = encode_windows(predictor.tokenizer, single, task["max_length"], task["doc_stride"])
 
     def finish(logits: list[np.ndarray]) -> Any:
-        rows = np.stack(logits)
-        means = np.stack([rows[owners == owner].mean(0) for owner in range(len(texts))])
+        means = mean_by_owner(np.stack(logits), owners)
         return [{**row, "cut": False} for row in predictor.answers(means)]
 
     return Job(Work("classify", _features(encoded), backend.logits), finish)

@@ -1,17 +1,21 @@
 """Fine-tuning on a task of the papers or on a table of the user's: the options, and the run from data to metrics."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import datasets
+import numpy as np
 import transformers
 from cyclopts import Parameter
 from transformers import EarlyStoppingCallback, EvalPrediction
+from transformers.trainer_utils import PredictionOutput
 
 from ..data.files import atomic_writer
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
@@ -19,13 +23,29 @@ from ..data.windows import check_stride
 from ..errors import UserError
 from ..inference import check_length, load_model
 from ..kinds import Encoded, Kind, kind_of
-from ..version import stamped
+from ..kinds.answers import JUDGED_KINDS, judge
+from ..machine import versions
 from .class_weights import task_weights, weighted_loss
+from .data_hashes import describe_data
 from .finetune_trainer import FinetuneTrainer
 from .max_length import choose_max_length
-from .run import RunConfig, check_run, config_from_name, flag, open_run, parse_options
-from .seeds import over_seeds
-from .task_data import load_task_data
+from .model_card import FinishedRun
+from .processes import first, num_processes, say, start_processes
+from .run import (
+    METRICS_FILE,
+    RunConfig,
+    check_run,
+    config_from_name,
+    finished_metrics,
+    flag,
+    open_run,
+    parse_options,
+    sequences_per_step,
+)
+from .run_report import dev_calibration, write_report
+from .series import run_all
+from .task_data import TaskData, load_task_data
+from .throughput import peak_memory_bytes, reset_peak_memory
 from .trainer import run_trainer, training_arguments
 from .windows import weighted_windows
 
@@ -69,12 +89,11 @@ class FinetuneConfig(RunConfig):
     "Weight of each class in the loss: balanced, or as no=1,yes=3."
     max_length: int | Literal["auto"] = 512
     "Tokens of a sequence; longer ones are cut. auto: what 99% of the training texts fit in."
-    doc_stride: int = 128
-    "Of squad, squad2: tokens from the beginning of one window of a passage to that of the next."
+    doc_stride: int | None = None
+    "Read longer texts in windows of --max-length that begin so many tokens apart; a text's logits are their mean. Of \
+squad, squad2: passages, 128 by default."
     max_answer_length: int = 64
     "Of squad, squad2: tokens of an answer at most."
-    stride: int | None = None
-    "Read longer texts in windows of --max-length that begin so many tokens apart; a text's logits are their mean."
     epochs: float = 3.0
     "Passes over the training data."
     steps: int | None = None
@@ -85,6 +104,8 @@ class FinetuneConfig(RunConfig):
     "End when so many scores on the dev data in a row were no better than the best."
     layer_decay: float = 1.0
     "Factor of the learning rate from each layer to the one below it; 1 is none, 0.75 the paper's on SQuAD."
+    sweep: list[str] = field(default_factory=list)
+    "Runs at all points of a grid: lr=1e-5,2e-5 (batch, epochs, any option), once for each option; --seeds at each."
     seeds: int = 1
     "Runs with as many seeds, from --seed on, each in a folder of --out, and a table of means."
     split_seed: int | None = None
@@ -100,15 +121,7 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         if not self.epochs > 0:
             raise UserError(f"--epochs is {self.epochs}; allowed: more than 0")
-        for name in (
-            "steps",
-            "evaluate_every",
-            "early_stopping",
-            "seeds",
-            "stride",
-            "doc_stride",
-            "max_answer_length",
-        ):
+        for name in ("steps", "evaluate_every", "early_stopping", "seeds", "doc_stride", "max_answer_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{flag(name)} is {value}; allowed: 1 and more")
@@ -116,8 +129,8 @@ class FinetuneConfig(RunConfig):
             raise UserError(f"--layer-decay is {self.layer_decay}; allowed: 0 < factor <= 1")
         if self.max_length != "auto" and self.max_length < 3:
             raise UserError(f"--max-length is {self.max_length}; allowed: 3 and more, or auto")
-        if self.stride is not None and self.max_length == "auto":
-            raise UserError("--stride needs a --max-length in tokens, of a window")
+        if self.doc_stride is not None and self.max_length == "auto":
+            raise UserError("--doc-stride needs a --max-length in tokens, of a window")
         if not 0 < self.dev_fraction < 1:
             raise UserError(f"--dev-fraction is {self.dev_fraction}; allowed: 0 < fraction < 1")
         if self.regression and self.multi_label:
@@ -131,38 +144,72 @@ class FinetuneConfig(RunConfig):
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tune a model, keep the epoch best on the dev data, return its metrics (also in metrics.json).
 
-    With several seeds the metrics are means, with deviations beside them.
+    With several seeds the metrics are means, with deviations beside them; of a grid those of the best point.
+    Under torchrun every process calls it and returns the same; the first one writes and prints.
     Raises UserError for input that cannot be used, before training starts.
     """
-    return over_seeds(config, _finetune) if config.seeds > 1 else _finetune(config)
+    start_processes(cpu=config.device == "cpu")
+    return run_all(config, _finetune, _check)
 
 
-def _finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """One run."""
-    transformers.set_seed(config.seed)
-    check_run(config)
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run needs before it starts."""
+
+    tokenizer: Any
+    data: TaskData
+    model: Any
+    max_length: int
+    weights: np.ndarray | None
+    "Of the classes."
+
+
+def _read(config: FinetuneConfig) -> _Inputs:
+    """Raises UserError for all that cannot be used."""
     tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
     data = load_task_data(config)
-    if config.stride is not None:
-        data = dataclasses.replace(data, kind=kind_of(data.kind.task, config.stride))
-    kind = data.kind
-    model = _model(config, kind, tokenizer)
-    max_length = choose_max_length(config.max_length, kind, data.train, tokenizer, model.config)
-    if config.stride is not None:
-        check_stride(tokenizer, max_length, config.stride)
+    task = data.kind.task
+    if config.doc_stride is not None:
+        data = dataclasses.replace(data, kind=kind_of(task, config.doc_stride))
+    model = _model(config, data.kind, tokenizer)
+    max_length = choose_max_length(config.max_length, data.kind, data.train, tokenizer, model.config)
+    if config.doc_stride is not None and task.kind != "span":
+        check_stride(tokenizer, max_length, config.doc_stride)
     # Where other programs that load the folder cut a text.
     tokenizer.model_max_length = max_length
     if model.config.position != "absolute":
         model.config.max_position_embeddings = max(model.config.max_position_embeddings, max_length)
-    weights = task_weights(config.class_weights, kind.task, data.train)
-    checkpoint = open_run(config, "finetune")
-    print(f"model: {model.config.name}, {model.num_parameters():,} parameters")
+    weights = task_weights(config.class_weights, task, data.train)
+    return _Inputs(tokenizer, data, model, max_length, weights)
+
+
+def _check(config: FinetuneConfig) -> None:
+    """Read all, and keep and print nothing. Raises UserError."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        _read(config)
+
+
+def _finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """One run."""
+    before = first(lambda: finished_metrics(config))
+    if before is not None:
+        say(f"{config.out} is finished")
+        return before
+    transformers.set_seed(config.seed)
+    first(lambda: check_run(config))
+    begin = time.perf_counter()
+    inputs = _read(config)
+    tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
+    kind = data.kind
+    checkpoint = first(lambda: open_run(config, "finetune"))
+    say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
     num_dev = sum(len(part) for part in data.dev.values())
-    print(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
+    say(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
     train = kind.encode(data.train, tokenizer, max_length)
     dev = {name: kind.encode(part, tokenizer, max_length) for name, part in data.dev.items()}
     if remark := kind.remark(train, max_length):
-        print(remark)
+        say(remark)
+    metric = _prefixed(next(iter(dev)), kind.task.scores[0])
     trainer = FinetuneTrainer(
         model=model,
         args=training_arguments(
@@ -170,40 +217,76 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             config.steps or _steps_of_epochs(config, len(train.features)),
             **_evaluations(config),
             load_best_model_at_end=True,
-            metric_for_best_model=_prefixed(next(iter(dev)), kind.task.scores[0]),
+            metric_for_best_model=metric,
             greater_is_better=True,
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
+            ddp_find_unused_parameters=not _uses_all_parameters(kind, train),
         ),
-        train_dataset=train.features if train.owners is None else weighted_windows(train, weights),
+        train_dataset=train.features if train.owners is None else weighted_windows(train, inputs.weights),
         eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},
         data_collator=kind.collator(tokenizer),
         compute_metrics=_scorer(kind, dev),
         preprocess_logits_for_metrics=lambda outputs, _: kind.reduce(outputs, model.config),
-        compute_loss_func=weighted_loss(weights) if train.owners is None else None,
+        compute_loss_func=weighted_loss(inputs.weights) if train.owners is None else None,
         callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
         layer_decay=config.layer_decay,
     )
+    reset_peak_memory(trainer.args.device)
     run_trainer(trainer, tokenizer, config.out, checkpoint)
-    dev_scores = _scores(trainer.evaluate(), "eval", "dev", kind, dev)
-    tuned = kind.tuned(dev_scores)
-    metrics = {
-        "model": model.config.name,
-        **({"task": kind.task.name} if kind.task.name else {}),
-        "kind": kind.task.kind,
-        "steps": trainer.state.global_step,
-        "best_step": trainer.state.best_global_step,
-        **dev_scores,
-        **_test(trainer, tuned, data.test, tokenizer, max_length),
-    }
-    with atomic_writer(config.out / "task.json") as file:
-        json.dump(_task_entry(tuned, max_length), file, indent=2)
-    with atomic_writer(config.out / "metrics.json") as file:
-        json.dump(stamped(metrics), file, indent=2)
-    return metrics
+    answered = {name: _predict(trainer, kind, part, "dev", name) for name, part in dev.items()}
+    scores = {key: value for _, found in answered.values() for key, value in found.items()}
+    tuned = kind.tuned(scores)
+    for name, part in data.test.items():
+        scores |= _predict(trainer, tuned, tuned.encode(part, tokenizer, max_length), "test", name)[1]
+
+    def finish() -> dict[str, Any]:
+        judged = {
+            name: judge(kind, output.predictions, output.label_ids, dev[name])
+            for name, (output, _) in answered.items()
+            if kind.task.kind in JUDGED_KINDS
+        }
+        calibrations = {name: dev_calibration(kind.task, part) for name, part in judged.items()}
+        metrics = {
+            "model": model.config.name,
+            **({"task": kind.task.name} if kind.task.name else {}),
+            "kind": kind.task.kind,
+            "steps": trainer.state.global_step,
+            "best_step": trainer.state.best_global_step,
+            **scores,
+            "metric": f"dev_{metric}",
+            "ece": {_prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},
+            "num_parameters": model.num_parameters(),
+            "cost": {
+                "train_seconds": trainer.train_seconds,
+                "total_seconds": time.perf_counter() - begin,
+                "train_flops": trainer.state.total_flos,
+                "peak_memory_bytes": peak_memory_bytes(trainer.args.device),
+                "peak_memory_of": "accelerator" if trainer.args.device.type == "cuda" else "process",
+                "device": trainer.args.device.type,
+                "num_processes": num_processes(),
+            },
+            "data": describe_data(config, data),
+            "versions": versions(),
+        }
+        log = trainer.state.log_history
+        run = FinishedRun(config, kind.task, max_length, train.num_cut, metrics, log, judged)
+        write_report(run)
+        with atomic_writer(config.out / "task.json") as file:
+            json.dump(_task_entry(tuned, max_length), file, indent=2)
+        with atomic_writer(config.out / METRICS_FILE) as file:
+            json.dump(metrics, file, indent=2)
+        return metrics
+
+    return first(finish)
+
+
+def _uses_all_parameters(kind: Kind, train: Encoded) -> bool:
+    """Whether every step does: heads of these kinds are known to, and without token types segments take no part."""
+    return kind.task.kind in JUDGED_KINDS and "token_type_ids" in train.features.column_names
 
 
 def _steps_of_epochs(config: FinetuneConfig, num_features: int) -> int:
-    steps_per_epoch = math.ceil(num_features / (config.batch_size * config.gradient_accumulation))
+    steps_per_epoch = math.ceil(num_features / sequences_per_step(config))
     return max(1, round(config.epochs * steps_per_epoch))
 
 
@@ -236,29 +319,19 @@ def _prefixed(variant: str, name: str) -> str:
     return f"{variant}_{name}" if variant else name
 
 
-def _scores(
-    found: Mapping[str, float], prefix: str, role: str, kind: Kind, parts: Mapping[str, Any]
-) -> dict[str, float]:
-    """Of the Trainer's numbers the loss and the task's scores of each part; a part may lack a level of RACE."""
-    names = [_prefixed(part, name) for part in parts for name in ("loss", *kind.task.scores)]
-    return {f"{role}_{name}": found[f"{prefix}_{name}"] for name in names if f"{prefix}_{name}" in found}
-
-
-def _test(
-    trainer: FinetuneTrainer,
-    kind: Kind,
-    parts: Mapping[str, datasets.Dataset],
-    tokenizer: Any,
-    max_length: int,
-) -> dict[str, float]:
-    """Scores of the test parts, which nothing was selected by."""
-    metrics: dict[str, float] = {}
-    for name, part in parts.items():
-        encoded = kind.encode(part, tokenizer, max_length)
-        trainer.compute_metrics = _scorer(kind, {name: encoded})
-        found = trainer.evaluate(encoded.features, metric_key_prefix=_prefixed(name, "test"))
-        metrics |= _scores(found, _prefixed(name, "test"), _prefixed(name, "test"), kind, {"": part})
-    return metrics
+def _predict(
+    trainer: FinetuneTrainer, kind: Kind, encoded: Encoded, role: str, variant: str
+) -> tuple[PredictionOutput, dict[str, float]]:
+    """The model's outputs for a part, and its loss and the task's scores; a part may lack a level of RACE."""
+    trainer.compute_metrics = _scorer(kind, {variant: encoded})
+    output = trainer.predict(encoded.features, metric_key_prefix="part")
+    measured = output.metrics or {}
+    found = {
+        f"{role}_{_prefixed(variant, name)}": measured[f"part_{name}"]
+        for name in ("loss", *kind.task.scores)
+        if f"part_{name}" in measured
+    }
+    return output, found
 
 
 def _task_entry(kind: Kind, max_length: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..config import FunnelformerConfig
 from ..kinds import Kind
+from .processes import say
 
 __all__ = ["choose_max_length"]
 
@@ -36,7 +37,7 @@ def choose_max_length(
     wanted = int(np.quantile(lengths, _SHARE, method="inverted_cdf"))
     limit = _MOST if config.position != "absolute" else min(_MOST, config.max_position_embeddings)
     chosen = min(-(-wanted // _MULTIPLE) * _MULTIPLE, limit)
-    print(
+    say(
         f"--max-length auto: {chosen} tokens hold {np.mean(lengths <= chosen):.1%} of the {len(lengths):,} training "
         f"texts (median {int(np.median(lengths))}, longest {lengths.max()})"
     )

@@ -138,7 +138,6 @@ class PretrainTrainer(ShardedTrainer):
         # It would put the mean of the losses before in the place of one that is NaN.
         self.args.logging_nan_inf_filter = False
         self._logged, self._target_logits = dict(logged or {}), target_logits
-        self._num_held_out = self._num_batches = 0
         self._probe, self._probe_every, self._last_probed = probe, probe_every, 0
         self._on_nan, self._spike_factor, self._preset = on_nan, spike_factor, optimizer_preset
         self._out = Path(out or self.args.output_dir or ".")
@@ -347,7 +346,6 @@ class PretrainTrainer(ShardedTrainer):
     # ---- the held-out rows
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
-        self._num_held_out, self._num_batches = len(dataloader.dataset), 0
         with self._throughput.pause() if self._throughput else contextlib.nullcontext():
             output = super().evaluation_loop(dataloader, *args, **kwargs)
         means = self._in_evaluation.read(self.accelerator.reduce)
@@ -362,12 +360,6 @@ class PretrainTrainer(ShardedTrainer):
         return output._replace(metrics={**(output.metrics or {}), **metrics})
 
     def prediction_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Leave out the rows that the loader has repeated to give every process as many batches."""
-        num_processes, number = self.accelerator.num_processes, self.accelerator.process_index
-        begin = (self._num_batches * num_processes + number) * self.args.eval_batch_size
-        self._num_batches += 1
-        num_new = min(max(self._num_held_out - begin, 0), len(inputs["input_ids"]))
-        # One row is kept, and counts nothing, for the sake of what the processes do together.
+        inputs, _, num_new = self.next_held_out(inputs)
         self._is_new = num_new > 0
-        inputs = {name: value[: max(1, num_new)] for name, value in inputs.items()}
         return super().prediction_step(model, inputs, *args, **kwargs)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 
 from ..errors import UserError
 
-__all__ = ["first", "num_processes", "rank", "say", "start_processes"]
+__all__ = ["first", "gather_lists", "num_processes", "rank", "say", "start_processes"]
 
 T = TypeVar("T")
 
@@ -53,3 +53,12 @@ def first(action: Callable[[], T]) -> T:
         raise outcome[1]
     result: T = outcome[0]
     return result
+
+
+def gather_lists(own: Sequence[T]) -> list[T]:
+    """The items of all processes, of process 0 first; every process calls it, and has them all."""
+    if num_processes() == 1:
+        return list(own)
+    parts: list[Any] = [None] * num_processes()
+    torch.distributed.all_gather_object(parts, list(own))
+    return [item for part in parts for item in part]

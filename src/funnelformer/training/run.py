@@ -21,6 +21,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..config import FunnelformerConfig, parse_name
 from ..data.files import atomic_writer
+from ..data.manifest import read_json_file
 from ..errors import UserError, did_you_mean
 from ..machine import versions
 from .processes import num_processes
@@ -30,6 +31,7 @@ __all__ = [
     "check_run",
     "complete_checkpoints",
     "config_from_name",
+    "finished_metrics",
     "flag",
     "last_checkpoint",
     "mark_complete",
@@ -39,10 +41,12 @@ __all__ = [
     "remove_checkpoint",
     "resolved",
     "save_final",
+    "sequences_per_step",
 ]
 
 CONFIG_FILE = "run_config.toml"
 RUN_FILE = "run.json"
+METRICS_FILE = "metrics.json"
 COMPLETE_FILE = "complete.json"  # of a checkpoint
 # The folder may have been moved, and what follows changes no step that has been made.
 _MAY_CHANGE = {"out", "on-nan", "report-to", "probe-train", "probe-dev", "probe-every"}
@@ -170,6 +174,18 @@ def check_run(config: RunConfig) -> Path | None:
     return None
 
 
+def finished_metrics(config: RunConfig) -> dict[str, Any] | None:
+    """The metrics of a run that is to go on and came to its end, whose metrics.json is written last; else None.
+
+    Raises UserError when it was asked for something else than now.
+    """
+    file = config.out / METRICS_FILE
+    if not (config.resume or config.auto_resume) or not file.is_file():
+        return None
+    _reject_changes(config, config.out / CONFIG_FILE)
+    return read_json_file(file)
+
+
 def open_run(config: RunConfig, command: str) -> Path | None:
     """Prepare the run's folder and write down what runs; return the checkpoint to resume from.
 
@@ -193,7 +209,7 @@ def open_run(config: RunConfig, command: str) -> Path | None:
             file.write(tomli_w.dumps(resolved(config)))
     with atomic_writer(out / RUN_FILE) as file:
         json.dump(
-            {**_circumstances(command), "sequences_per_step": _sequences_per_step(config)}, file, indent=2
+            {**_circumstances(command), "sequences_per_step": sequences_per_step(config)}, file, indent=2
         )
     return checkpoint
 
@@ -203,7 +219,7 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     values = {}
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
-        if entry.name in ("resume", "auto_resume", "overwrite") or value is None:
+        if entry.name in ("resume", "auto_resume", "overwrite") or value is None or value == []:
             continue
         key = "set" if entry.name == "model_options" else entry.name.replace("_", "-")
         if isinstance(value, list):
@@ -305,7 +321,7 @@ def _reject_changes(config: RunConfig, file: Path) -> None:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{file} cannot be read, so the run cannot be resumed: {error}") from None
     now = tomllib.loads(tomli_w.dumps(resolved(config)))
-    num_before, num_now = _sequences_before(file.with_name(RUN_FILE)), _sequences_per_step(config)
+    num_before, num_now = _sequences_before(file.with_name(RUN_FILE)), sequences_per_step(config)
     may_change = _MAY_CHANGE | (_PARTS_OF_STEP if num_before == num_now else set())
     for key in sorted((before.keys() | now.keys()) - may_change):
         if before.get(key) != now.get(key):
@@ -319,7 +335,8 @@ def _reject_changes(config: RunConfig, file: Path) -> None:
         )
 
 
-def _sequences_per_step(config: RunConfig) -> int:
+def sequences_per_step(config: RunConfig) -> int:
+    """Of all processes and accumulation steps."""
     return config.batch_size * config.gradient_accumulation * num_processes()
 
 

@@ -18,6 +18,7 @@ from ..data.values import build_labels
 from ..errors import UserError
 from ..kinds import Kind, kind_of
 from ..metrics import DEFAULT_SCORES
+from .processes import say
 from .run import flag
 
 __all__ = ["DataConfig", "TaskData", "load_task_data"]
@@ -38,7 +39,7 @@ class DataConfig(Protocol):
     multi_label: bool
     label_separator: str | None
     skip_bad_rows: bool
-    doc_stride: int
+    doc_stride: int | None
     max_answer_length: int
     seed: int
     split_seed: int | None
@@ -65,7 +66,7 @@ def load_task_data(config: DataConfig) -> TaskData:
     bad = BadRows(config.skip_bad_rows)
     data = _from_table(config, bad) if config.task is None else _from_release(config, bad)
     if report := bad.report():
-        print(report)
+        say(report)
     return data
 
 
@@ -77,7 +78,7 @@ def _from_table(config: DataConfig, bad: OnBadRow) -> TaskData:
     table = read_table(config.train, split="train" if _has_splits(config.train) else None, bad=bad)
     columns, messages = guess_columns(table, text=config.text, text_pair=config.text_pair, label=config.label)
     for message in messages:
-        print(message)
+        say(message)
     columns = dataclasses.replace(columns, separator=config.label_separator)
     name: KindName = (
         "regression" if config.regression else "multi-label" if config.multi_label else "classification"
@@ -125,9 +126,9 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
             f"({task.release.folders[0]} with {task.parts[0].files[0]}, ...), or {task.release.hub}"
         )
     if task.spans is not None:
-        spans = dataclasses.replace(
-            task.spans, doc_stride=config.doc_stride, max_answer_length=config.max_answer_length
-        )
+        spans = dataclasses.replace(task.spans, max_answer_length=config.max_answer_length)
+        if config.doc_stride is not None:
+            spans = dataclasses.replace(spans, doc_stride=config.doc_stride)
         task = dataclasses.replace(task, spans=spans)
     kind = kind_of(task)
 
@@ -152,9 +153,7 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
         if part.is_labelled and config.data is not None:
             is_elsewhere = Path(config.data).is_dir() or not part.hub
             if is_elsewhere and find_part(task, config.data, part) is None:
-                print(
-                    f"{config.data}: no {' or '.join(part.files)} in it, so no score of the {part.name} part"
-                )
+                say(f"{config.data}: no {' or '.join(part.files)} in it, so no score of the {part.name} part")
             else:
                 test[part.variant] = read(part, config.data)
     return TaskData(kind, train, dev, test)
@@ -206,4 +205,4 @@ def _split_seed(config: DataConfig) -> int:
 
 
 def _say_split(config: DataConfig, source: str) -> None:
-    print(f"no --dev given: {config.dev_fraction:.0%} of {source} selects the best epoch")
+    say(f"no --dev given: {config.dev_fraction:.0%} of {source} selects the best epoch")

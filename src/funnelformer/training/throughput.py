@@ -29,7 +29,15 @@ from ..config import FunnelformerConfig
 from ..flops import Head, forward_flops, training_flops
 from ..modeling.electra import FunnelformerForElectra
 
-__all__ = ["PUBLISHED_PEAKS", "Peak", "Throughput", "device_peak", "peak_memory_bytes", "step_flops"]
+__all__ = [
+    "PUBLISHED_PEAKS",
+    "Peak",
+    "Throughput",
+    "device_peak",
+    "peak_memory_bytes",
+    "reset_peak_memory",
+    "step_flops",
+]
 
 # FLOP/s with bfloat16 inputs, dense, by the vendor's data sheets; the names are those that CUDA gives.
 PUBLISHED_PEAKS = {
@@ -84,6 +92,15 @@ def peak_memory_bytes(device: torch.device) -> int:
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage if sys.platform == "darwin" else usage * 1024
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Forget the peak so far, where the system lets one: on Linux, and on CUDA."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def step_flops(model: Any, num_rows: int, length: int) -> tuple[int, int]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerState, TrainingArguments
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..data.files import atomic_writer
 from .processes import first, rank
@@ -79,6 +81,29 @@ class RunTrainer(Trainer):
         for part, name in ((self.optimizer, "optimizer.pt"), (self.lr_scheduler, "scheduler.pt")):
             assert part is not None
             part.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+
+    # ---- rows that no step is made with
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        """In their order; the Trainer would sort them by length where it does so with those to train on."""
+        return SequentialSampler(eval_dataset)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        self._num_held_out, self._num_batches = len(dataloader.dataset), 0
+        return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def next_held_out(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, int]:
+        """Of the next batch of this process: its rows that no other process has, the first one's number, their count.
+
+        The loader repeats rows to give every process as many batches. One row is kept where all are repeated, and
+        counts nothing, for the sake of what the processes do together. To be called once in every `prediction_step`.
+        """
+        num_processes, number = self.accelerator.num_processes, self.accelerator.process_index
+        begin = (self._num_batches * num_processes + number) * self.args.eval_batch_size
+        self._num_batches += 1
+        num_rows = len(next(iter(inputs.values())))
+        num_new = min(max(self._num_held_out - begin, 0), num_rows)
+        return {name: value[: max(1, num_new)] for name, value in inputs.items()}, begin, num_new
 
     def whole_state(self) -> dict[str, Any] | None:
         """The weights to save where those of this process's model are not whole; every process calls it."""
