@@ -86,7 +86,7 @@ def test_the_hardest_mistakes_are_the_wrong_labels(noisy):
 
 def test_metrics_have_cost_data_and_versions(noisy):
     out, metrics, train, dev = noisy
-    assert metrics["versions"]["funnelformer"] == __version__
+    assert metrics["versions"]["funnelformer_version"] == __version__
     model = FunnelformerForSequenceClassification.from_pretrained(out)
     assert metrics["num_parameters"] == sum(p.numel() for p in model.parameters())
     for part, file, rows in (("train", train, 96), ("dev", dev, 31)):
