@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from ..version import __version__
@@ -186,7 +186,9 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
     pair = Annotated[list[text], Field(min_length=2, max_length=2)]
     several = Field(min_length=1, max_length=config.max_texts)
     text_or_pair = Annotated[text | pair, Field(description="A text, or two that belong together.")]
-    count = Annotated[int, Field(ge=1, le=jobs.MOST_TOP, description="Candidates, best first.")]
+    count = Annotated[
+        int, BeforeValidator(_whole), Field(ge=1, le=jobs.MOST_TOP, description="Candidates, best first.")
+    ]
 
     class Texts(_Strict):
         texts: Annotated[list[text_or_pair], several]
@@ -303,6 +305,11 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
         _describe_token(app)
     routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     return Gate(app, config, token, metrics, routes)
+
+
+def _whole(value: Any) -> Any:
+    """JSON has no integers: 5.0 is the number 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _constant(content: bytes, media_type: str) -> Callable[[Request], Any]:
