@@ -16,10 +16,15 @@ GETS = ("/health", "/metrics")
 
 
 @pytest.fixture(scope="module")
-def documents(service, toy):
-    """The document of a service whose model can answer the path."""
+def documents(classifier, toy):
+    """The document of a service whose model can answer the path; its limits keep what breaks them small."""
+    limits = {"max_text_chars": 300, "max_texts": 5}
     answers = save(toy.folder / "fuzzed", toy.tokenizer, "answers")
-    with running(toy.pretrained) as filling, running(answers) as answering:
+    with (
+        running(classifier, **limits) as service,
+        running(toy.pretrained, **limits) as filling,
+        running(answers, **limits) as answering,
+    ):
         clients = dict.fromkeys((*POSTS, *GETS), service) | {"/fill": filling, "/answer": answering}
         yield {
             path: schemathesis.openapi.from_url(f"http://127.0.0.1:{client.port}/openapi.json")

@@ -187,7 +187,7 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
     several = Field(min_length=1, max_length=config.max_texts)
     text_or_pair = Annotated[text | pair, Field(description="A text, or two that belong together.")]
     count = Annotated[
-        int, BeforeValidator(_whole), Field(ge=1, le=jobs.MOST_TOP, description="Candidates, best first.")
+        int, Field(ge=1, le=jobs.MOST_TOP, description="Candidates, best first."), BeforeValidator(_whole)
     ]
 
     class Texts(_Strict):
@@ -328,12 +328,15 @@ def _describe_token(app: FastAPI) -> None:
 async def _say_what_is_wrong(_: Request, error: Exception) -> JSONResponse:
     """One line: 400 where the body is no JSON, else 422 with the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
-    first, *others = error.errors()
+    errors = error.errors()
+    # Of a text or a pair both are tried: what went deeper is what was meant.
+    first = max(errors, key=lambda entry: len(entry["loc"]))
     if first["type"] == "json_invalid":
         where = f"character {first['loc'][-1]}: {first.get('ctx', {}).get('error', '')}"
         return JSONResponse(error_body(f"the body is not valid JSON ({where})"), 400)
-    where = ".".join(str(part) for part in first["loc"] if part != "body" and "[" not in str(part))
-    more = f" (and {len(others)} more)" if others else ""
+    parts = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in parts if part not in ("body", "constrained-str") and "[" not in part)
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return JSONResponse(error_body(f"{where or 'body'}: {first['msg']}{more}"), 422)
 
 
