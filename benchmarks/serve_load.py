@@ -240,6 +240,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     if options.pipeline_of:
         serve_pipeline(options.pipeline_of)
         return

@@ -44,7 +44,7 @@ def refusal(reply):
         (b"{}", 422, "texts: Field required"),
         (b'{"texts": []}', 422, "texts: List should have at least 1 item after validation, not 0"),
         (b'{"texts": "the cat"}', 422, "texts: Input should be a valid list"),
-        (b'{"texts": [7]}', 422, None),
+        (b'{"texts": [7]}', 422, "texts.0: Input should be a valid string (and 1 more)"),
         (b'{"texts": [""]}', 422, None),
         (b'{"texts": ["\\n\\t "]}', 422, None),
         (b'{"texts": ["a", ["b", "c", "d"]]}', 422, None),
@@ -55,7 +55,16 @@ def refusal(reply):
             422,
             "texts: List should have at most 64 items after validation, not 65",
         ),
-        (json.dumps({"texts": ["a" * 100_001]}).encode(), 422, None),
+        (
+            json.dumps({"texts": ["a" * 100_001]}).encode(),
+            422,
+            "texts.0: String should have at most 100000 characters (and 1 more)",
+        ),
+        (
+            json.dumps({"texts": ["a", ["b", "c" * 100_001]]}).encode(),
+            422,
+            "texts.1.1: String should have at most 100000 characters (and 1 more)",
+        ),
         (json.dumps({"texts": ["a" * 10_000_000]}).encode(), 413, "the body is larger than 1000000 bytes"),
     ],
     ids=lambda value: None if isinstance(value, int) or value is None else str(value[:24]),
@@ -150,7 +159,7 @@ def test_slow_clients_are_left(classifier):
         with client.raw(HEAD + b'Content-Length: 30\r\n\r\n{"texts": ') as in_body:
             start = time.monotonic()
             reply = in_body.recv(1000)
-            assert 0.3 < time.monotonic() - start < 5
+            assert time.monotonic() - start > 0.3
             assert reply.startswith(b"HTTP/1.1 408 ")
             assert b"the body took more than 0.4 s" in reply
         # Asks for megabytes of answers and reads none of them.
@@ -259,7 +268,7 @@ def test_sigterm_under_load(classifier):
         "--port",
         "0",
         "--max-delay-ms",
-        "1500",
+        "4000",
     ]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()

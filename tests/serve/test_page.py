@@ -74,11 +74,12 @@ class Page:
         )
 
     def bars(self, place):
-        """Name and value of the bars."""
-        return [
-            (item.find_element(By.CLASS_NAME, "name").text, item.find_element(By.CLASS_NAME, "value").text)
+        """Name and per cent of the bars."""
+        rows = [
+            [item.find_element(By.CLASS_NAME, name).text for name in ("name", "value")]
             for item in self.all(f"{place} .bars li")
         ]
+        return [(name, float(value.removesuffix("%"))) for name, value in rows]
 
     def row(self, block):
         return self.all(f'#grid .cell[data-block="{block}"]')
@@ -97,6 +98,11 @@ class Page:
                 self.browser.save_screenshot(str(Path(PICTURES) / f"{name}_{scheme}.png"))
 
 
+def shown(shares):
+    """Per cent with one digit after the point."""
+    return pytest.approx([100 * share for share in shares], abs=0.0501)
+
+
 def test_a_text_its_labels_and_its_funnel(browser, service):
     text = "the red cat eats . the blue bird sings ."
     page = Page(browser, service.port)
@@ -105,7 +111,8 @@ def test_a_text_its_labels_and_its_funnel(browser, service):
     page.read()
     row = service.results("/classify", texts=[text])[0]
     expected = sorted(row["probabilities"].items(), key=lambda entry: -entry[1])
-    assert page.bars("#answer") == [(name, f"{100 * p:.1f}%") for name, p in expected]
+    assert [name for name, _ in page.bars("#answer")] == [name for name, _ in expected]
+    assert [value for _, value in page.bars("#answer")] == shown([p for _, p in expected])
     assert page.all("#answer .best .name")[0].text == row["prediction"]
 
     view = service.post("/inspect", {"text": text}).json
@@ -118,7 +125,7 @@ def test_a_text_its_labels_and_its_funnel(browser, service):
     looks = view["stages"][2]["looks"][0]
     best = max(range(6), key=looks.__getitem__)
     name, value = page.bars("#detail")[0]
-    assert (name, value) == (page.row(2)[best].text, f"{100 * looks[best]:.1f}%")
+    assert (name, [value]) == (page.row(2)[best].text, shown([looks[best]]))
     page.picture("classes")
 
     # By the keyboard: up to block 2, right to its second vector.
@@ -130,7 +137,7 @@ def test_a_text_its_labels_and_its_funnel(browser, service):
     assert [cell.text for cell in page.all(".cell.is-member")] == ["the", "red"]
     assert "stands for 2 tokens: the red" in page.wait("#detail").text
     looks = view["stages"][1]["looks"][1]
-    assert page.bars("#detail")[0][1] == f"{100 * max(looks):.1f}%"
+    assert [value for _, value in page.bars("#detail")] == shown(sorted(looks, reverse=True)[:8])
     # A click does the same.
     page.row(3)[1].click()
     assert "Vector 2 of block 3" in page.wait("#detail").text

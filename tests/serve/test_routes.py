@@ -158,6 +158,7 @@ def test_masks_are_filled(toy):
                 assert [entry["probability"] for entry in candidates] == pytest.approx(
                     probabilities.tolist(), abs=TOLERANCE
                 )
+        assert client.results("/fill", texts=texts, top=3.0) == found
         for text, said in (
             ("the cat", "texts.0: has no <mask>"),
             ("<mask> " * 17, "texts.0: has 17 <mask>, more than 16"),

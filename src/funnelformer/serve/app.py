@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from ..version import __version__
@@ -186,7 +186,9 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
     pair = Annotated[list[text], Field(min_length=2, max_length=2)]
     several = Field(min_length=1, max_length=config.max_texts)
     text_or_pair = Annotated[text | pair, Field(description="A text, or two that belong together.")]
-    count = Annotated[int, Field(ge=1, le=jobs.MOST_TOP, description="Candidates, best first.")]
+    count = Annotated[
+        int, Field(ge=1, le=jobs.MOST_TOP, description="Candidates, best first."), BeforeValidator(_whole)
+    ]
 
     class Texts(_Strict):
         texts: Annotated[list[text_or_pair], several]
@@ -305,6 +307,11 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
     return Gate(app, config, token, metrics, routes)
 
 
+def _whole(value: Any) -> Any:
+    """JSON has no integers: 5.0 is the number 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _constant(content: bytes, media_type: str) -> Callable[[Request], Any]:
     async def send(_: Request) -> Response:
         return Response(content, media_type=media_type)
@@ -321,12 +328,15 @@ def _describe_token(app: FastAPI) -> None:
 async def _say_what_is_wrong(_: Request, error: Exception) -> JSONResponse:
     """One line: 400 where the body is no JSON, else 422 with the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
-    first, *others = error.errors()
+    errors = error.errors()
+    # Of a text or a pair both are tried: what went deeper is what was meant.
+    first = max(errors, key=lambda entry: len(entry["loc"]))
     if first["type"] == "json_invalid":
         where = f"character {first['loc'][-1]}: {first.get('ctx', {}).get('error', '')}"
         return JSONResponse(error_body(f"the body is not valid JSON ({where})"), 400)
-    where = ".".join(str(part) for part in first["loc"] if part != "body" and "[" not in str(part))
-    more = f" (and {len(others)} more)" if others else ""
+    parts = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in parts if part not in ("body", "constrained-str") and "[" not in part)
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return JSONResponse(error_body(f"{where or 'body'}: {first['msg']}{more}"), 422)
 
 

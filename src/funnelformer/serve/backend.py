@@ -68,8 +68,8 @@ class TorchBackend:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
-        self.model = _own(predictor.model)
-        self.abilities = _abilities(predictor.model)
+        self.model = predictor.model
+        self.abilities = _abilities(type(predictor.model))
         self.most_padding = predictor.most_padding
         self.batch_tokens = 1024 if self.model.device.type == "cpu" else 16384
         self._collator = DataCollatorWithPadding(predictor.tokenizer)
@@ -109,13 +109,6 @@ class TorchBackend:
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 
 
-def _own(model: Any) -> Any:
-    """Copy the weights from their file's pages, which a change of the file would change, or end the process with."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
-    return model
-
-
 # What a head adds to what every model's body can do.
 _ABILITIES: dict[type, Ability] = {
     FunnelformerForSequenceClassification: "classify",
@@ -125,9 +118,9 @@ _ABILITIES: dict[type, Ability] = {
 }
 
 
-def _abilities(model: Any) -> frozenset[Ability]:
+def _abilities(model_class: type) -> frozenset[Ability]:
     found: set[Ability] = {"embed", "inspect"}
-    found.update(ability for model_class, ability in _ABILITIES.items() if isinstance(model, model_class))
+    found.update(ability for head, ability in _ABILITIES.items() if issubclass(model_class, head))
     return frozenset(found)
 
 
@@ -140,11 +133,20 @@ _PREDICTORS = ("ForSequenceClassification", "ForTokenClassification", "ForMultip
 
 
 def _load_torch(config: ServeConfig) -> TorchBackend:
+    predictor = _load_predictor(config)
+    # Out of the pages of their file: a change of the file would change them, or end the process.
+    for tensor in (*predictor.model.parameters(), *predictor.model.buffers()):
+        tensor.data = tensor.data.clone()
+    return TorchBackend(predictor)
+
+
+def _load_predictor(config: ServeConfig) -> Predictor:
+    """The model with the head that its config names, or its body."""
     file = Path(config.model) / "config.json"
     names = read_json(file).get("architectures") or [] if file.is_file() else []
     architecture = names[0] if names else ""
     if architecture.endswith(_PREDICTORS):
-        return TorchBackend(load_predictor(config.model, config.max_length, config.device))
+        return load_predictor(config.model, config.max_length, config.device)
     tokenizer = load_tokenizer(config.model)
     model_class = next(
         (found for ending, found in _MODELS.items() if architecture.endswith(ending)), FunnelformerModel
@@ -162,7 +164,7 @@ def _load_torch(config: ServeConfig) -> TorchBackend:
     model.eval()
     if config.device == "auto" and torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
-    return TorchBackend(Predictor(model, tokenizer, {"max_length": limit}))
+    return Predictor(model, tokenizer, {"max_length": limit})
 
 
 _BACKENDS = {"torch": _load_torch}
