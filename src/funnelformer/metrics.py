@@ -29,6 +29,8 @@ DEFAULT_SCORES = {
     "classification": ("accuracy", "macro_f1"),
     "regression": ("pearson", "spearman", "mse"),
     "multi-label": ("micro_f1", "macro_f1", "exact_match"),
+    "tokens": ("f1", "precision", "recall"),
+    "choice": ("accuracy",),
 }
 
 

@@ -10,11 +10,11 @@ import shlex
 
 import numpy as np
 import pytest
-from funnelformer.flops import forward_flops
 from huggingface_hub import ModelCard
 from matplotlib.image import imread
 
 from funnelformer import FunnelformerForSequenceClassification, __version__
+from funnelformer.flops import forward_flops
 from funnelformer.metrics import calibration
 from funnelformer.training.run_plots import draw_confusion
 from funnelformer.use import predict

@@ -13,7 +13,8 @@ from transformers import DataCollatorWithPadding
 from ..checkpoints.weights import read_json
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
-from ..inference import Predictor, check_length, load_model, load_predictor
+from ..export.onnx_model import OnnxModel, is_export
+from ..inference import Predictor, check_length, load_model, load_predictor, ready
 from ..modeling import (
     FunnelformerForMaskedLM,
     FunnelformerForQuestionAnswering,
@@ -69,7 +70,7 @@ class TorchBackend:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.model = predictor.model
-        self.abilities = _abilities(type(predictor.model))
+        self.abilities = self._abilities()
         self.most_padding = predictor.most_padding
         self.batch_tokens = 1024 if self.model.device.type == "cpu" else 16384
         self._collator = DataCollatorWithPadding(predictor.tokenizer)
@@ -102,6 +103,9 @@ class TorchBackend:
     def funnel(self, feature: Feature) -> Funnel:
         return trace_funnel(self.model.base_model, self._batch([feature]))
 
+    def _abilities(self) -> frozenset[Ability]:
+        return frozenset((*_of_head(type(self.model)), "embed", "inspect"))
+
     def _batch(self, features: list[Feature]) -> dict[str, torch.Tensor]:
         batch = self._collator(features)
         if batch["attention_mask"].all():
@@ -118,10 +122,28 @@ _ABILITIES: dict[type, Ability] = {
 }
 
 
-def _abilities(model_class: type) -> frozenset[Ability]:
-    found: set[Ability] = {"embed", "inspect"}
-    found.update(ability for head, ability in _ABILITIES.items() if issubclass(model_class, head))
-    return frozenset(found)
+def _of_head(model_class: type) -> set[Ability]:
+    return {ability for head, ability in _ABILITIES.items() if issubclass(model_class, head)}
+
+
+class OnnxBackend(TorchBackend):
+    """An exported graph in ONNX Runtime; it has the outputs it was exported with, and no layers to look into."""
+
+    def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
+        output = self.model(**self._batch(features))
+        vectors = output.sentence_embedding if pooling == "mean" else output.last_hidden_state[:, 0]
+        return list(vectors.numpy())
+
+    def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
+        batch = self._batch(features)
+        is_mask = batch["input_ids"] == self.predictor.tokenizer.mask_token_id
+        logits = self.model(**batch).logits[is_mask]
+        return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
+
+    def _abilities(self) -> frozenset[Ability]:
+        if "sentence_embedding" in self.model.output_names:
+            return frozenset({"embed"})
+        return frozenset(_of_head(self.model.model_class))
 
 
 # The ending of an architecture's name, ours or transformers' -> our class; other heads have their body alone.
@@ -132,7 +154,10 @@ _MODELS: dict[str, Any] = {
 _PREDICTORS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice")
 
 
-def _load_torch(config: ServeConfig) -> TorchBackend:
+def load_backend(config: ServeConfig) -> Backend:
+    """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
+    if config.backend == "onnx" or (config.backend == "auto" and is_export(config.model)):
+        return OnnxBackend(_limited(OnnxModel(config.model), config))
     predictor = _load_predictor(config)
     # Out of the pages of their file: a change of the file would change them, or end the process.
     for tensor in (*predictor.model.parameters(), *predictor.model.buffers()):
@@ -147,7 +172,6 @@ def _load_predictor(config: ServeConfig) -> Predictor:
     architecture = names[0] if names else ""
     if architecture.endswith(_PREDICTORS):
         return load_predictor(config.model, config.max_length, config.device)
-    tokenizer = load_tokenizer(config.model)
     model_class = next(
         (found for ending, found in _MODELS.items() if architecture.endswith(ending)), FunnelformerModel
     )
@@ -155,21 +179,18 @@ def _load_predictor(config: ServeConfig) -> Predictor:
     model, random = load_model(model_class, config.model, **settings)
     if random:
         raise UserError(f"{config.model}: parameter {random[0]} is not among the weights")
+    return _limited(ready(model, config.device), config)
+
+
+def _limited(model: Any, config: ServeConfig) -> Predictor:
+    """A model with its tokenizer, and the tokens at which it cuts a text."""
+    tokenizer = load_tokenizer(config.model)
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
-    limit = config.max_length or min(tokenizer.model_max_length, 512)
+    file = Path(config.model) / "task.json"
+    task = read_json(file) if file.is_file() else {}
+    limit = config.max_length or task.get("max_length") or min(tokenizer.model_max_length, 512)
     if config.max_length is not None:
         check_length(model.config, config.max_length, "--max-length")
     elif model.config.position == "absolute":
         limit = min(limit, model.config.max_position_embeddings)
-    model.eval()
-    if config.device == "auto" and torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
-    return Predictor(model, tokenizer, {"max_length": limit})
-
-
-_BACKENDS = {"torch": _load_torch}
-
-
-def load_backend(config: ServeConfig) -> Backend:
-    """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
-    return _BACKENDS[config.backend](config)
+    return Predictor(model, tokenizer, {**task, "max_length": limit})

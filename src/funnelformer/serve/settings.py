@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from ..data.files import read_bytes
 from ..errors import UserError
+from ..inference import Backend
 
 __all__ = ["TOKEN_VARIABLE", "ServeConfig"]
 
@@ -31,8 +32,8 @@ class ServeConfig:
     "Port to listen on; 0 takes a free one."
     token_file: Path | None = None
     "File with the bearer token that requests must carry; by default that of FUNNELFORMER_TOKEN, or none."
-    backend: Literal["torch"] = "torch"
-    "What runs the model."
+    backend: Backend = "auto"
+    "What runs the model: PyTorch, or ONNX Runtime an export; auto takes what the folder has, PyTorch's first."
     device: Literal["auto", "cpu"] = "auto"
     "auto takes an accelerator when there is one."
     max_length: int | None = None

@@ -1,0 +1,69 @@
+"""A service of exported graphs answers as that of the models they were exported from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from export.conftest import no_shape_checks  # noqa: F401
+from funnelformer.export.command import export
+from serve.conftest import LABELS
+from serve.running import running, save
+
+pytest.importorskip("onnx", reason="needs the extra onnx")
+
+# Largest difference of a number in an answer; 1e-6 measured, and answers are rounded to six digits.
+TOLERANCE = 1e-5
+
+
+def exported(folder, task=None):
+    out = folder.with_name(f"{folder.name}-{task}")
+    export(str(folder), out, task=task, check_to=24, say=lambda line: None)
+    return out
+
+
+def both(folder, task, path, *bodies):
+    """Of each body the answers of the model and of its export, which has no layers to look into."""
+    answers = []
+    for served in (folder, exported(folder, task)):
+        with running(served) as client:
+            answers.append([client.results(path, **body) for body in bodies])
+            refused = client.post("/inspect", {"text": "the red cat"})
+    assert refused.status == 409
+    return zip(*answers, strict=True)
+
+
+def test_classes(classifier, texts):
+    ((ours, graph),) = both(classifier, None, "/classify", {"texts": texts})
+    assert len(graph) == len(texts)
+    for one, other in zip(ours, graph, strict=True):
+        assert one["prediction"] == other["prediction"]
+        assert other["probabilities"] == pytest.approx(one["probabilities"], abs=TOLERANCE)
+    assert {one["prediction"] for one in ours} <= set(LABELS)
+
+
+def test_masks(toy):
+    folder = save(toy.folder / "masked-graph", toy.tokenizer, "masked", decoder_layers=1)
+    mask = "<mask>"
+    body = {"texts": [f"the red {mask} sleeps .", f"{mask} cat {mask}"], "top": 3}
+    ((ours, graph),) = both(folder, None, "/fill", body)
+    flat = [_numbers(value) for value in (ours, graph)]
+    assert len(flat[0]) == len(flat[1]) > 0
+    np.testing.assert_allclose(flat[1], flat[0], atol=TOLERANCE)
+
+
+def test_vectors(classifier, texts):
+    bodies = [{"texts": texts[:5], "pooling": pooling} for pooling in ("mean", "cls")]
+    for answers in both(classifier, "embeddings", "/embed", *bodies):
+        ours, graph = map(_numbers, answers)
+        assert len(ours) == 5 * 16
+        np.testing.assert_allclose(graph, ours, atol=TOLERANCE)
+
+
+def _numbers(value):
+    """All floats in an answer, in its order."""
+    if isinstance(value, dict):
+        return [number for part in value.values() for number in _numbers(part)]
+    if isinstance(value, list):
+        return [number for part in value for number in _numbers(part)]
+    return [value] if isinstance(value, float) else []
