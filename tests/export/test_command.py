@@ -117,7 +117,7 @@ def test_predict_and_evaluate(texts, table, tmp_path):
 
 def test_tags_of_tokens(toy, tmp_path):
     names = ("O", "B-animal", "I-animal")
-    source = save(tmp_path / "tokens", toy, "token-classification", names=names, decoder_layers=1)
+    source = save(tmp_path / "tokens", toy, "token-classification", "L1H16", names=names)
     export(str(source), tmp_path / "out", check_to=20, say=quiet)
     lines = [{"tokens": text.split(), "tags": ["O"] * len(text.split())} for text, _ in animal_rows(9)]
     data = tmp_path / "data.jsonl"
@@ -128,7 +128,7 @@ def test_tags_of_tokens(toy, tmp_path):
 
 
 def test_choices(toy, tmp_path):
-    source = save(tmp_path / "choices", toy, "multiple-choice", names=("A", "B", "C"))
+    source = save(tmp_path / "choices", toy, "multiple-choice", "L1H16", names=("A", "B", "C"))
     export(str(source), tmp_path / "out", check_to=20, say=quiet)
     rows = [
         {

@@ -37,11 +37,17 @@ CASES = {
             **IDS,
         },
     ),
-    "multiple-choice": ("B1-1H16", {"mixer": "fourier", "classifier_pooling": "mean"}),
+    "multiple-choice": (
+        "L1H16",
+        {"position": "absolute", "max_position_embeddings": 80, "classifier_pooling": "mean"},
+    ),
     "question-answering": ("B1-1H16", {"pooling": "top"}),
-    "token-detection": ("B1-1H16", {"pooling": "max", "padding": "transformers", "truncate_seq": False}),
-    "feature-extraction": ("B1-1H16", {"separate_cls": False, "padding": "original", "pool_q_only": False}),
-    "embeddings": ("B1-1-1H16", {"mixer": ["fourier", "ponet", "attention"], "pooling": "max", **IDS}),
+    "token-detection": ("L1H16", {"padding": "transformers"}),
+    "feature-extraction": (
+        "B1-1H16",
+        {"pooling": "max", "separate_cls": False, "padding": "original", "pool_q_only": False},
+    ),
+    "embeddings": ("L1H16", {"mixer": "fourier"}),
 }
 
 
@@ -68,14 +74,28 @@ def differences(model, task, session, lengths=LENGTHS):
     ]
 
 
+def numbers_in(file):
+    """All whole numbers of a graph: if the sample's length were among them, it might be baked in."""
+    content = onnx.load(file).graph
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in content.initializer]
+    arrays += [
+        onnx.numpy_helper.to_array(attribute.t)
+        for node in content.node
+        for attribute in node.attribute
+        if attribute.HasField("t")
+    ]
+    return {int(number) for array in arrays if array.dtype == np.int64 for number in array.ravel()}
+
+
 @pytest.mark.parametrize("task", CASES)
 def test_every_head(task, tmp_path):
-    """Of outputs up to 20, 1.5e-5 measured over these lengths and both versions of torch."""
+    """Of outputs up to 27, differences up to 1.9e-5 measured."""
     model, session = exported(task, *CASES[task], tmp_path)
     for value in session.get_inputs():
         sizes = ["batch", "choices", "length"] if task == "multiple-choice" else ["batch", "length"]
         assert value.shape == sizes
     assert [value.name for value in session.get_outputs()] == list(TARGETS[task].outputs)
+    assert not numbers_in(tmp_path / "model.onnx") & {graph._SAMPLE_LENGTH - number for number in range(3)}
     worst = max(differences(model, task, session), key=lambda difference: difference.relative)
     assert worst.relative < TOLERANCE, worst.name
 
@@ -130,23 +150,6 @@ def test_up_to_4096_tokens(mixer, tmp_path):
 # ---- what the graph holds
 
 
-def test_the_file_says_nothing_of_the_sample(tmp_path):
-    """No dimension of the sample, and no number that only its length gives, is in the graph."""
-    exported("text-classification", "B1-1H16", {}, tmp_path)
-    content = onnx.load(tmp_path / "model.onnx").graph
-    for value in content.input:
-        assert all(dim.dim_param for dim in value.type.tensor_type.shape.dim)
-    constants = [onnx.numpy_helper.to_array(tensor) for tensor in content.initializer]
-    constants += [
-        onnx.numpy_helper.to_array(attribute.t)
-        for node in content.node
-        for attribute in node.attribute
-        if attribute.HasField("t")
-    ]
-    integers = {int(number) for array in constants if array.dtype == np.int64 for number in array.ravel()}
-    assert not integers & {graph._SAMPLE_LENGTH, graph._SAMPLE_LENGTH - 1, graph._SAMPLE_LENGTH - 2}
-
-
 def test_chosen_inputs_and_opset(tmp_path):
     model, session = exported("feature-extraction", "L1H16", {}, tmp_path, inputs=("input_ids",), opset=18)
     assert [value.name for value in session.get_inputs()] == ["input_ids"]
@@ -155,7 +158,7 @@ def test_chosen_inputs_and_opset(tmp_path):
 
 
 def test_what_has_no_onnx_form_is_named(tmp_path):
-    model = toy_model("text-classification", "B1-1H16", {})
+    model = toy_model("text-classification", "L1H16", {})
 
     class Odd(torch.nn.Module):
         def forward(self, vector):
@@ -167,8 +170,9 @@ def test_what_has_no_onnx_form_is_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_length_that_the_code_fixes_is_named(tmp_path):
-    model = toy_model("text-classification", "B1-1H16", {})
+    model = toy_model("text-classification", "L1H16", {})
 
     class Odd(torch.nn.Module):
         def forward(self, embedded, segments):

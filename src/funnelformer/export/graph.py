@@ -20,10 +20,8 @@ from .targets import INPUTS, Target, Traced
 
 __all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "LONGEST", "export_graph", "sample_inputs", "trace"]
 
-LEAST_OPSET, DEFAULT_OPSET = (
-    18,
-    20,
-)  # the exporter's least, and the first in which GELU is one operator, not eight
+LEAST_OPSET = 18  # the exporter's
+DEFAULT_OPSET = 20  # the first in which GELU is one operator, not eight
 LONGEST = 1 << 20
 _MOST_SEQUENCES = 1 << 20
 # Of protobuf: a larger model keeps its weights in a file beside it.

@@ -83,7 +83,14 @@ class OnnxModel:
             given["attention_mask"] = np.ones_like(given["input_ids"])
         if given.keys() != set(self.input_names):
             raise ValueError(f"the graph reads {', '.join(self.input_names)}, not {', '.join(given)}")
-        outputs = self.session.run(None, given)
-        return SimpleNamespace(
-            **{name: torch.from_numpy(value) for name, value in zip(self.output_names, outputs, strict=True)}
-        )
+        values = map(torch.from_numpy, self.session.run(None, given))
+        outputs = dict(zip(self.output_names, values, strict=True))
+        if (
+            "encoder_attention_mask" in outputs
+        ):  # of an encoder alone, whose last states have one name too few
+            outputs["encoder_last_hidden_state"] = outputs["last_hidden_state"]
+        return SimpleNamespace(**outputs)
+
+    def sequence_vectors(self, **batch: Tensor | None) -> Tensor:
+        """The vectors of an export for embeddings, [B, D]."""
+        return self(**batch).sentence_embedding

@@ -17,12 +17,13 @@ from ..modeling import (
     FunnelformerForTokenDetection,
     FunnelformerModel,
 )
+from ..modeling.model import sequence_vector
 
 __all__ = ["INPUTS", "TARGETS", "Target", "Traced", "find_target", "target_of"]
 
 # Of all graphs, in this order; a folder's tokenizer says which of them there are.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_ENCODER_ALONE = {"decoder_layers": 0, "decoder_skip_state": None}
+_ENCODER_ALONE = {"decoder_layers": 0, "decoder_skip_state": None, "classifier_pooling": "mean"}
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,6 @@ class Traced(nn.Module):
     ) -> tuple[Tensor, ...]:
         output = self.model(input_ids, attention_mask, token_type_ids, return_dict=True)
         return tuple(
-            _sentence_embedding(output) if name == "sentence_embedding" else output[name]
+            sequence_vector(output, self.model.config) if name == "sentence_embedding" else output[name]
             for name in self.outputs
         )
-
-
-def _sentence_embedding(output: Any) -> Tensor:
-    """The mean of the encoder's real tokens, [B, D]."""
-    encoded, mask = output.encoder_last_hidden_state, output.encoder_attention_mask
-    if mask is None:
-        return encoded.mean(1)
-    weight = mask.to(encoded.dtype)[..., None]
-    return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)
