@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from funnelformer.bench.machine import hardware, load_average, versions
 
 from funnelformer import FunnelformerConfig
-from funnelformer.bench.machine import hardware, load_average, versions
 from funnelformer.bench.measure import seconds_of, time_pairs
 from funnelformer.bench.memory import DTYPES
 from funnelformer.bench.results import spread

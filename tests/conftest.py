@@ -24,3 +24,11 @@ torch.set_num_threads(1)
 def seed():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A toy language, with a tokenizer and a model, see `training.toy`."""
+    from training.toy import make_toy  # after the hook above, which it would escape
+
+    return make_toy(tmp_path_factory.mktemp("toy"))

@@ -16,12 +16,7 @@ import torch
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.checkpoints.net_config import net_config
 from funnelformer.data.tokenizer import load_tokenizer
-from training.toy import FINETUNE, PRETRAIN, animal_rows, fails, make_toy, run, save_model, tree, write_table
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
+from training.toy import FINETUNE, PRETRAIN, animal_rows, fails, run, save_model, tree, write_table
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from transformers import Trainer
 
 from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, __version__
 from funnelformer.cli import app
-from training.toy import PRETRAIN, fails, make_toy, run, tokens, weights_equal
+from training.toy import PRETRAIN, fails, run, tokens, weights_equal
 
 SOURCE = Path(__file__).parents[1] / "src"
 # Files may not grow beyond `argv[1]` bytes once the first checkpoint is complete, as on a disk that fills up.
@@ -38,11 +38,6 @@ Trainer.__init__ = init
 from funnelformer.cli import main
 main(sys.argv[2:])
 """
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def arguments(toy, out, *flags):

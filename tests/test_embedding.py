@@ -17,15 +17,10 @@ from funnelformer.data.tokenizer import load_tokenizer, model_ids
 from funnelformer.embed import embed
 from funnelformer.embedding import Embedder, load_embedder, save_sentence_transformers
 from test_inference import Stdin
-from training.toy import fails, make_toy, run, sentence, tree, write_table
+from training.toy import fails, run, sentence, tree, write_table
 
 # Largest difference of a text's vector alone and in a batch; measured 1.8e-6 at entries up to 2.8.
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def pretrained(folder, toy, **settings):

@@ -19,16 +19,11 @@ from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.inference import _cut, load_predictor
 from funnelformer.use import evaluate, predict
 from funnelformer.version import stamped
-from training.toy import ANIMALS, make_toy, run, sentence, tree, write_table
+from training.toy import ANIMALS, run, sentence, tree, write_table
 
 LABELS = ("no", "perhaps", "yes")
 # Largest difference of a probability between a text alone and in a padded batch; measured 3.6e-7.
 TOLERANCE = 1e-6
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def classifier(folder, toy, **settings):

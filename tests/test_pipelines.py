@@ -25,17 +25,12 @@ from funnelformer import (
 )
 from funnelformer.data.tokenizer import load_tokenizer, model_ids
 from funnelformer.use import predict
-from training.toy import make_toy, sentence, write_table
+from training.toy import sentence, write_table
 
 # Largest difference of a probability between a pipeline and `predict`; measured 1.8e-7.
 TOLERANCE = 2e-6  # `predict` writes six digits
 LABELS = ("no", "perhaps", "yes")
 TAGS = ("O", "B-animal", "I-animal")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def folder_of(toy, model_class, labels=None):

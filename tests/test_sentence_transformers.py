@@ -21,16 +21,11 @@ from funnelformer.embedding import load_embedder, save_sentence_transformers
 from funnelformer.inference import load_predictor
 from funnelformer.rank import rank, scores
 from test_embedding import TOLERANCE, pretrained
-from training.toy import ANIMALS, FINETUNE, fails, make_toy, run, sentence, write_table
+from training.toy import ANIMALS, FINETUNE, fails, run, sentence, write_table
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the extra `embeddings`")
 
 SOURCE = Path(__file__).parents[1] / "src"
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

@@ -18,18 +18,13 @@ from funnelformer.export.onnx_model import OnnxModel, is_export
 from funnelformer.export.targets import TARGETS
 from funnelformer.inference import load_predictor
 from funnelformer.use import evaluate, predict
-from training.toy import animal_rows, fails, make_toy, write_table
+from training.toy import animal_rows, fails, write_table
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 
 LABELS = ("no", "perhaps", "yes")
 # Largest difference of a logit; they reach 2, 1e-6 measured.
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def save(folder, toy, task, layout="B1-1H16", names=LABELS, **settings):

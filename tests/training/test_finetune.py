@@ -22,7 +22,6 @@ from training.toy import (
     FINETUNE,
     animal_rows,
     interrupted_at,
-    make_toy,
     run,
     save_model,
     sentence,
@@ -32,11 +31,6 @@ from training.toy import (
 
 # The label's word is one of three that vary: a few epochs of a model this small tell it.
 SOLVE = ("--epochs", 6, "--learning-rate", 0.02)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

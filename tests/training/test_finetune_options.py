@@ -29,14 +29,9 @@ from funnelformer.training.max_length import choose_max_length
 from funnelformer.training.optimizer import layer_rates
 from funnelformer.training.series import summary
 from funnelformer.use import evaluate, predict
-from training.toy import FINETUNE, animal_rows, fails, make_toy, run, sentence, weights_equal, write_table
+from training.toy import FINETUNE, animal_rows, fails, run, sentence, weights_equal, write_table
 
 SOLVE = ("--epochs", 6, "--learning-rate", 0.02)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

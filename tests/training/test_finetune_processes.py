@@ -14,15 +14,10 @@ from funnelformer import (
     FunnelformerForTokenClassification,
 )
 from training.children import finish, start
-from training.toy import FINETUNE, animal_rows, log_of, make_toy, write_table
+from training.toy import FINETUNE, animal_rows, log_of, write_table
 
 # Losses differ by the order of float32 sums alone; a score of classes is a count.
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from funnelformer.modeling.structure import FunnelformerForSentenceStructure
 from funnelformer.training.masking import MaskedBlocks, Masking
 from funnelformer.training.objectives import OBJECTIVES
 from training.children import finish, start
-from training.toy import PRETRAIN, log_of, make_toy
+from training.toy import PRETRAIN, log_of
 
 MODELS = {
     "mlm": FunnelformerForMaskedLM,
@@ -27,11 +27,6 @@ MODELS = {
 # Pairs, whose rows have 1 to 3 targets each, so that a mean of batches' means is another number. The held-out rows
 # do not fill the last batch of 7, nor that of the second of two processes: its rows are repeated ones.
 FLAGS = ("--block-size", 24, "--steps", 3, "--evaluate-every", 3, "--batch-size", 7, "--masking", "word_span")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def held_out(toy, pairs):

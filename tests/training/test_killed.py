@@ -16,17 +16,12 @@ from safetensors.torch import load_file
 from funnelformer.training.run import last_checkpoint
 from training import harm
 from training.children import finish, kill_when, start
-from training.toy import PRETRAIN, log_of, make_toy, tokens, weights_equal
+from training.toy import PRETRAIN, log_of, tokens, weights_equal
 
 STEPS = ("--steps", 40, "--save-every", 5, "--log-every", 1)
 OBJECTIVES = {"mlm": (), "electra": ("--objective", "electra", "--set.generator_size=0.5")}
 # The losses of two processes and of one differ by the order of float32 sums alone. Measured: 3e-7 of the loss.
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from training.toy import (
     fails,
     interrupted_at,
     log_of,
-    make_toy,
     run,
     weights_equal,
     write_table,
@@ -31,19 +30,6 @@ from training.toy import (
 # In nats a token: every sentence is "the", one of 3, one of 5, one of 4, ".", so that the best guess without
 # the neighbours has log 5 + (log 3 + log 5 + log 4) / 5 = 2.43, and with them (...) / 5 = 0.82.
 UNIGRAM_LOSS = math.log(5) + (math.log(3) + math.log(5) + math.log(4)) / 5
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
-
-
-@pytest.fixture(scope="module")
-def pretrain(toy):
-    def call(out, *flags):
-        return run(PRETRAIN, "--train", toy.corpus, "--tokenizer", toy.tokenizer, "--out", out, *flags)
-
-    return call
 
 
 @pytest.fixture(scope="module")

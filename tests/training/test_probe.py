@@ -9,12 +9,7 @@ import pytest
 
 from funnelformer.training import probe
 from training.children import finish, start
-from training.toy import PRETRAIN, animal_rows, fails, log_of, make_toy, run, tree, weights_equal, write_table
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
+from training.toy import animal_rows, fails, log_of, run, tree, weights_equal, write_table
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +20,6 @@ def tables(toy):
         write_table(train, animal_rows(40)),
         "--probe-dev",
         write_table(dev, animal_rows(20, seed=1)),
-    )
-
-
-@pytest.fixture
-def command(toy):
-    return lambda out, *flags: (
-        PRETRAIN,
-        "--train",
-        toy.corpus,
-        "--tokenizer",
-        toy.tokenizer,
-        "--out",
-        out,
-        *flags,
     )
 
 

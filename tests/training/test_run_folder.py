@@ -18,12 +18,7 @@ from funnelformer.flops import forward_flops
 from funnelformer.metrics import calibration
 from funnelformer.training.run_plots import draw_confusion
 from funnelformer.use import predict
-from training.toy import FINETUNE, animal_rows, make_toy, run, sentence, write_table
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
+from training.toy import FINETUNE, animal_rows, run, sentence, write_table
 
 
 def tune(toy, out, *flags):

@@ -20,43 +20,16 @@ from funnelformer.training.throughput import Peak, Throughput, device_peak, step
 from training.children import finish, start
 from training.toy import (
     FINETUNE,
-    PRETRAIN,
     animal_rows,
     fails,
     interrupted_at,
     log_of,
-    make_toy,
     run,
     weights_equal,
     write_table,
 )
 
 ELECTRA = ("--objective", "electra", "--set.generator_size=0.5")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
-
-
-@pytest.fixture
-def command(toy):
-    """A command line of a run in a folder."""
-    return lambda out, *flags: (
-        PRETRAIN,
-        "--train",
-        toy.corpus,
-        "--tokenizer",
-        toy.tokenizer,
-        "--out",
-        out,
-        *flags,
-    )
-
-
-@pytest.fixture
-def pretrain(command):
-    return lambda out, *flags: run(*command(out, *flags))
 
 
 # ---- ELECTRA

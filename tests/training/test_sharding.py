@@ -13,7 +13,7 @@ from funnelformer.training import sharding
 from funnelformer.training.run import last_checkpoint
 from training import harm
 from training.children import finish, kill_when, start
-from training.toy import FINETUNE, PRETRAIN, animal_rows, log_of, make_toy, run, weights_equal, write_table
+from training.toy import FINETUNE, PRETRAIN, animal_rows, log_of, run, weights_equal, write_table
 
 ELECTRA = ("--objective", "electra", "--set.generator_size=0.5")
 # Losses and norms differ by the order of float32 sums alone, with bfloat16 too. Measured: 5e-7 of the value. (The last
@@ -24,11 +24,6 @@ ONE, TWO = (
     ("--batch-size", 4, "--gradient-accumulation", 4),
     ("--batch-size", 4, "--gradient-accumulation", 2),
 )
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from funnelformer.answers import answer
 from funnelformer.inference import Predictor, load_predictor
 from funnelformer.squad_metrics import answer_metrics
 from funnelformer.use import evaluate, predict
-from training.toy import ANIMALS, FINETUNE, fails, make_toy, run, sentence
+from training.toy import ANIMALS, FINETUNE, fails, run, sentence
 
 QUESTION = "the cat ?"
 
@@ -48,11 +48,6 @@ def gold_of(path):
         for paragraph in article["paragraphs"]
         for question in paragraph["qas"]
     }
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,7 @@ from funnelformer.training import finetune as module
 from funnelformer.training.finetune import FinetuneConfig
 from funnelformer.training.series import run_all
 from funnelformer.training.sweep import grid
-from training.toy import FINETUNE, animal_rows, make_toy, tokens, write_table
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
+from training.toy import FINETUNE, animal_rows, tokens, write_table
 
 
 def config_of(tmp_path, *sweep, **options):

@@ -9,14 +9,9 @@ import pytest
 
 from funnelformer import FunnelformerForSequenceClassification
 from funnelformer.use import evaluate, predict
-from training.toy import FINETUNE, animal_rows, fails, make_toy, run, write_table
+from training.toy import FINETUNE, animal_rows, fails, run, write_table
 
 SOLVE = ("--epochs", 6, "--learning-rate", 0.02)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

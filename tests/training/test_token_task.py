@@ -10,7 +10,7 @@ import transformers
 
 from funnelformer import FunnelformerForTokenClassification
 from funnelformer.use import evaluate, predict
-from training.toy import FINETUNE, fails, make_toy, run, sentence
+from training.toy import FINETUNE, fails, run, sentence
 
 
 def write_conll(path, num_sentences, seed):
@@ -23,11 +23,6 @@ def write_conll(path, num_sentences, seed):
         tagged = ((the, "O"), (colour, "B-thing"), (animal, "I-thing"), (verb, act), (stop, "O"))
         lines += [f"{token} {tag}" for token, tag in tagged] + [""]
     path.write_text("\n".join(lines))
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

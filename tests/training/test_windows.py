@@ -23,16 +23,11 @@ from funnelformer.inference import load_predictor
 from funnelformer.kinds import kind_of
 from funnelformer.training.windows import WEIGHT, row_losses, weighted_windows
 from funnelformer.use import evaluate, predict
-from training.toy import FINETUNE, fails, make_toy, run, sentence, write_table
+from training.toy import FINETUNE, fails, run, sentence, write_table
 
 LABELS = ("no", "yes")
 # Largest difference of logits between a window in a batch and its text alone; measured 1.1e-6.
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")
