@@ -104,8 +104,6 @@ def main() -> None:
         for length in options.lengths:
             for batch_size in options.batch_sizes:
                 for other in others:
-                    if other == "flex_attention" and mode == "training":
-                        continue  # it would be sdpa
                     calls = [make_call(options, name, mode, batch_size, length) for name in (other, first)]
                     samples = time_pairs(
                         *calls, lambda call: seconds_of(call, device), options.rounds, warmup=2

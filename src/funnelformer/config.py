@@ -147,7 +147,8 @@ class FunnelformerConfig(PreTrainedConfig):
         sep_token_id, the tokenizer's; ponet_special_apart: those two take part in neither segments nor windows.
 
     Speed: unpad: compute padded batches without their padding, which changes no state of a real token (those of
-        padding are zeros); it gains where lengths in a batch differ. With padding "exact" alone.
+        padding are zeros); it gains where lengths in a batch differ. Needs padding "exact"; graphs of
+        torch.compile keep the padding.
 
     Training: hidden_dropout, attention_dropout, activation_dropout, classifier_dropout (default hidden_dropout),
         initializer ("truncated_normal", "normal": initializer_std; "uniform": ± initializer_range).

@@ -4,7 +4,6 @@ Each test runs in a process of its own, without the import hook of the shape che
 """
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -78,33 +77,6 @@ for implementation, options, most in (
 print("as expected")
 """
 
-FLEX = """
-import torch
-import transformers
-from models import batch, build, small_config
-from funnelformer import FunnelformerForSequenceClassification
-
-said = []
-logger = transformers.utils.logging.get_logger("funnelformer.mixers.attention.flex")
-logger.warning = lambda message, *args: said.append(message)
-for options in ({}, {"separate_cls": False, "truncate_seq": False}):
-    config = small_config("B1-1H32", num_labels=3, **options)
-    for length in (21, 32):
-        inputs = batch(length, [length, 10, 3])
-        results = []
-        for implementation in ("eager", "flex_attention"):
-            model = build(FunnelformerForSequenceClassification, config, implementation)
-            with torch.no_grad():
-                results.append(model(*inputs, output_hidden_states=True).hidden_states)
-        for expected, found in zip(*results):
-            torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
-assert not said
-for _ in range(2):
-    model(*inputs).logits.sum().backward()
-assert said == ["flex_attention: it is for inference, without gradients; sdpa takes its place"], said
-print("as expected")
-"""
-
 
 def run(code):
     environment = os.environ | {
@@ -129,9 +101,3 @@ def test_compiled_in_one_graph_equals_eager(backend):
 @pytest.mark.slow
 def test_many_lengths_need_few_graphs():
     print(run(FEW_GRAPHS))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="flex_attention on a CPU needs a C++ compiler (g++)")
-def test_flex_attention_equals_the_reference_at_inference():
-    run(FLEX)

@@ -213,7 +213,7 @@ def test_packing_and_back_by_hand():
 def test_positions_that_pack_nothing_are_refused():
     model = make(FunnelformerModel, "paper")
     ids = torch.randint(7, 60, (1, 5))
-    for wrong in ([[1, 2, 0, 1, 2]], [[0, 1, 0, 2, 3]], [[0, 2, 3, 4, 5]]):
+    for wrong in ([[1, 2, 3, 4, 5]], [[1, 2, 0, 1, 2]], [[0, 1, 0, 2, 3]], [[0, 2, 3, 4, 5]]):
         with pytest.raises(ValueError, match="must count 0, 1, 2"):
             model(ids, position_ids=torch.tensor(wrong))
     with pytest.raises(ValueError, match="packed rows have no attention_mask"):

@@ -140,7 +140,7 @@ def test_dropout_takes_sinusoids_away_as_the_reference_does(monkeypatch):
     monkeypatch.setattr(frequencies.F, "dropout", lambda ones, rate: mask.view_as(ones) * (rate == 0.3))
     state = start_state(6, None, None, torch.device("cpu"))
     query = torch.randn(1, 1, 1, 32, dtype=torch.float64)
-    wide = mixer.prepare(state, state, mixer.config, query, True).wide
+    wide = mixer.prepare(state, state, mixer.config, query[0], True).wide
     a, b = (query @ mixer.frequency_table(wide)).chunk(2, dim=-1)
     cosines, sines = wide.key_features[0, 0, 1, : 2 * a.size(-1)].chunk(2)
     for t in range(5):  # from the key at position 1, the query is t further on

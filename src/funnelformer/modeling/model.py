@@ -59,7 +59,6 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["Layer", "Embeddings"]
     _supports_sdpa = True
-    _supports_flex_attn = True
 
     @classmethod
     def from_pretrained(
@@ -363,15 +362,14 @@ def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig)
 def _keep_of_packed(position_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "N L"]:
     """The mask [N, L] of the N sequences in packed rows, as a padded batch. Raises ValueError for other positions."""
     positions = position_ids.flatten()
-    starts = (positions == 0).nonzero()[:, 0]
-    number = (positions == 0).cumsum(0) - 1
-    if (number[0] < 0) | (
-        positions != torch.arange(len(positions), device=positions.device) - starts[number]
-    ).any():
+    is_first = positions == 0
+    places = torch.arange(len(positions), device=positions.device)
+    starts = torch.where(is_first, places, 0).cummax(0).values
+    if (positions != places - starts).any():
         raise ValueError(
             "position_ids of packed rows must count 0, 1, 2, ... from each sequence's first token on"
         )
-    lengths = number.bincount()[:, None]
+    lengths = (is_first.cumsum(0) - 1).bincount()[:, None]
     return torch.arange(int(lengths.max()), device=positions.device) < lengths
 
 

@@ -6,8 +6,7 @@ rounding:
 | name    | what it does | use it |
 |---------|--------------|--------|
 | "sdpa"  | position, segment and mask as the bias of a stock kernel, piece by piece | the default, everywhere |
-| "wide"  | all of them inside a wider head, for kernels without bias | up to 256 tokens, on accelerators |
-| "flex_attention" | scores added inside PyTorch's compiled kernel; sdpa with gradients, saying so | inference |
+| "wide"  | all of them inside a wider head, no bias | for flash kernels, to 256 tokens; not yet timed on a GPU |
 | "eager" | every score written out | to read, to test, for attention weights |
 
 With absolute positions there is no bias, and "wide" is "sdpa". Weights that are asked for (`output_attentions`,
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from ...config import FunnelformerConfig
 from ...sequence import packed, padded
-from . import flex, reference, sdpa, wide
+from . import reference, sdpa, wide
 from .frequencies import WideInputs
 from .inputs import AttentionInputs, prepare
 
@@ -34,7 +33,6 @@ IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
     "eager": reference.attend,
     "sdpa": sdpa.attend,
     "wide": wide.attend,
-    "flex_attention": flex.attend,
 }
 
 # A table of the distances of about 1,300 tokens at width 768: where sequences are longer, it matters less.

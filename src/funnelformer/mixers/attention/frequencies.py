@@ -7,6 +7,7 @@ frequencies gives all others as sums, with coefficients near 1.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,10 +88,9 @@ def prepare_wide(
     cls_segment: int,
     num_segments: int,
     keep: Bool[Tensor, "B K"] | None,
-    width: int,
     head_size: int,
     dropout: float,
-    like: Tensor,
+    like: Float[Tensor, "M P D"],
 ) -> WideInputs:
     """Collect the features of a stage; positions are of the tokens after those apart.
 
@@ -100,10 +100,11 @@ def prepare_wide(
     Raises a RuntimeError (one_hot) when a segment id is not below `num_segments`.
     """
     num_steps = _round_up(-(-reach // unit))
-    chosen, coefficients = _constants(num_steps, unit, width, _tolerance(like.dtype))
+    # torch.compile(dynamic=True) takes numbers of the config for variables, a state's width for none.
+    table = _table(num_steps, unit, like.size(-1), like.dtype)
     # Angles need more than half precision, and those of far tokens more than single.
-    frequencies = chosen.to(like.device)
-    both = coefficients.T.to(like).expand(2, -1, -1)
+    frequencies = table[:, 0].to(like.device)
+    both = table[:, 1:].T.to(like).expand(2, -1, -1)
     if dropout:
         both = both * F.dropout(torch.ones_like(both[..., :1]), dropout)
     key_angles = key_positions[:, None, :, None] * frequencies
@@ -151,10 +152,6 @@ def prepare_wide(
     )
 
 
-def _tolerance(dtype: torch.dtype) -> float:
-    return _TOLERANCES.get(dtype, _LOW_PRECISION)
-
-
 def _round_up(num_steps: int) -> int:
     """A reach that several lengths share, so that few subsets are ever chosen: four to an octave.
 
@@ -169,8 +166,18 @@ def _round_up(num_steps: int) -> int:
     return max(reach, -(-num_steps // step) * step)
 
 
-@torch.compiler.assume_constant_result
-def _constants(num_steps: int, unit: int, width: int, tolerance: float) -> tuple[Tensor, Tensor]:
-    """`choose_frequencies` as tensors; a compiled graph holds them as constants."""
+def _tabulate(num_steps: int, unit: int, width: int, dtype: torch.dtype) -> Tensor:
+    """The frequencies of `choose_frequencies` [N, 1 + F], each with its coefficients."""
+    tolerance = _TOLERANCES.get(dtype, _LOW_PRECISION)
     frequencies, coefficients = choose_frequencies(num_steps, unit, width, tolerance)
-    return torch.from_numpy(frequencies), torch.from_numpy(coefficients)
+    return torch.from_numpy(np.concatenate([frequencies[:, None], coefficients], axis=1))
+
+
+# An operator of its own: a graph of torch.compile has its shape in numbers, also where lengths are variables.
+_table: Callable[..., Tensor] = torch.library.custom_op(
+    "funnelformer::frequency_table",
+    _tabulate,
+    mutates_args=(),
+    schema="(int num_steps, int unit, int width, ScalarType dtype) -> Tensor",
+)
+_table.register_fake(lambda *args: torch.empty(_tabulate(*args).shape, dtype=torch.float64))  # type: ignore[attr-defined]

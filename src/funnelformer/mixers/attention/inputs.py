@@ -77,7 +77,6 @@ def prepare(
             cls_segment=config.cls_token_type_id,
             num_segments=max(config.type_vocab_size or 0, config.cls_token_type_id + 1),
             keep=keys.keep,
-            width=config.hidden_size,
             head_size=config.head_size,
             dropout=config.hidden_dropout if training else 0.0,
             like=like,
