@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean
 from ..modeling import (
     FunnelformerForMaskedLM,
@@ -90,6 +91,8 @@ class Traced(nn.Module):
     ) -> tuple[Tensor, ...]:
         output = self.model(input_ids, attention_mask, token_type_ids, return_dict=True)
         return tuple(
-            sequence_vector(output, self.model.config) if name == "sentence_embedding" else output[name]
+            sequence_vector(output, cast(FunnelformerConfig, self.model.config))
+            if name == "sentence_embedding"
+            else output[name]
             for name in self.outputs
         )
