@@ -113,6 +113,7 @@ def test_predict_and_evaluate(texts, table, tmp_path):
 def test_tags_of_tokens(toy, tmp_path):
     names = ("O", "B-animal", "I-animal")
     source = save(tmp_path / "tokens", toy, "token-classification", "L1H16", names=names)
+    (source / "task.json").write_text(json.dumps({"max_length": 40, "text": "tokens", "label": "tags"}))
     export(str(source), tmp_path / "out", check_to=20, say=quiet)
     lines = [{"tokens": text.split(), "tags": ["O"] * len(text.split())} for text, _ in animal_rows(9)]
     data = tmp_path / "data.jsonl"
