@@ -13,6 +13,7 @@ if not os.environ.get("FUNNELFORMER_NO_SHAPE_CHECKS"):
         ["funnelformer.modeling", "funnelformer.mixers", "funnelformer.sequence"], "beartype.beartype"
     )
 
+import jaxtyping
 import pytest
 import torch
 
@@ -24,3 +25,11 @@ torch.set_num_threads(1)
 def seed():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def no_shape_checks():
+    """For models that are traced: the checks' types know no symbolic sizes."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

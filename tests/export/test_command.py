@@ -21,6 +21,7 @@ from funnelformer.use import evaluate, predict
 from training.toy import animal_rows, fails, make_toy, write_table
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
 LABELS = ("no", "perhaps", "yes")
 # Largest difference of a logit; they reach 2, 1e-6 measured.
