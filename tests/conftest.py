@@ -13,6 +13,7 @@ if not os.environ.get("FUNNELFORMER_NO_SHAPE_CHECKS"):
         ["funnelformer.modeling", "funnelformer.mixers", "funnelformer.sequence"], "beartype.beartype"
     )
 
+import jaxtyping
 import pytest
 import torch
 
@@ -32,3 +33,11 @@ def toy(tmp_path_factory):
     from training.toy import make_toy  # after the hook above, which it would escape
 
     return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def no_shape_checks():
+    """For models that are traced: the checks' types know no symbolic sizes."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

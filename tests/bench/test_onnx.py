@@ -9,6 +9,7 @@ from funnelformer.bench.suite import BenchConfig, _pairs
 from training.toy import fails, tree
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
 
 def built(name, implementation):

@@ -16,6 +16,7 @@ from funnelformer.export.targets import TARGETS, Traced, find_target, target_of
 from models import build, small_config
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
 IDS = {"cls_token_id": 5, "sep_token_id": 6}
 # All that are too short for some block to pool, and odd ones; the sample has 37 tokens.

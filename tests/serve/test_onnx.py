@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.conftest import no_shape_checks  # noqa: F401
 from funnelformer.export.command import export
 from serve.conftest import LABELS
 from serve.running import running, save
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
 # Largest difference of a number in an answer; 1e-6 measured, and answers are rounded to six digits.
 TOLERANCE = 1e-5

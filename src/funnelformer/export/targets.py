@@ -80,7 +80,7 @@ class Traced(nn.Module):
 
     def __init__(self, model: nn.Module, target: Target) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.outputs = target.outputs
 
     def forward(
