@@ -18,13 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from funnelformer.bench.machine import hardware, load_average, versions
 
 from funnelformer import FunnelformerConfig
 from funnelformer.bench.measure import seconds_of, time_pairs
 from funnelformer.bench.memory import DTYPES
 from funnelformer.bench.results import spread
 from funnelformer.data.files import atomic_writer
+from funnelformer.machine import hardware, load_average, versions
 from funnelformer.mixers import Attention
 from funnelformer.mixers.attention import IMPLEMENTATIONS
 from funnelformer.modeling.pooling import shorten

@@ -36,12 +36,12 @@ import numpy as np
 import psutil
 import torch
 import transformers
-from funnelformer.bench.machine import hardware, load_average, versions
 from mixed_lengths import VOCABULARY, make_texts, make_tokenizer
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.bench.results import spread
 from funnelformer.data.files import atomic_writer
+from funnelformer.machine import hardware, load_average, versions
 
 
 @dataclass

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from funnelformer.bench.machine import hardware, load_average, versions
 from mixed_lengths import LENGTHS, SHARES
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.bench.measure import seconds_of, time_pairs
 from funnelformer.bench.results import spread
 from funnelformer.data.files import atomic_writer
+from funnelformer.machine import hardware, load_average, versions
 
 VOCABULARY = 8000
 

@@ -311,9 +311,7 @@ def test_what_cannot_be_served_is_one_line(classifier, service, toy, tmp_path, c
     assert fails(capsys, "serve", classifier, "--port", service.port) == (
         f"127.0.0.1:{service.port}: cannot be listened on (Address already in use)"
     )
-    assert fails(capsys, "serve", tmp_path / "none").startswith(
-        f"{tmp_path / 'none'}: no such folder"
-    )
+    assert fails(capsys, "serve", tmp_path / "none").startswith(f"{tmp_path / 'none'}: no such folder")
     assert (
         fails(capsys, "serve", classifier, "--max-texts", 600)
         == "--max-texts 600 is more than --max-queue 512"
