@@ -115,9 +115,8 @@ def test_tags_of_tokens(toy, tmp_path):
     names = ("O", "B-animal", "I-animal")
     source = save(tmp_path / "tokens", toy, "token-classification", "L1H16", names=names)
     export(str(source), tmp_path / "out", check_to=20, say=quiet)
-    lines = [{"text": text} for text, _ in animal_rows(9)]
-    data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = tmp_path / "data.txt"
+    data.write_text("".join(text + "\n" for text, _ in animal_rows(9)))
     for name, model in (("torch", source), ("onnx", tmp_path / "out")):
         predict(str(model), str(data), out=tmp_path / f"{name}.jsonl")
     assert (tmp_path / "onnx.jsonl").read_text() == (tmp_path / "torch.jsonl").read_text()
@@ -252,6 +251,14 @@ def test_what_cannot_be_exported(texts, capsys, tmp_path, flags, message):
     source, _, _ = texts
     assert message in fails(capsys, f"export {source} {tmp_path / 'out'} {flags}")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_head_that_was_never_trained(toy, tmp_path):
+    with pytest.raises(
+        UserError, match=r"has no parameter classifier\..*, so no head for text-classification"
+    ):
+        export(str(toy.pretrained), tmp_path / "out", task="text-classification")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_extra(texts, tmp_path, monkeypatch):

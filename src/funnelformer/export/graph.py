@@ -61,7 +61,7 @@ def export_graph(
             program = trace(traced, sample, shapes, target.outputs, opset)
     except Exception as error:  # whatever the tracer, the decompositions or the translation raise
         reason = _innermost(error)
-        part = _part(error, traced, sample, shapes)
+        part = _part(error, traced, sample)
         raise UserError(f"cannot be exported: {part}: {reason}") from error
     for value in program.model.graph.inputs:
         fixed = [axis for axis, size in enumerate(value.shape) if isinstance(size, int)]
@@ -165,9 +165,7 @@ def _innermost(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _part(
-    error: BaseException, traced: Traced, sample: dict[str, Tensor], shapes: dict[str, dict[int, Any]]
-) -> str:
+def _part(error: BaseException, traced: Traced, sample: dict[str, Tensor]) -> str:
     """The module that was traced, or whose operation was translated, when it failed."""
     names = {module: name for name, module in traced.named_modules()}
     found = ""
@@ -183,8 +181,10 @@ def _part(
     match = _NODE.search(str(error))
     if not found and match is not None:
         with _quiet(), torch.no_grad(), contextlib.suppress(Exception):
-            graph: Any = torch.export.export(traced, (), sample, dynamic_shapes=shapes).graph
-            for node in graph.nodes:
+            # Of the sample's sizes, as only names are wanted. What is translated are the operations that others are
+            # made of, under names of their own.
+            program: Any = torch.export.export(traced, (), sample, strict=False)
+            for node in (*program.graph.nodes, *program.run_decompositions().graph.nodes):
                 if node.name == match[1]:
                     stack = node.meta.get("nn_module_stack") or {}
                     paths = [path for path, _ in stack.values()]
