@@ -122,6 +122,13 @@ def test_tags_of_tokens(toy, tmp_path):
     assert (tmp_path / "onnx.jsonl").read_text() == (tmp_path / "torch.jsonl").read_text()
 
 
+def test_a_head_that_searches_spans_is_refused(toy, tmp_path):
+    source = save(tmp_path / "spans", toy, "question-answering", "L1H16", qa_head="conditional")
+    with pytest.raises(UserError, match=r"its qa_head is conditional, .*; only simple can be exported"):
+        export(str(source), tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
 def test_choices(toy, tmp_path):
     source = save(tmp_path / "choices", toy, "multiple-choice", "L1H16", names=("A", "B", "C"))
     export(str(source), tmp_path / "out", check_to=20, say=quiet)

@@ -83,6 +83,10 @@ def export(
     )
     if random:
         raise UserError(f"{model}: has no parameter {random[0]}, so no head for {task}")
+    if task == "question-answering" and network.config.qa_head != "simple":
+        raise UserError(
+            f"{model}: its qa_head is {network.config.qa_head}, which searches spans; only simple can be exported"
+        )
     network.eval()
     tokenizer = _tokenizer(model, network.config)
     if tokenizer is None and calibration is not None:

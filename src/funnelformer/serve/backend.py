@@ -177,6 +177,8 @@ def _load_predictor(config: ServeConfig) -> Predictor:
     )
     settings: dict[str, Any] = {"sparse_prediction": True} if model_class is FunnelformerForMaskedLM else {}
     model, random = load_model(model_class, config.model, **settings)
+    if model_class is FunnelformerForQuestionAnswering and model.config.qa_head != "simple":
+        raise UserError(f"{config.model}: its qa_head is {model.config.qa_head}; only simple can be served")
     if random:
         raise UserError(f"{config.model}: parameter {random[0]} is not among the weights")
     return _limited(ready(model, config.device), config)
