@@ -22,7 +22,7 @@ from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .data.values import Labels
 from .data.windows import encode_windows, mean_by_owner
-from .errors import UserError
+from .errors import UserError, joined
 from .export.onnx_model import OnnxModel, is_export
 from .kinds.answers import say_of
 from .metrics import sigmoid, softmax
@@ -79,7 +79,7 @@ def load_model(
     except UserError:
         raise
     except Exception as error:  # transformers, torch, safetensors and the Hub have no common base class
-        raise UserError(f"{source}: no model could be loaded ({' '.join(str(error).split())})") from error
+        raise UserError(f"{source}: no model could be loaded ({joined(error)})") from error
     other_heads = (
         "lm_head.",
         "classifier.",
@@ -208,9 +208,7 @@ class Predictor:
     @property
     def most_padding(self) -> int:
         """Tokens of padding that are worth a shared batch; 0 where padding would change what the model says."""
-        if self.model.config.padding != "exact":
-            return 0
-        return _MOST_PADDING.get(self.model.device.type, _MOST_PADDING["other"])
+        return _most_padding(self.model)
 
     def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
         """What is said of each text with logits [N, num_labels]: `prediction`, and of classes their probabilities."""
@@ -288,11 +286,8 @@ def in_batches(
     """
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
     order = np.argsort(-lengths, kind="stable")
-    most_padding = _MOST_PADDING.get(model.device.type, _MOST_PADDING["other"])
-    if model.config.padding != "exact":
-        most_padding = 0
     found: list[tuple[int, np.ndarray]] = []
-    parts = _cut(lengths[order].tolist(), batch_size, most_padding)
+    parts = _cut(lengths[order].tolist(), batch_size, _most_padding(model))
     for part in parts[rank() :: num_processes()]:
         rows = order[part]
         batch = collator([{name: values[row] for name, values in columns.items()} for row in rows])
@@ -303,6 +298,13 @@ def in_batches(
         found += zip(rows.tolist(), output.float().cpu().numpy(), strict=True)
         advance(len(rows))
     return [values for _, values in sorted(gather_lists(found), key=lambda entry: entry[0])]
+
+
+def _most_padding(model: Any) -> int:
+    """See `Predictor.most_padding`."""
+    if model.config.padding != "exact":
+        return 0
+    return _MOST_PADDING.get(model.device.type, _MOST_PADDING["other"])
 
 
 def _cut(

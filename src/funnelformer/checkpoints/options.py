@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from ..config import FunnelformerConfig
-from ..errors import UserError
+from ..errors import UserError, joined
 from .loaded import SEQUENCE_HEADS
 
 __all__ = ["check_holds", "funnel_options", "make_config"]
@@ -19,7 +19,7 @@ def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
     try:
         return FunnelformerConfig(**values)
     except (ValueError, TypeError, StrictDataclassError) as error:
-        raise UserError(f"{source}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source}: {joined(error)}") from error
 
 
 def funnel_options(config: FunnelformerConfig, architecture: str) -> dict[str, Sequence[Any]]:

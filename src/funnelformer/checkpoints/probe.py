@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
-from ..errors import UserError
+from ..errors import UserError, joined
 from .loaded import Loaded, Part
 from .native import ARCHITECTURES
 from .transformers_funnel import architecture_name
@@ -48,7 +48,7 @@ def build_model(config: FunnelformerConfig, state: Mapping[str, Tensor], archite
         with torch.device("meta"):
             model = cls(copy.deepcopy(config))
     except ValueError as error:
-        raise UserError(f"the weights do not fit the config: {' '.join(str(error).split())}") from error
+        raise UserError(f"the weights do not fit the config: {joined(error)}") from error
     unexpected = _fill(model, state)
     ignorable = cls._keys_to_ignore_on_load_unexpected or []
     unexpected = [name for name in unexpected if not any(re.search(pattern, name) for pattern in ignorable)]
@@ -64,7 +64,7 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
             {name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True
         )
     except RuntimeError as error:
-        raise UserError(f"the weights do not fit the config: {' '.join(str(error).split())}") from error
+        raise UserError(f"the weights do not fit the config: {joined(error)}") from error
     model.tie_weights()  # type: ignore[operator]
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:

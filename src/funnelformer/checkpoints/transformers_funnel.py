@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import FunnelConfig
 
 from ..config import FunnelformerConfig
-from ..errors import UserError
+from ..errors import UserError, joined
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
 from .options import check_holds, funnel_options, make_config
@@ -179,7 +179,7 @@ def config_from_theirs(theirs: Mapping[str, Any], decoder: bool, source: str) ->
         values = {ours: getattr(parsed, name) for ours, name in _SAME.items()}
         blocks, repeats = list(parsed.block_sizes), list(parsed.block_repeats or [])
     except (StrictDataclassError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{source}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source}: {joined(error)}") from error
     if not decoder:
         values["decoder_layers"] = 0
     if parsed.initializer_std is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, joined
 from .files import atomic_writer
 
 __all__ = ["MANIFEST", "hash_file", "hash_tokenizer", "length_histogram", "read_json_file", "write_json_file"]
@@ -60,7 +60,7 @@ def read_json_file(path: Path) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: cannot be read ({joined(error)})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: is no JSON object")
     return value

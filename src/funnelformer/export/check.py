@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, joined
 from .targets import Target, Traced
 
 __all__ = ["TOLERANCE", "Difference", "check_graph", "compare", "grid", "make_inputs", "table"]
@@ -130,8 +130,7 @@ def compare(traced: Traced, session: Any, inputs: dict[str, Tensor], padding: Pa
     try:
         values = session.run(list(traced.outputs), {name: tensor.numpy() for name, tensor in inputs.items()})
     except Exception as error:  # its exceptions have no base class of their own
-        line = " ".join(str(error).split())
-        raise UserError(f"the exported graph fails in ONNX Runtime at {case}: {line}") from error
+        raise UserError(f"the exported graph fails in ONNX Runtime at {case}: {joined(error)}") from error
     absolute = relative = 0.0
     for (name, ours), value in zip(expected.items(), values, strict=True):
         theirs = torch.from_numpy(value)

@@ -59,11 +59,7 @@ def classify(backend: Backend, texts: Sequence[Text]) -> Job:
 def _windows(backend: Backend, texts: Sequence[Text]) -> Job:
     """Of a model of long texts: the mean of the logits of windows, each beginning `stride` tokens after the last."""
     predictor = backend.predictor
-    for index, text in enumerate(texts):
-        _check(f"texts.{index}", text)
-        if not isinstance(text, str):
-            raise Refused(422, f"texts.{index}: the model reads windows of single texts, not pairs")
-    single = [str(text) for text in texts]
+    single = _single(texts, "the model reads windows of single texts, not pairs")
     task = predictor.task
     encoded, owners = encode_windows(predictor.tokenizer, single, task["max_length"], task["doc_stride"])
 
@@ -77,11 +73,7 @@ def _windows(backend: Backend, texts: Sequence[Text]) -> Job:
 def _tags(backend: Backend, texts: Sequence[Text]) -> Job:
     """The tag of every word, the text cut at white space; a word that was cut off, or has no piece, is called O."""
     predictor = backend.predictor
-    for index, text in enumerate(texts):
-        _check(f"texts.{index}", text)
-        if not isinstance(text, str):
-            raise Refused(422, f"texts.{index}: a model of tokens reads single texts")
-    words = [str(text).split() for text in texts]
+    words = [text.split() for text in _single(texts, "a model of tokens reads single texts")]
     encoded = predictor.tokenizer(
         words, is_split_into_words=True, truncation=True, max_length=predictor.task["max_length"]
     )
@@ -260,6 +252,17 @@ def _encode(
 def _features(encoded: Any) -> list[Feature]:
     names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if name in encoded]
     return [{name: encoded[name][i] for name in names} for i in range(len(encoded["input_ids"]))]
+
+
+def _single(texts: Sequence[Text], refusal: str) -> list[str]:
+    """The texts, none of which may be a pair."""
+    found = []
+    for index, text in enumerate(texts):
+        _check(f"texts.{index}", text)
+        if not isinstance(text, str):
+            raise Refused(422, f"texts.{index}: {refusal}")
+        found.append(text)
+    return found
 
 
 def _check(where: str, text: Text) -> None:

@@ -22,7 +22,7 @@ from huggingface_hub.errors import StrictDataclassError
 from ..config import FunnelformerConfig, parse_name
 from ..data.files import atomic_writer
 from ..data.manifest import read_json_file
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, joined
 from ..machine import versions
 from .processes import num_processes
 
@@ -140,9 +140,7 @@ def config_from_name(name: str, settings: dict[str, Any]) -> FunnelformerConfig:
         raise
     except (ValueError, TypeError, StrictDataclassError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-        raise UserError(
-            f"model config: one of {given} has the wrong type ({' '.join(str(error).split())})"
-        ) from error
+        raise UserError(f"model config: one of {given} has the wrong type ({joined(error)})") from error
 
 
 def check_run(config: RunConfig) -> Path | None:
