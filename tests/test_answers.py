@@ -10,6 +10,7 @@ from funnelformer.data.tables import TaskColumns
 from funnelformer.data.tasks import Task
 from funnelformer.kinds import Encoded, kind_of
 from funnelformer.kinds.answers import judge
+from funnelformer.kinds.questions import Answer, Candidate, Questions, Windows
 from funnelformer.metrics import calibration
 
 
@@ -19,6 +20,42 @@ def judged(kind, labels, examples, logits, gold, words=None):
     encoded = Encoded(datasets.Dataset.from_dict(features), datasets.Dataset.from_dict(examples), 0)
     task = Task("", kind, TaskColumns("text", None, "label"), labels, ("accuracy",))
     return judge(kind_of(task), logits, gold, encoded)
+
+
+def test_spans():
+    """One right, one wrong and sure, one rightly empty; a gold answer of an article alone is none."""
+
+    class Said(Questions):
+        def answers(self, spans, encoded):
+            return iter(spans)
+
+    def answer(name, text, probability):
+        others = (Candidate("x", 0.05, 0.0, 0, 1), Candidate(text, probability, 1.0, 2, 3))
+        return Answer(name, others, 0.0, text)
+
+    said = [answer("a", "The cat", 0.75), answer("b", "dog", 0.9), answer("c", "", 0.6)]
+    examples = {
+        "id": ["a", "b", "c"],
+        "question": ["who?"] * 3,
+        "context": ["cat and dog"] * 3,
+        "texts": [["bird", "cat."], ["cat"], ["the"]],
+        "starts": [[0, 0], [0], [0]],
+    }
+    task = Task("", "span", TaskColumns("question", None, None), None, ("f1",))
+    nothing = datasets.Dataset.from_dict({})
+    windows = Windows(nothing, datasets.Dataset.from_dict(examples), 0, tokenizer=None)
+    found = judge(Said(task), said, None, windows)
+    assert found.is_wrong.tolist() == [False, True, False]
+    assert found.sureness == pytest.approx([0.75, 0.9, 0.6])
+    assert found.losses == pytest.approx([-np.log(0.75), -np.log(0.1), -np.log(0.6)])
+    assert found.rows[1] == {
+        "id": "b",
+        "question": "who?",
+        "context": "cat and dog",
+        "gold": ["cat"],
+        "prediction": "dog",
+        "probability": 0.9,
+    }
 
 
 def logit(probability):

@@ -10,7 +10,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-__all__ = ["answer_metrics", "best_threshold", "exact_match", "normalise", "token_f1"]
+__all__ = ["answer_metrics", "best_threshold", "exact_match", "is_exact", "normalise", "token_f1"]
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -29,6 +29,11 @@ def exact_match(prediction: str, gold: str) -> float:
     return float(normalise(prediction) == normalise(gold))
 
 
+def is_exact(prediction: str, golds: Sequence[str]) -> bool:
+    """Whether it is one of the gold answers; where there is none, the empty one."""
+    return _best(prediction, _texts(golds), exact_match) > 0
+
+
 def token_f1(prediction: str, gold: str, *, may_be_empty: bool) -> float:
     """F1 of the bags of words of two normalised answers.
 
@@ -43,6 +48,11 @@ def token_f1(prediction: str, gold: str, *, may_be_empty: bool) -> float:
 
 def _best(prediction: str, golds: Sequence[str], score: Callable[[str, str], float]) -> float:
     return max(score(prediction, gold) for gold in golds)
+
+
+def _texts(golds: Sequence[str]) -> Sequence[str]:
+    """A gold answer of articles alone is none to the official script."""
+    return [gold for gold in golds if normalise(gold)] or [""]
 
 
 def answer_metrics(
@@ -74,10 +84,8 @@ def answer_metrics(
         return {"exact_match": _percent(exact), "f1": _percent(f1)}
     raw: dict[str, list[float]] = {"exact": [], "f1": []}
     for said, right in zip(predictions, golds, strict=True):
-        # A gold answer of articles alone is none to the official script.
-        texts = [gold for gold in right if normalise(gold)] or [""]
-        raw["exact"].append(_best(said, texts, exact_match))
-        raw["f1"].append(_best(said, texts, lambda a, b: token_f1(a, b, may_be_empty=True)))
+        raw["exact"].append(float(is_exact(said, right)))
+        raw["f1"].append(_best(said, _texts(right), lambda a, b: token_f1(a, b, may_be_empty=True)))
     has_answer = [bool(right) for right in golds]
     scores: dict[str, float] = {}
     for prefix, wanted in (("", (True, False)), ("HasAns_", (True,)), ("NoAns_", (False,))):

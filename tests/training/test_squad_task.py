@@ -93,6 +93,19 @@ def test_version_1_is_learned(simple):
     assert metrics["dev_f1"] == metrics["dev_exact_match"] == metrics["test_exact_match"] == 100.0
 
 
+def test_what_the_run_leaves(answerer, folder):
+    """All answers are right at the threshold that the dev part chose, so there are no mistakes."""
+    rows = [json.loads(line) for line in (answerer / "predictions.jsonl").read_text().splitlines()]
+    gold = gold_of(folder / "dev-v2.0.json")
+    assert {row["id"]: (row["context"], row["gold"]) for row in rows} == gold
+    assert all(row["prediction"] == (row["gold"] or [""])[0] for row in rows)
+    assert (answerer / "mistakes.tsv").read_text() == (
+        "row\tloss\tgold\tpredicted\tprobability\tid\tquestion\tcontext\n"
+    )
+    assert (answerer / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert "answers a question with a part of a passage" in (answerer / "README.md").read_text()
+
+
 def test_evaluation_does_not_depend_on_the_batch(answerer, folder):
     metrics = json.loads((answerer / "metrics.json").read_text())
     scores = [

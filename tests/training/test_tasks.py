@@ -209,6 +209,10 @@ def test_options_that_do_not_go_together(toy, glue, cola, tmp_path, capsys):
     assert line("--task", "cola", "--data", glue, "--regression") == (
         "--regression and --task exclude each other: cola is a task of classification"
     )
+    for other in (("--task", "cola", "--data", glue), ("--train", glue)):
+        assert line(*other, "--max-answer-length", 9) == (
+            "--max-answer-length is of squad and squad2, whose answers are spans"
+        )
     assert line("--task", "rte", "--data", glue) == (
         f"{glue}: no train.tsv in this folder, nor in RTE in it: the train part of rte"
     )

@@ -10,15 +10,14 @@ import numpy as np
 
 from ..data.windows import first_of_owner, mean_by_owner
 from ..metrics import sigmoid, softmax
-from .choices import Choices
+from ..squad_metrics import is_exact
 from .kind import Encoded, Kind
+from .questions import Questions, Windows
 from .tokens import Tokens
 
-__all__ = ["JUDGED_KINDS", "Judged", "answers", "judge", "say_of"]
+__all__ = ["Judged", "answers", "judge", "say_of"]
 
 _NO_LABEL = -100
-# Of other kinds `judge` knows neither loss nor right answer.
-JUDGED_KINDS = ("classification", "multi-label", "regression", "tokens", "choice")
 
 
 def answers(
@@ -59,7 +58,8 @@ class Judged:
 
     rows: what `answers` says, the example's own fields before it, and `gold`, its label in words.
     losses: [N], of the right answer: -log of its probability (of tags their mean), the squared error of an amount, and
-        of several labels the mean cross-entropy of all decisions.
+        of several labels the mean cross-entropy of all decisions. Of a span, whose right answer may be no candidate:
+        -log of the probability that what was said is right, or wrong, as it is.
     sureness: [N], the probability of what was said, of tags and of several labels that of the least sure one; None for
         amounts.
     is_wrong: [N]; an amount is never quite right.
@@ -75,10 +75,10 @@ class Judged:
 
 
 def judge(kind: Kind, outputs: Any, gold: Any, encoded: Encoded) -> Judged:
-    """Put the answers beside the right ones; outputs, gold: of every example, as `Kind.score` takes them.
-
-    Raises ValueError for a kind that is none of `JUDGED_KINDS`.
-    """
+    """Put the answers beside the right ones; outputs, gold: of every example, as `Kind.score` takes them."""
+    if isinstance(kind, Questions):
+        assert isinstance(encoded, Windows)
+        return _of_questions(kind, outputs, encoded)
     said = list(answers(kind, outputs, gold, encoded))
     examples = encoded.examples
     fields = [name for name in examples.column_names if name not in ("label", "tags")]
@@ -110,14 +110,26 @@ def judge(kind: Kind, outputs: Any, gold: Any, encoded: Encoded) -> Judged:
         wrong = ((shares > 0.5) != (right_ids > 0)).any(-1)
         several = [[name for name, is_in in zip(names, row, strict=True) if is_in > 0] for row in right_ids]
         return Judged(rows(several), losses, wrong, np.maximum(shares, 1 - shares).min(-1), None, None)
-    if kind.task.kind != "classification" and not isinstance(kind, Choices):
-        raise ValueError(f"no answers of {kind.task.kind} can be judged; known: {', '.join(JUDGED_KINDS)}")
     predicted = logits.argmax(-1)
     losses = _negative_log(logits, right_ids)
     sure = softmax(logits).max(-1)
     return Judged(
         rows([names[i] for i in right_ids]), losses, predicted != right_ids, sure, right_ids, predicted
     )
+
+
+def _of_questions(kind: Questions, spans: Any, encoded: Windows) -> Judged:
+    rows, is_wrong = [], []
+    for answer, example in zip(kind.answers(spans, encoded), encoded.examples, strict=True):
+        fields = {name: example[name] for name in ("id", "question", "context")}
+        probability = round(answer.probability, 6)
+        rows.append(
+            {**fields, "gold": example["texts"], "prediction": answer.text, "probability": probability}
+        )
+        is_wrong.append(not is_exact(answer.text, example["texts"]))
+    wrong, sureness = np.array(is_wrong), np.array([row["probability"] for row in rows])
+    losses = -np.log(np.clip(np.where(wrong, 1 - sureness, sureness), 1e-6, None))
+    return Judged(rows, losses, wrong, sureness, None, None)
 
 
 def _negative_log(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:

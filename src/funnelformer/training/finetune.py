@@ -23,7 +23,7 @@ from ..data.windows import check_stride
 from ..errors import UserError
 from ..inference import check_length, load_model
 from ..kinds import Encoded, Kind, kind_of
-from ..kinds.answers import JUDGED_KINDS, judge
+from ..kinds.answers import judge
 from ..machine import versions
 from .class_weights import task_weights, weighted_loss
 from .data_hashes import describe_data
@@ -92,8 +92,8 @@ class FinetuneConfig(RunConfig):
     doc_stride: int | None = None
     "Read longer texts in windows of --max-length that begin so many tokens apart; a text's logits are their mean. Of \
 squad, squad2: passages, 128 by default."
-    max_answer_length: int = 64
-    "Of squad, squad2: tokens of an answer at most."
+    max_answer_length: int | None = None
+    "Of squad, squad2: tokens of an answer at most; 64 by default."
     epochs: float = 3.0
     "Passes over the training data."
     steps: int | None = None
@@ -241,9 +241,8 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
 
     def finish() -> dict[str, Any]:
         judged = {
-            name: judge(kind, output.predictions, output.label_ids, dev[name])
+            name: judge(tuned, output.predictions, output.label_ids, dev[name])
             for name, (output, _) in answered.items()
-            if kind.task.kind in JUDGED_KINDS
         }
         calibrations = {name: dev_calibration(kind.task, part) for name, part in judged.items()}
         metrics = {
@@ -281,8 +280,8 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _uses_all_parameters(kind: Kind, train: Encoded) -> bool:
-    """Whether every step does: heads of these kinds are known to, and without token types segments take no part."""
-    return kind.task.kind in JUDGED_KINDS and "token_type_ids" in train.features.column_names
+    """Whether every step does: not the heads of spans, and without token types segments take no part."""
+    return kind.task.kind != "span" and "token_type_ids" in train.features.column_names
 
 
 def _steps_of_epochs(config: FinetuneConfig, num_features: int) -> int:

@@ -57,7 +57,7 @@ _HYPERPARAMETERS = (
 class FinishedRun:
     """A run whose model is saved. metrics: what metrics.json will hold. log: the Trainer's entries.
 
-    judged: the dev parts, by variant ("" where there is one alone); empty for a kind that nothing judges.
+    judged: the dev parts, by variant ("" where there is one alone).
     max_length: tokens at which texts are cut; num_cut: how many texts to train on were.
     """
 
@@ -162,7 +162,8 @@ def _introduction(run: FinishedRun, name: str) -> str:
         "regression": "gives an amount for a text",
         "tokens": "gives a tag to every token of a text",
         "choice": "chooses one of {n} answers to a question on a passage",
-    }.get(task.kind, "answers")
+        "span": "answers a question with a part of a passage",
+    }[task.kind]
     labels = (
         "" if task.labels is None else f" Labels: {', '.join(f'`{_text(name)}`' for name in task.labels)}."
     )

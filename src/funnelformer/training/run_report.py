@@ -47,8 +47,8 @@ def write_report(run: FinishedRun) -> None:
 
 
 def dev_calibration(task: Task, judged: Judged) -> Calibration | None:
-    """Of answers that are one of several classes; None for others."""
-    if task.kind not in _EXCLUSIVE or judged.sureness is None:
+    """Of answers that have one probability: a class, a choice, a span; None for others."""
+    if task.kind not in (*_EXCLUSIVE, "span") or judged.sureness is None:
         return None
     return calibration(judged.sureness, ~judged.is_wrong)
 
@@ -101,9 +101,12 @@ def _figures(task: Task, judged: Judged) -> list[tuple[str, Any]]:
     found = dev_calibration(task, judged)
     if found is None:
         return []
-    assert task.labels is not None
-    matrix = confusion_matrix(judged.gold, judged.predicted, labels=range(len(task.labels)))
-    return [("confusion", draw_confusion(matrix, task.labels)), ("calibration", draw_calibration(found))]
+    figures = [("calibration", draw_calibration(found))]
+    if task.kind in _EXCLUSIVE:
+        assert task.labels is not None
+        matrix = confusion_matrix(judged.gold, judged.predicted, labels=range(len(task.labels)))
+        figures.insert(0, ("confusion", draw_confusion(matrix, task.labels)))
+    return figures
 
 
 def _by_class(task: Task, judged: Judged) -> list[list[str]]:
@@ -121,7 +124,7 @@ def _by_class(task: Task, judged: Judged) -> list[list[str]]:
             for name, entry in found.items()
         ]
         return [["entity", *header[1:-1], "entities"], *rows]
-    if task.kind == "regression":
+    if task.kind in ("regression", "span"):
         return []
     assert task.labels is not None
     if task.kind == "multi-label":

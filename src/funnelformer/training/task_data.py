@@ -40,7 +40,7 @@ class DataConfig(Protocol):
     label_separator: str | None
     skip_bad_rows: bool
     doc_stride: int | None
-    max_answer_length: int
+    max_answer_length: int | None
     seed: int
     split_seed: int | None
 
@@ -63,6 +63,9 @@ def load_task_data(config: DataConfig) -> TaskData:
 
     Raises UserError for input that cannot be used.
     """
+    task = None if config.task is None else find_task(config.task)
+    if config.max_answer_length is not None and (task is None or task.spans is None):
+        raise UserError("--max-answer-length is of squad and squad2, whose answers are spans")
     bad = BadRows(config.skip_bad_rows)
     data = _from_table(config, bad) if config.task is None else _from_release(config, bad)
     if report := bad.report():
@@ -126,10 +129,9 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
             f"({task.release.folders[0]} with {task.parts[0].files[0]}, ...), or {task.release.hub}"
         )
     if task.spans is not None:
-        spans = dataclasses.replace(task.spans, max_answer_length=config.max_answer_length)
-        if config.doc_stride is not None:
-            spans = dataclasses.replace(spans, doc_stride=config.doc_stride)
-        task = dataclasses.replace(task, spans=spans)
+        spans = {name: getattr(config, name) for name in ("doc_stride", "max_answer_length")}
+        spans = {name: value for name, value in spans.items() if value is not None}
+        task = dataclasses.replace(task, spans=dataclasses.replace(task.spans, **spans))
     kind = kind_of(task)
 
     def read(part: Part, source: str) -> datasets.Dataset:
