@@ -35,8 +35,8 @@ IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
     "wide": wide.attend,
 }
 
-# A table of the distances of about 1,300 tokens at width 768: where sequences are longer, it matters less.
-_KEPT_BYTES = 8 << 20
+# A table of the distances of about 2,700 tokens at width 768: where sequences are longer, it matters less.
+_KEPT_BYTES = 16 << 20
 
 
 class Attention(nn.Module):
