@@ -290,6 +290,7 @@ def _embed(
     max_length: int | None = None,
     batch_size: int = 32,
     device: Device = "auto",
+    backend: Backend = "auto",
     save_sentence_transformers: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -315,6 +316,8 @@ def _embed(
         Texts a batch.
     device
         auto takes an accelerator when there is one.
+    backend
+        onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights.
     save_sentence_transformers
         Folder to write that SentenceTransformer loads, with this pooling, length and normalisation.
     overwrite
@@ -330,6 +333,7 @@ def _embed(
         max_length=max_length,
         batch_size=batch_size,
         device=device,
+        backend=backend,
         save_to=save_sentence_transformers,
         overwrite=overwrite,
     )

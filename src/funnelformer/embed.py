@@ -24,7 +24,7 @@ from .data.tables import check_column, collect, guess_single_text, iter_texts
 from .data.values import BadValue, read_text
 from .embedding import Embedder, Pooling, load_embedder, save_sentence_transformers
 from .errors import UserError, one_line
-from .inference import progress_bar
+from .inference import Backend, progress_bar
 
 __all__ = ["embed"]
 
@@ -44,6 +44,7 @@ def embed(
     max_length: int | None = None,
     batch_size: int = 32,
     device: Literal["auto", "cpu"] = "auto",
+    backend: Backend = "auto",
     save_to: Path | None = None,
     overwrite: bool = False,
 ) -> int:
@@ -51,7 +52,7 @@ def embed(
 
     out: .npy (float32 [N, D], in the order of the rows), or .parquet or .jsonl (with all columns of the input).
         What is in memory does not grow with the number of texts; stdin is copied to a temporary file.
-    pooling, normalize, max_length: see `load_embedder`.
+    pooling, normalize, max_length, backend: see `load_embedder`.
     save_to: also, or only, write the embedder with these options as a folder for sentence_transformers.
     overwrite: allow a `save_to` that is not empty.
     Raises UserError for input that cannot be used, before the first text is embedded; then nothing is written.
@@ -62,8 +63,10 @@ def embed(
         raise UserError("embed needs --out, a .npy, .parquet or .jsonl file, or --save-sentence-transformers")
     write = None if out is None else _writer(out)
     embedder = load_embedder(
-        model, pooling=pooling, normalize=normalize, max_length=max_length, device=device
+        model, pooling=pooling, normalize=normalize, max_length=max_length, device=device, backend=backend
     )
+    if save_to is not None:
+        _ = embedder.weights
     number = 0
     if out is not None and write is not None:
         task = Path(model) / "task.json"

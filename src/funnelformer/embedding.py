@@ -17,7 +17,8 @@ from .checkpoints.weights import read_json
 from .data.files import atomic_folder
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .errors import UserError
-from .inference import check_length, in_batches, load_model, progress_bar, ready
+from .export.onnx_model import OnnxModel, is_export
+from .inference import Backend, check_length, in_batches, load_model, progress_bar, ready
 from .modeling import FunnelformerModel
 
 __all__ = ["Embedder", "Pooling", "load_embedder", "save_sentence_transformers"]
@@ -32,14 +33,14 @@ _NUM_TOKENS = 512
 
 @dataclass(frozen=True)
 class Embedder:
-    """An encoder with its tokenizer, ready to give vectors of texts.
+    """An encoder, of PyTorch or exported, with its tokenizer, ready to give vectors of texts.
 
     The vector of a text is the mean of the encoder's states, or the first of them (`config.classifier_pooling`): of the
     pooled sequence, without a decoder, see `modeling.model.sequence_vector`.
     max_length: tokens at which a text is cut. normalize: to length 1.
     """
 
-    model: FunnelformerModel
+    model: FunnelformerModel | OnnxModel
     tokenizer: Any
     max_length: int
     normalize: bool = False
@@ -52,6 +53,15 @@ class Embedder:
     def size(self) -> int:
         """Numbers of a vector, D."""
         return self.model.config.hidden_size
+
+    @property
+    def weights(self) -> FunnelformerModel:
+        """The model of PyTorch. Raises UserError when it is an export."""
+        if isinstance(self.model, OnnxModel):
+            raise UserError(
+                "sentence_transformers wants the weights, and an export has none; name the folder it was made from"
+            )
+        return self.model
 
     def vectors(
         self,
@@ -85,11 +95,13 @@ def load_embedder(
     normalize: bool | None = None,
     max_length: int | None = None,
     device: str = "auto",
+    backend: Backend = "auto",
 ) -> Embedder:
     """Load an embedder from a folder or Hub name of any known format; its decoder and head are left out.
 
     pooling, normalize, max_length: by default what the folder says that sentence_transformers or `save_sentence_
     transformers` wrote; else the mean, as they are, and the length of fine-tuning or 512.
+    backend: "onnx" runs the folder's graph in ONNX Runtime; "auto" does where it has one and no weights.
     Raises UserError when there is no model, or one whose vectors need more than this.
     """
     if max_length is not None and max_length < 3:
@@ -99,7 +111,15 @@ def load_embedder(
     settings: dict[str, Any] = {"decoder_layers": 0, "decoder_skip_state": None}
     if pooling is not None or saved is None:
         settings["classifier_pooling"] = pooling or "mean"
-    model, _ = load_model(FunnelformerModel, source, **settings)
+    model: Any
+    if backend == "onnx" or (backend == "auto" and is_export(source)):
+        model = OnnxModel(source)
+        if not model.gives_vectors:
+            raise UserError(f"{source}: its graph gives no vectors; export the model with --task embeddings")
+        model.config.update(settings)
+    else:
+        model, _ = load_model(FunnelformerModel, source, **settings)
+        ready(model, device)
     check_vocabulary(tokenizer, model.config.vocab_size, source)
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")
@@ -111,7 +131,7 @@ def load_embedder(
             max_length = min(max_length, model.config.max_position_embeddings)
     if normalize is None:
         normalize = saved is not None and _NORMALIZE in saved
-    return Embedder(ready(model, device), tokenizer, max_length, normalize)
+    return Embedder(model, tokenizer, max_length, normalize)
 
 
 def _read_modules(source: str) -> list[str] | None:
@@ -142,9 +162,9 @@ def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite
     trusted as remote code: the stock Transformer calls `FunnelformerModel.sequence_vectors`, which hands over the
     pooled vector itself. (Its Pooling would average the pooled sequence with a mask of the unpooled one's length,
     and where the lengths differ takes padding for tokens.)
-    Raises UserError when the folder cannot be written.
+    Raises UserError when the folder cannot be written, or the embedder is an exported one.
     """
-    model, tokenizer = embedder.model, embedder.tokenizer
+    model, tokenizer = embedder.weights, embedder.tokenizer
     with atomic_folder(out, overwrite=overwrite) as folder:
         # sentence_transformers cuts at the smaller one of these two.
         before = tokenizer.model_max_length, model.config.max_position_embeddings

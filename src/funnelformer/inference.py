@@ -242,7 +242,7 @@ def load_predictor(
     model: Any
     if backend == "onnx" or (backend == "auto" and is_export(folder)):
         model = OnnxModel(folder)
-        if not issubclass(model.model_class, _WITH_KIND):
+        if not issubclass(model.model_class, (*_WITH_KIND, FunnelformerForQuestionAnswering)):
             raise UserError(f"{folder}: the graph is of a {model.model_class.__name__}, which labels nothing")
     else:
         model, random = load_model(_model_class(folder), folder, may_miss=("classifier.",))

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from funnelformer import FunnelformerConfig
+from funnelformer.answers import answer
 from funnelformer.data.tokenizer import load_tokenizer
+from funnelformer.embed import embed
+from funnelformer.embedding import load_embedder
 from funnelformer.errors import UserError
 from funnelformer.export import command, int8
 from funnelformer.export.command import export
@@ -122,11 +125,41 @@ def test_tags_of_tokens(toy, tmp_path):
     assert (tmp_path / "onnx.jsonl").read_text() == (tmp_path / "torch.jsonl").read_text()
 
 
-def test_a_head_that_searches_spans_is_refused(toy, tmp_path):
-    source = save(tmp_path / "spans", toy, "question-answering", "L1H16", qa_head="conditional")
-    with pytest.raises(UserError, match=r"its qa_head is conditional, .*; only simple can be exported"):
-        export(str(source), tmp_path / "out", say=quiet)
-    assert not (tmp_path / "out").exists()
+def test_vectors(toy, texts, tmp_path):
+    """Of both poolings, from one graph."""
+    source = save(tmp_path / "encoder", toy, "feature-extraction", decoder_layers=1)
+    export(str(source), tmp_path / "out", task="embeddings", check_to=20, say=quiet)
+    lines = [" ".join(text for text, _ in animal_rows(number + 1)) for number in range(7)]
+    found = {}
+    for pooling in ("mean", "cls"):
+        ours = load_embedder(str(source), pooling=pooling, normalize=True, device="cpu")
+        theirs = load_embedder(str(tmp_path / "out"), pooling=pooling, normalize=True)
+        assert isinstance(theirs.model, OnnxModel)
+        found[pooling] = theirs.vectors(lines)
+        np.testing.assert_allclose(found[pooling], ours.vectors(lines), rtol=0, atol=1e-6)
+    assert np.abs(found["mean"] - found["cls"]).max() > 0.01
+    default = load_embedder(str(tmp_path / "out"), normalize=True)
+    np.testing.assert_array_equal(default.vectors(lines), found["mean"])
+    with pytest.raises(UserError, match="wants the weights, and an export has none"):
+        embed(str(tmp_path / "out"), save_to=tmp_path / "saved")
+    with pytest.raises(UserError, match="gives no vectors; export the model with --task embeddings"):
+        load_embedder(str(texts[1]))
+
+
+@pytest.mark.parametrize("head", ["simple", "conditional"])
+def test_answers_to_questions(toy, tmp_path, head):
+    """With what must not be an answer hidden, as in PyTorch, and the windows of long passages."""
+    source = save(tmp_path / "spans", toy, "question-answering", qa_head=head)
+    (source / "task.json").write_text(json.dumps({"task": "squad2", "max_length": 40, "doc_stride": 8}))
+    export(str(source), tmp_path / "out", check_to=20, say=quiet)
+    passages = [" ".join(text for text, _ in animal_rows(number + 1)) for number in range(7)]
+    questions = ["the red cat"] * len(passages)
+    ours = answer(load_predictor(str(source), device="cpu"), questions, passages)
+    theirs = answer(load_predictor(str(tmp_path / "out")), questions, passages)
+    assert max(len(found.best) for found in ours) > 10
+    for mine, other in zip(ours, theirs, strict=True):
+        assert [found.text for found in other.best] == [found.text for found in mine.best]
+        assert other.null_odds == pytest.approx(mine.null_odds, abs=1e-5)
 
 
 def test_choices(toy, tmp_path):

@@ -108,5 +108,7 @@ def read_calibration(predictor: Predictor, data: str, input_names: list[str]) ->
     rows = [{name: row[name] for name in input_names if name in row} for row in features]
     for start in range(0, len(rows), _BATCH_SIZE):
         batch = collator(rows[start : start + _BATCH_SIZE])
+        # A text of its own is no passage: an answer may be anywhere.
+        batch.setdefault("answer_mask", batch["attention_mask"])
         batches.append({name: batch[name].numpy() for name in input_names})
     return Calibration(predictor, batches, kind if examples is not None else None, examples, len(chosen))

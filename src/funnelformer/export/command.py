@@ -28,7 +28,7 @@ from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
 from .int8 import Mode, products_of, quantise, quantise_measured
 from .onnx_model import MODEL_FILE, OnnxModel, open_session
 from .packages import need
-from .targets import INPUTS, Target, find_target, target_of
+from .targets import INPUTS, Target, find_target, of_head, target_of
 
 __all__ = ["REPORT_FILE", "export"]
 
@@ -83,15 +83,13 @@ def export(
     )
     if random:
         raise UserError(f"{model}: has no parameter {random[0]}, so no head for {task}")
-    if task == "question-answering" and network.config.qa_head != "simple":
-        raise UserError(
-            f"{model}: its qa_head is {network.config.qa_head}, which searches spans; only simple can be exported"
-        )
+    target = of_head(target, network.config)
     network.eval()
     tokenizer = _tokenizer(model, network.config)
     if tokenizer is None and calibration is not None:
         raise UserError(f"{model}: has no tokenizer, which --calibration needs")
     names = [name for name in INPUTS if tokenizer is None or name in tokenizer.model_input_names]
+    names += target.inputs
     settings = _settings(model, network.config)
     with atomic_folder(out, overwrite=overwrite) as folder:
         file = folder / MODEL_FILE

@@ -41,7 +41,7 @@ def export_graph(
 ) -> None:
     """Write the graph of a model in eval mode to `file` (its weights beside it from 2 GB on).
 
-    inputs: names out of `INPUTS`, int64 [batch, length], of a target with choices [batch, choices, length].
+    inputs: names out of `INPUTS` and the target's own, int64 [batch, length], with choices [batch, choices, length].
     Positions are computed in the graph, from the input's length, so that there is no longest input; with absolute
     positions it is max_position_embeddings.
     Raises UserError naming the part of the model that has no ONNX form, or whose shape would be fixed.
@@ -81,6 +81,8 @@ def trace(
     opset: int = DEFAULT_OPSET,
 ) -> Any:
     """The `torch.onnx.ONNXProgram` of a module that gives these outputs; sample, shapes: by the names of its inputs."""
+    from .attention import TRANSLATIONS  # needs onnxscript
+
     with _quiet(), torch.no_grad():
         return torch.onnx.export(
             module,
@@ -91,6 +93,7 @@ def trace(
             opset_version=opset,
             input_names=list(sample),
             output_names=list(outputs),
+            custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
 
@@ -110,6 +113,7 @@ def sample_inputs(
     mask = torch.ones(shape, dtype=torch.long)
     mask[0, ..., length // 2 :] = 0
     values = {"input_ids": ids.contiguous(), "attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}
+    values["answer_mask"] = mask.clone()  # of one tensor the tracer makes one input
     return {name: values[name] for name in inputs}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from .. import modeling
 from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
 from ..config import FunnelformerConfig
 from ..errors import UserError, one_line
+from ..modeling.model import sequence_vector
+from ..modeling.spans import hide
 from .packages import need
 
 __all__ = ["MODEL_FILE", "OnnxModel", "is_export", "open_session"]
@@ -48,6 +49,16 @@ def open_session(file: Path) -> Any:
         raise UserError(f"{file}: ONNX Runtime cannot load it ({one_line(error)})") from error
 
 
+class Outputs(dict[str, Any]):
+    """Of a graph; as in transformers' outputs, each is an attribute too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the graph gives no {name}") from None
+
+
 class OnnxModel:
     """The graph of a folder that `funnelformer export` wrote; no weights of PyTorch are built.
 
@@ -73,24 +84,39 @@ class OnnxModel:
         self.input_names = [value.name for value in self.session.get_inputs()]
         self.output_names = [value.name for value in self.session.get_outputs()]
 
-    def __call__(self, **batch: Tensor | None) -> SimpleNamespace:
+    def __call__(self, answer_mask: Tensor | None = None, **batch: Tensor | None) -> Outputs:
         """Run a batch; returns the outputs, by name, as tensors. Without `attention_mask` all tokens are real.
 
+        answer_mask: where an answer may begin and end, see `FunnelformerForQuestionAnswering`; by default anywhere.
         Raises ValueError for an input that the graph has and the batch lacks, or the other way around.
         """
         given = {name: tensor.numpy() for name, tensor in batch.items() if tensor is not None}
         if "attention_mask" in self.input_names and "attention_mask" not in given:
             given["attention_mask"] = np.ones_like(given["input_ids"])
+        is_inside = "answer_mask" in self.input_names
+        if is_inside:
+            mask = given["attention_mask"] if answer_mask is None else answer_mask.numpy()
+            given["answer_mask"] = mask.astype(np.int64)
         if given.keys() != set(self.input_names):
             raise ValueError(f"the graph reads {', '.join(self.input_names)}, not {', '.join(given)}")
         values = map(torch.from_numpy, self.session.run(None, given))
-        outputs = dict(zip(self.output_names, values, strict=True))
-        if (
-            "encoder_attention_mask" in outputs
-        ):  # of an encoder alone, whose last states have one name too few
-            outputs["encoder_last_hidden_state"] = outputs["last_hidden_state"]
-        return SimpleNamespace(**outputs)
+        outputs: dict[str, Any] = dict(zip(self.output_names, values, strict=True))
+        for name in ("start_logits", "end_logits"):
+            if name in outputs and not is_inside:
+                outputs[name] = hide(outputs[name], answer_mask)
+        if self.gives_vectors:  # of an encoder alone, whose last states have one name too few
+            outputs |= {
+                "encoder_last_hidden_state": outputs["last_hidden_state"],
+                "encoder_position_ids": None,
+            }
+        return Outputs(outputs)
 
     def sequence_vectors(self, **batch: Tensor | None) -> Tensor:
-        """The vectors of an export for embeddings, [B, D]."""
-        return self(**batch).sentence_embedding
+        """As `FunnelformerModel.sequence_vectors`, of an export for embeddings."""
+        output: Any = self(**batch)
+        return sequence_vector(output, self.config)
+
+    @property
+    def gives_vectors(self) -> bool:
+        """Whether it was exported for embeddings."""
+        return "sentence_embedding" in self.output_names

@@ -20,7 +20,7 @@ from ..modeling import (
 )
 from ..modeling.model import sequence_vector
 
-__all__ = ["INPUTS", "TARGETS", "Target", "Traced", "find_target", "target_of"]
+__all__ = ["INPUTS", "TARGETS", "Target", "Traced", "find_target", "of_head", "target_of"]
 
 # Of all graphs, in this order; a folder's tokenizer says which of them there are.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -32,13 +32,14 @@ class Target:
     """One task.
 
     outputs: names of the graph's outputs, which are those of the model's. settings: config keys to change.
-    has_choices: whether inputs are [B, C, T].
+    has_choices: whether inputs are [B, C, T]. inputs: that it has beside `INPUTS`.
     """
 
     model_class: Any
     outputs: tuple[str, ...] = ("logits",)
     settings: dict[str, Any] = field(default_factory=dict)
     has_choices: bool = False
+    inputs: tuple[str, ...] = ()
 
 
 # Named as transformers' and optimum's tasks, where they have one.
@@ -56,6 +57,20 @@ TARGETS: dict[str, Target] = {
         _ENCODER_ALONE,
     ),
 }
+
+
+# The ends depend on the best starts, and these on where an answer may be.
+_CONDITIONAL = Target(
+    FunnelformerForQuestionAnswering,
+    ("start_logits", "end_logits", "start_index", "null_logits"),
+    inputs=("answer_mask",),
+)
+
+
+def of_head(target: Target, config: FunnelformerConfig) -> Target:
+    """The target for a model whose head the config tells."""
+    is_conditional = target is TARGETS["question-answering"] and config.qa_head == "conditional"
+    return _CONDITIONAL if is_conditional else target
 
 
 def find_target(task: str) -> Target:
@@ -88,8 +103,10 @@ class Traced(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        answer_mask: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        output = self.model(input_ids, attention_mask, token_type_ids, return_dict=True)
+        given = {} if answer_mask is None else {"answer_mask": answer_mask}
+        output = self.model(input_ids, attention_mask, token_type_ids, return_dict=True, **given)
         return tuple(
             sequence_vector(output, cast(FunnelformerConfig, self.model.config))
             if name == "sentence_embedding"

@@ -76,6 +76,10 @@ class ConditionalSpanHead(nn.Module):
             2, dim=1
         )  # the product of [h; h_start], once a token
         tokens = F.linear(hidden, of_token, self.end_dense.bias)
+        if torch.compiler.is_exporting():  # as many starts as the input's length allows
+            states = hidden.gather(1, start_index[..., None].expand(-1, -1, hidden.size(-1)))
+            joined = torch.tanh(tokens[:, None] + F.linear(states, of_start)[:, :, None])
+            return self.end(self.end_norm(joined)).squeeze(-1)
         found = []
         for index in start_index.unbind(1):  # one after another: [B, K, T, D] need not exist
             state = hidden[torch.arange(hidden.size(0), device=hidden.device), index]
@@ -100,7 +104,7 @@ class ConditionalSpanHead(nn.Module):
     ) -> Int[Tensor, "B K"]:
         """The best starts but [CLS], which is no part of a passage; K = min(width, T)."""
         others = start_logits.scatter(1, cls_index[:, None], -torch.inf)
-        return others.topk(min(width, start_logits.size(1)), dim=1).indices
+        return others.topk(torch.sym_min(width, start_logits.size(1)), dim=1).indices
 
 
 def hide(logits: Float[Tensor, "B *K T"], answer_mask: Num[Tensor, "B T"] | None) -> Float[Tensor, "B *K T"]:

@@ -130,9 +130,8 @@ class OnnxBackend(TorchBackend):
     """An exported graph in ONNX Runtime; it has the outputs it was exported with, and no layers to look into."""
 
     def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
-        output = self.model(**self._batch(features))
-        vectors = output.sentence_embedding if pooling == "mean" else output.last_hidden_state[:, 0]
-        return list(vectors.numpy())
+        self.model.config.classifier_pooling = pooling
+        return list(self.model.sequence_vectors(**self._batch(features)).numpy())
 
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         batch = self._batch(features)
@@ -141,7 +140,7 @@ class OnnxBackend(TorchBackend):
         return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
 
     def _abilities(self) -> frozenset[Ability]:
-        if "sentence_embedding" in self.model.output_names:
+        if self.model.gives_vectors:
             return frozenset({"embed"})
         return frozenset(_of_head(self.model.model_class))
 
@@ -157,7 +156,9 @@ _PREDICTORS = ("ForSequenceClassification", "ForTokenClassification", "ForMultip
 def load_backend(config: ServeConfig) -> Backend:
     """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
     if config.backend == "onnx" or (config.backend == "auto" and is_export(config.model)):
-        return OnnxBackend(_limited(OnnxModel(config.model), config))
+        graph = OnnxModel(config.model)
+        _check_head(graph.model_class, graph.config, config.model)
+        return OnnxBackend(_limited(graph, config))
     predictor = _load_predictor(config)
     # Out of the pages of their file: a change of the file would change them, or end the process.
     for tensor in (*predictor.model.parameters(), *predictor.model.buffers()):
@@ -177,11 +178,15 @@ def _load_predictor(config: ServeConfig) -> Predictor:
     )
     settings: dict[str, Any] = {"sparse_prediction": True} if model_class is FunnelformerForMaskedLM else {}
     model, random = load_model(model_class, config.model, **settings)
-    if model_class is FunnelformerForQuestionAnswering and model.config.qa_head != "simple":
-        raise UserError(f"{config.model}: its qa_head is {model.config.qa_head}; only simple can be served")
+    _check_head(model_class, model.config, config.model)
     if random:
         raise UserError(f"{config.model}: parameter {random[0]} is not among the weights")
     return _limited(ready(model, config.device), config)
+
+
+def _check_head(model_class: type, model_config: Any, source: str) -> None:
+    if model_class is FunnelformerForQuestionAnswering and model_config.qa_head != "simple":
+        raise UserError(f"{source}: its qa_head is {model_config.qa_head}; only simple can be served")
 
 
 def _limited(model: Any, config: ServeConfig) -> Predictor:

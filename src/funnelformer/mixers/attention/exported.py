@@ -1,20 +1,25 @@
-"""Relative attention for a graph that is exported: one piece, no gather, and no length of the sample's in it."""
+"""Relative attention for a graph that is exported: one operator, and no length of the sample's in it.
+
+What is one query's or one key's is moved into their inner product: the mask, and that the first token apart has neither
+position nor segment score. `export.attention` says what the operator is in ONNX.
+"""
 
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from . import reference
 from .inputs import AttentionInputs
-from .reference import position_scores, segment_scores
 
 if typing.TYPE_CHECKING:
     from . import Attention
 
-__all__ = ["attend"]
+__all__ = ["attend", "relative_attention"]
 
 
 def attend(
@@ -28,47 +33,69 @@ def attend(
 
     The pieces of `sdpa.attend` and its kept tables would fix the length, and ONNX knows no strided view.
     """
-    score = (query + layer.scaled(layer.content_bias)) @ key.transpose(-1, -2)
-    if layer.relative is None:
-        if inputs.mask_bias is not None:
-            score = score + inputs.mask_bias
-    else:
-        score = score + _bias(layer, query, inputs)
-    return torch.softmax(score, dim=-1) @ value, None
-
-
-def _bias(
-    layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
-) -> Float[Tensor, "B H Q K"]:
-    """Position, segment and mask of every pair; the first token's row and column have the mask alone."""
-    if inputs.stride is None:
-        apart = inputs.num_apart
-        inner = position_scores(layer, query[:, :, apart:], inputs)
-        bias = torch.nn.functional.pad(inner, (apart, 0, apart, 0))
-    else:
-        bias = _shifted(layer, query, inputs)
-    if inputs.same_segment is not None:
-        bias = bias + segment_scores(layer, query, inputs.same_segment)
-    mask = inputs.mask_bias
-    if not inputs.num_apart:
-        return bias if mask is None else bias + mask
-    is_first_row, is_first_column = (
-        torch.arange(number, device=query.device) == 0 for number in (inputs.num_queries, inputs.num_keys)
+    if layer.relative is None or inputs.stride is None:
+        return reference.attend(layer, query, key, value, inputs, dropout=0.0)[0], None
+    content = query + layer.scaled(layer.content_bias)
+    position, table = query + layer.scaled(layer.position_bias), layer.distance_table(inputs)
+    same, gain = inputs.same_segment, None
+    rows, columns = (
+        torch.arange(number, device=query.device)[:, None] for number in (inputs.num_queries, inputs.num_keys)
     )
-    is_apart = is_first_row[:, None] | is_first_column
-    if mask is None:
-        return bias.masked_fill(is_apart, 0)
-    # One choice for both: what is masked is read by nobody, whatever stands beside the mask.
-    return torch.where(is_apart | (mask != 0), mask, bias)
+    # Without a query there is no score: the row of the first token apart.
+    without_score = rows < inputs.num_apart
+    position = position.masked_fill(without_score, 0)
+    if same is not None:
+        other, own = (term.masked_fill(without_score, 0) for term in reference.segment_terms(layer, query))
+        # What all keys have is nothing to a softmax.
+        gain = own - other
+    queries, keys = [content], [key]
+    if inputs.num_apart:
+        # Its column is known beforehand, and taken back.
+        distances = table.index_select(-1, inputs.stride * (inputs.num_queries - 1 - rows[:, 0]))
+        column = (position * distances.transpose(-1, -2)).sum(-1, keepdim=True)
+        if same is not None:
+            column = column + torch.where(same[:, None, :, :1], own, other)
+        queries.append(-column)
+        keys.append((columns == 0).to(key.dtype).expand(*key.shape[:2], -1, -1))
+    if inputs.mask_bias is not None:
+        queries.append(torch.ones_like(content[..., :1]))
+        keys.append(inputs.mask_bias.transpose(-1, -2).expand(-1, key.size(1), -1, -1))
+    content, key = (torch.cat(parts, dim=-1) for parts in (queries, keys))
+    return relative_attention(content, position, key, value, table, same, gain, inputs.stride), None
 
 
-def _shifted(
-    layer: Attention, query: Float[Tensor, "B H Q E"], inputs: AttentionInputs
-) -> Float[Tensor, "B H Q K"]:
-    """P(i, j), read out of the products with the table of distances as `sdpa._shifted` does for a piece."""
-    stride, num_queries, num_keys = inputs.stride, inputs.num_queries, inputs.num_keys
-    assert stride is not None
-    by_distance = (query + layer.scaled(layer.position_bias)) @ layer.distance_table(inputs)
-    width, start = stride * (num_queries - 1) + num_keys, stride * (num_queries - 1)
-    flat = by_distance.flatten(2)[..., start : start + num_queries * width]
-    return flat.unflatten(2, (num_queries, width))[..., :num_keys]
+def _relative_attention(
+    content: Float[Tensor, "B H Q F"],
+    position: Float[Tensor, "B H Q E"],
+    key: Float[Tensor, "B H K F"],
+    value: Float[Tensor, "B H K E"],
+    table: Float[Tensor, "H E R"],
+    same: Tensor | None,
+    gain: Float[Tensor, "B H Q 1"] | None,
+    stride: int,
+) -> Float[Tensor, "B H Q E"]:
+    """Softmax of content . key + position . table column of the distance + gain where `same`, and the values it weighs.
+
+    Query i and key j belong to column stride * (Q - 1 - i) + j of the table, which sdpa.py reads in the same way.
+    """
+    num_queries, num_keys = content.size(2), key.size(2)
+    start = stride * (num_queries - 1)
+    width = start + num_keys
+    flat = (position @ table).flatten(2)[..., start : start + num_queries * width]
+    score = content @ key.transpose(-1, -2) + flat.unflatten(2, (num_queries, width))[..., :num_keys]
+    if same is not None and gain is not None:
+        score = score + gain * same[:, None]
+    return torch.softmax(score, dim=-1) @ value
+
+
+# An operator of its own, for ONNX to go through in pieces.
+relative_attention: Callable[..., Tensor] = torch.library.custom_op(
+    "funnelformer::relative_attention",
+    _relative_attention,
+    mutates_args=(),
+    schema="(Tensor content, Tensor position, Tensor key, Tensor value, Tensor table, Tensor? same, Tensor? gain, "
+    "int stride) -> Tensor",
+)
+relative_attention.register_fake(  # type: ignore[attr-defined]
+    lambda content, position, key, value, *others: torch.empty_like(position)
+)

@@ -14,7 +14,7 @@ from .inputs import AttentionInputs
 if typing.TYPE_CHECKING:
     from . import Attention
 
-__all__ = ["attend", "mix", "position_scores", "segment_scores"]
+__all__ = ["attend", "mix", "position_scores", "segment_scores", "segment_terms"]
 
 
 def attend(
@@ -73,6 +73,14 @@ def segment_scores(
     heads: slice = slice(None),
 ) -> Float[Tensor, "B h Q K"]:
     """S(i, j) = (q_i + r_s) . (embedding of "same segment" or of "other segment"), for some of the heads."""
+    other, same = segment_terms(layer, query, heads)
+    return torch.where(same_segment[:, None], same, other)
+
+
+def segment_terms(
+    layer: Attention, query: Float[Tensor, "B h Q E"], heads: slice = slice(None)
+) -> tuple[Float[Tensor, "B h Q 1"], Float[Tensor, "B h Q 1"]]:
+    """What S(i, j) is for a key of another segment, and for one of the same."""
     vectors = layer.segment_embedding[:, heads].permute(1, 2, 0)
-    other, same = ((query + layer.scaled(layer.segment_bias)[heads]) @ vectors).unbind(-1)
-    return torch.where(same_segment[:, None], same[..., None], other[..., None])
+    terms = (query + layer.scaled(layer.segment_bias)[heads]) @ vectors
+    return terms[..., :1], terms[..., 1:]
