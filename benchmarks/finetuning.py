@@ -43,27 +43,43 @@ def split_file(folder: Path, split: str) -> Path:
 
 
 def finetune_and_test(
-    folder: Path, data: Path, options: list[object], what: dict[str, Any], num_threads: int | None = None
+    folder: Path,
+    data: Path,
+    options: list[object],
+    what: dict[str, Any],
+    num_threads: int | None = None,
+    *,
+    task: str | None = None,
+    score: str = "accuracy",
 ) -> dict[str, Any]:
-    """`funnelformer finetune` with the options, then `evaluate` on the test file, in processes of their own.
+    """`funnelformer finetune` with the options and the score on the test part, in processes of their own.
 
-    The result, `what` with accuracy, training_seconds and peak_mib, is written beside `folder`; one that is there
-    already is read, so that an interrupted benchmark goes on.
+    task: read `data` as the release of that task; by default its tables are trained on, and `evaluate` tests.
+    The result, `what` with the score, training_seconds, training_flops and peak_mib, is written beside `folder`; one
+    that is there already is read, so that an interrupted benchmark goes on.
     """
     result = folder.with_name(f"{folder.name}.json")
     if result.is_file():
         return json.loads(result.read_text())
     log = folder.with_name(f"{folder.name}.log")
-    training = command("finetune", *options, "--train", split_file(data, "train"))
-    training += ["--dev", str(split_file(data, "dev")), "--out", str(folder), "--overwrite"]
+    if task is None:
+        source: list[object] = ["--train", split_file(data, "train"), "--dev", split_file(data, "dev")]
+    else:
+        source = ["--task", task, "--data", data]
+    training = command("finetune", *options, *source, "--out", folder, "--overwrite")
     _, peak = measured(training, log, num_threads)
-    scores = folder / "test.json"
-    measured(command("evaluate", folder, split_file(data, "test"), "--out", scores), log, num_threads)
-    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    if task is None:
+        tested = folder / "test.json"
+        measured(command("evaluate", folder, split_file(data, "test"), "--out", tested), log, num_threads)
+        value = json.loads(tested.read_text())[score]
+    else:
+        value = metrics[f"test_{score}"]
     values = {
         **what,
-        "accuracy": json.loads(scores.read_text())["accuracy"],
-        "training_seconds": next(entry["train_runtime"] for entry in entries if "train_runtime" in entry),
+        score: value,
+        "training_seconds": metrics["cost"]["train_seconds"],
+        "training_flops": metrics["cost"]["train_flops"],
         "peak_mib": peak,
     }
     write_json(result, values)
