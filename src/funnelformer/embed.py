@@ -66,7 +66,7 @@ def embed(
         model, pooling=pooling, normalize=normalize, max_length=max_length, device=device, backend=backend
     )
     if save_to is not None:
-        _ = embedder.weights
+        _ = embedder.weights  # what has none is refused before the first text
     number = 0
     if out is not None and write is not None:
         task = Path(model) / "task.json"

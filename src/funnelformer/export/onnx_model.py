@@ -117,6 +117,11 @@ class OnnxModel:
         return sequence_vector(output, self.config)
 
     @property
+    def base_model(self) -> OnnxModel:
+        """As of transformers' models: what gives the states."""
+        return self
+
+    @property
     def gives_vectors(self) -> bool:
         """Whether it was exported for embeddings."""
         return "sentence_embedding" in self.output_names

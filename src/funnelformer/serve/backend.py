@@ -129,10 +129,6 @@ def _of_head(model_class: type) -> set[Ability]:
 class OnnxBackend(TorchBackend):
     """An exported graph in ONNX Runtime; it has the outputs it was exported with, and no layers to look into."""
 
-    def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
-        self.model.config.classifier_pooling = pooling
-        return list(self.model.sequence_vectors(**self._batch(features)).numpy())
-
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         batch = self._batch(features)
         is_mask = batch["input_ids"] == self.predictor.tokenizer.mask_token_id
