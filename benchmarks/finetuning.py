@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-__all__ = ["command", "finetune_and_test", "measured", "split_file", "work_through", "write_json"]
+__all__ = [
+    "command",
+    "finetune_and_test",
+    "mean_and_deviation",
+    "measured",
+    "split_file",
+    "work_through",
+    "write_json",
+]
 
 
 def command(*arguments: object) -> list[str]:
@@ -96,6 +105,12 @@ def work_through(jobs: list[Callable[[], dict[str, Any]]], num_at_once: int) -> 
 
     with ThreadPoolExecutor(num_at_once) as pool:
         return list(pool.map(run, jobs))
+
+
+def mean_and_deviation(scores: Collection[float]) -> str:
+    """Of some seeds, in percent."""
+    deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
+    return f"{statistics.mean(scores):.1f} ± {deviation:.1f}"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,7 +18,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from finetuning import command, finetune_and_test, split_file, work_through, write_json
+from finetuning import command, finetune_and_test, mean_and_deviation, split_file, work_through, write_json
 
 # Equal numbers of layers and widths; the funnels halve the sequence after the first block.
 MODELS: dict[str, tuple[str, dict[str, str]]] = {
@@ -54,14 +54,13 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for (length, name), group in sorted(groups.items(), key=lambda item: item[0][0]):
         accuracy = [100 * result["accuracy"] for result in group]
-        deviation = statistics.stdev(accuracy) if len(group) > 1 else 0.0
         seconds = {result["seed"]: result["training_seconds"] for result in group}
         peers = {r["seed"]: r["training_seconds"] for r in groups.get((length, "transformer"), [])}
         ratios = [seconds[seed] / peers[seed] for seed in seconds if seed in peers]
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
         peak = max(result["peak_mib"] for result in group)
         lines.append(
-            f"| {length:,} | {name} | {len(group)} | {statistics.mean(accuracy):.1f} ± {deviation:.1f} "
+            f"| {length:,} | {name} | {len(group)} | {mean_and_deviation(accuracy)} "
             f"| {statistics.median(seconds.values()):.0f} | {ratio} | {peak:,.0f} |"
         )
     return "\n".join(lines)

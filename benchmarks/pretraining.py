@@ -25,7 +25,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from finetuning import command, finetune_and_test, measured, split_file, work_through, write_json
+from finetuning import (
+    command,
+    finetune_and_test,
+    mean_and_deviation,
+    measured,
+    split_file,
+    work_through,
+    write_json,
+)
 from transformers import TrainingArguments, set_seed
 
 from funnelformer.data.build import RowSettings, rows_from_text
@@ -187,9 +195,9 @@ def table(results: list[dict[str, Any]]) -> str:
     for (task, start), scores in groups.items():
         base = groups[task, "nothing"]
         gains = "" if start == "nothing" else ", ".join(f"{scores[i] - base[i]:+.1f}" for i in scores)
-        deviation = statistics.stdev(scores.values()) if len(scores) > 1 else 0.0
-        mean = statistics.mean(scores.values())
-        lines.append(f"| {task} | {start} | {len(scores)} | {mean:.1f} ± {deviation:.1f} | {gains} |")
+        lines.append(
+            f"| {task} | {start} | {len(scores)} | {mean_and_deviation(scores.values())} | {gains} |"
+        )
     return "\n".join(lines)
 
 

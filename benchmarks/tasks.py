@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetuning import finetune_and_test, work_through, write_json
+from finetuning import finetune_and_test, mean_and_deviation, work_through, write_json
 
 # Of equal FLOPs a token without decoder; where tokens are tagged or found, the funnel has its decoder as well.
 MODELS = {"funnel": "B1-1-1H128", "transformer": "L2H128"}
@@ -66,17 +66,8 @@ def run(name: str, start: str, model: str, seed: int, options: argparse.Namespac
     elif chosen.reads_tokens:
         arguments += DECODER[model]
     arguments += ["--set.hidden_dropout=0.1", "--set.attention_dropout=0.1", "--set.classifier_pooling=mean"]
-    arguments += [
-        "--max-length",
-        chosen.length,
-        "--epochs",
-        chosen.epochs,
-        "--batch-size",
-        16,
-        "--seed",
-        seed,
-    ]
-    arguments += ["--learning-rate", options.learning_rate, *chosen.options]
+    arguments += ["--max-length", chosen.length, "--epochs", chosen.epochs, "--batch-size", 16]
+    arguments += ["--learning-rate", options.learning_rate, "--seed", seed, *chosen.options]
     return finetune_and_test(
         options.out / f"{name}-{start}-{model}-{seed}",
         options.data / chosen.folder,
@@ -108,7 +99,6 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for (name, start, model), group in groups.items():
         scores = scores_of(group)
-        deviation = statistics.stdev(scores.values()) if len(scores) > 1 else 0.0
         peers = {} if model == "transformer" else scores_of(groups.get((name, start, "transformer"), []))
         gains = ", ".join(f"{scores[seed] - peers[seed]:+.1f}" for seed in scores if seed in peers)
         flops, seconds, peak = (
@@ -116,7 +106,7 @@ def table(results: list[dict[str, Any]]) -> str:
             for key in ("training_flops", "training_seconds", "peak_mib")
         )
         lines.append(
-            f"| {name} | {start} | {model} | {len(group)} | {statistics.mean(scores.values()):.1f} ± {deviation:.1f} "
+            f"| {name} | {start} | {model} | {len(group)} | {mean_and_deviation(scores.values())} "
             f"| {gains} | {flops / 1e12:.1f} | {seconds:.0f} | {peak:,.0f} |"
         )
     return "\n".join(lines)
