@@ -100,7 +100,7 @@ def work_through(jobs: list[Callable[[], dict[str, Any]]], num_at_once: int) -> 
 
     def run(job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         result = job()
-        print(json.dumps(result), file=sys.stderr, flush=True)
+        print(json.dumps(result, default=str), file=sys.stderr, flush=True)
         return result
 
     with ThreadPoolExecutor(num_at_once) as pool:

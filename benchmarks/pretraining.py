@@ -15,15 +15,17 @@ from __future__ import annotations
 import argparse
 import functools
 import gzip
+import itertools
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import time
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetuning import (
     command,
@@ -44,9 +46,14 @@ from funnelformer.training.objectives import OBJECTIVES
 RECIPES = Path(__file__).parents[1] / "recipes"
 STARTS = ("nothing", "mlm", "electra")
 BLOCK_SIZE = 128
-# Tokens that a task's texts keep, and passes over them.
-LIMITS = {"sst2": (64, 3), "reviews": (512, 4)}
-DEFAULT_LIMIT = (128, 3)
+# How a task's texts are read, and passes over them; the reviews are read whole, in windows.
+READING: dict[str, tuple[list[object], int]] = {
+    "sst2": (["--max-length", 64, "--batch-size", 16], 3),
+    "reviews": (["--max-length", 128, "--doc-stride", 126, "--batch-size", 32], 2),
+}
+DEFAULT_READING: tuple[list[object], int] = (["--max-length", 128, "--batch-size", 16], 3)
+# Passes over a few labelled texts, for each over all of them.
+FEW_PASSES = 3
 
 
 def prepare(options: argparse.Namespace, log: Path) -> None:
@@ -80,8 +87,8 @@ def write_task_texts(options: argparse.Namespace) -> Path:
     return path
 
 
-def pretrain(objective: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run the small recipe, as far as asked, and then on the tasks' texts; what each run took and reached."""
+def pretrain(objective: str, options: argparse.Namespace) -> dict[str, Path]:
+    """Run the small recipe, as far as asked, and then on the tasks' texts; the models they end with."""
     arguments: list[object] = ["--config", RECIPES / f"small-{objective}.toml"]
     arguments += ["--tokenizer", options.out / "tokenizer", "--auto-resume"]
     log = options.out / f"{objective}.log"
@@ -93,15 +100,15 @@ def pretrain(objective: str, options: argparse.Namespace) -> dict[str, Any]:
         run_until(model / "complete.json", corpus, log, options.num_threads)
     elif not (folder / "metrics.json").is_file():
         measured(corpus, log, options.num_threads)
-    result = {"objective": objective, "corpus": run_facts(objective, folder, model, options)}
+    models = {"corpus": model}
     if options.adapt_steps:
         adapted = start_folder(objective, options)
         if not (adapted / "metrics.json").is_file():
             arguments += ["--train", options.out / "task-data", "--out", adapted, "--model", model]
             arguments += ["--steps", options.adapt_steps]
             measured(command("pretrain", *arguments), log, options.num_threads)
-        result["task_texts"] = run_facts(objective, adapted, adapted, options)
-    return result
+        models["task_texts"] = adapted
+    return models
 
 
 def start_folder(objective: str, options: argparse.Namespace) -> Path:
@@ -124,8 +131,9 @@ def run_until(made: Path, arguments: list[str], log: Path, num_threads: int) -> 
     process.wait()
 
 
-def run_facts(objective: str, folder: Path, model: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Speed and cost of a run, and its model's losses on the held-out text."""
+def run_facts(objective: str, model: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Speed and cost of the run that ended with a model, and the model's losses on the held-out text."""
+    folder = model.parents[1] if model.parent.name == "checkpoints" else model
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     steps = json.loads((model / "trainer_state.json").read_text())["global_step"] if model != folder else None
     speeds = [entry for entry in log if "tokens_per_second" in entry and entry["step"] <= (steps or math.inf)]
@@ -168,9 +176,43 @@ def held_out(objective: str, folder: Path, options: argparse.Namespace) -> dict[
     return {name: measured[f"eval_{name}"] for name in names}
 
 
-def finetune(start: str, task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def few_labels(task: str, count: int, options: argparse.Namespace) -> Path:
+    """A folder with the first so many labelled texts of a task to train on, and its whole dev and test parts."""
+    folder = options.out / f"{task}-{count}-labels"
+    folder.mkdir(exist_ok=True)
+    source = split_file(options.task[task], "train")
+    with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8") as table:
+        lines = list(itertools.islice(table, count + 1))
+    (folder / "train.tsv").write_text("".join(lines), encoding="utf-8")
+    for split in ("dev", "test"):
+        whole = split_file(options.task[task], split)
+        shutil.copyfile(whole, folder / whole.name)
+    return folder
+
+
+class Setting(NamedTuple):
+    """A task with all of its labels or a few: where its parts are, and the options that read them."""
+
+    name: str
+    data: Path
+    reading: list[object]
+
+
+def settings(options: argparse.Namespace) -> list[Setting]:
+    """Every task with all labels, then those with a few."""
+    result = []
+    for task, labels in [(name, None) for name in options.task] + options.few:
+        reading, epochs = READING.get(task, DEFAULT_READING)
+        if labels is None:
+            result.append(Setting(task, options.task[task], [*reading, "--epochs", epochs]))
+        else:
+            data = few_labels(task, labels, options)
+            result.append(Setting(data.name, data, [*reading, "--epochs", epochs * FEW_PASSES]))
+    return result
+
+
+def finetune(start: str, setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     recipe = tomllib.loads((RECIPES / "small-mlm.toml").read_text())
-    length, epochs = LIMITS.get(task, DEFAULT_LIMIT)
     if start == "nothing":
         arguments: list[object] = ["--model", recipe["model"], "--tokenizer", options.out / "tokenizer"]
         arguments += [f"--set.initializer_std={recipe['set']['initializer_std']}"]
@@ -178,11 +220,10 @@ def finetune(start: str, task: str, seed: int, options: argparse.Namespace) -> d
         arguments = ["--model", start_folder(start, options)]
     # The small ELECTRA was pretrained without dropout.
     arguments += ["--set.hidden_dropout=0.1", "--set.attention_dropout=0.1", "--set.classifier_pooling=mean"]
-    arguments += ["--max-length", length, "--epochs", epochs]
-    arguments += ["--batch-size", 16, "--learning-rate", options.learning_rate, "--seed", seed]
-    what = {"task": task, "start": start, "seed": seed}
-    folder = options.out / f"{task}-{start}-{seed}"
-    return finetune_and_test(folder, options.task[task], arguments, what, options.num_threads)
+    arguments += [*setting.reading, "--learning-rate", options.learning_rate, "--seed", seed]
+    what = {"task": setting.name, "start": start, "seed": seed}
+    folder = options.out / f"{setting.name}-{start}-{seed}"
+    return finetune_and_test(folder, setting.data, arguments, what, options.num_threads)
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -242,19 +283,34 @@ def main() -> None:
         metavar="OBJECTIVE=STEP",
         help="end a run on the corpus at this checkpoint of its recipe",
     )
+    parser.add_argument(
+        "--few",
+        action="append",
+        default=[],
+        metavar="NAME=LABELS",
+        help="fine-tune for a task on its first so many labelled texts, too",
+    )
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="of fine-tuning, from any start")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     options.task = {name: Path(folder) for name, folder in (text.split("=", 1) for text in options.task)}
+    options.few = [(name, int(count)) for name, count in (text.split("=", 1) for text in options.few)]
     options.stop_at = {name: int(step) for name, step in (text.split("=", 1) for text in options.stop_at)}
     options.num_threads = max(1, (os.cpu_count() or 1) // options.jobs)
     options.out.mkdir(parents=True, exist_ok=True)
     prepare(options, options.out / "prepare.log")
-    runs = work_through([functools.partial(pretrain, name, options) for name in STARTS[1:]], options.jobs)
+    objectives = STARTS[1:]
+    models = work_through([functools.partial(pretrain, name, options) for name in objectives], options.jobs)
+    # One after another: a Trainer's state is the process's.
+    runs = [
+        {"objective": objective}
+        | {texts: run_facts(objective, model, options) for texts, model in of_objective.items()}
+        for objective, of_objective in zip(objectives, models, strict=True)
+    ]
     draw(options.out)
     jobs = [
-        functools.partial(finetune, start, task, seed, options)
-        for task in options.task
+        functools.partial(finetune, start, setting, seed, options)
+        for setting in settings(options)
         for seed in range(options.seeds)
         for start in STARTS
     ]

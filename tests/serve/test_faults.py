@@ -322,5 +322,8 @@ def test_what_cannot_be_served_is_one_line(classifier, service, toy, tmp_path, c
     )
     (tmp_path / "token").write_text("short")
     assert "at least 16" in fails(capsys, "serve", classifier, "--token-file", tmp_path / "token")
-    spans = save(tmp_path / "spans", toy.tokenizer, "answers", qa_head="conditional", decoder_layers=1)
-    assert fails(capsys, "serve", spans) == f"{spans}: its qa_head is conditional; only simple can be served"
+    spans = save(tmp_path / "spans", toy.tokenizer, "answers")
+    assert (
+        fails(capsys, "serve", spans, "--max-length", 7)
+        == "--max-length is 7; a question with a passage needs 8 and more"
+    )

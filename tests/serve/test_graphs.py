@@ -60,6 +60,20 @@ def test_vectors(classifier, texts):
         np.testing.assert_allclose(graph, ours, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("head", ["simple", "conditional"])
+def test_answers(toy, head):
+    """In three windows, one of them padded."""
+    task = {"task": "squad2", "max_length": 24, "doc_stride": 8}
+    folder = save(
+        toy.folder / f"{head}-graph", toy.tokenizer, "answers", task, qa_head=head, decoder_layers=1
+    )
+    body = {"question": "the red cat ?", "context": "the dog eats . the blue bird sings . " * 3, "top": 4}
+    ((ours, graph),) = both(folder, None, "/answer", body)
+    assert len(ours) == 4
+    for one, other in zip(ours, graph, strict=True):
+        assert other == one | {"score": pytest.approx(one["score"], abs=TOLERANCE)}
+
+
 def _numbers(value):
     """All floats in an answer, in its order."""
     if isinstance(value, dict):

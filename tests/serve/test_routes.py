@@ -14,9 +14,9 @@ from funnelformer import (
     FunnelformerModel,
     __version__,
 )
+from funnelformer.answers import answer
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.inference import load_predictor
-from funnelformer.serve.jobs import best_spans
 from funnelformer.use import predict
 from serve.running import running, save, until
 
@@ -168,22 +168,8 @@ def test_masks_are_filled(toy):
             assert (reply.status, reply.error) == (422, said)
 
 
-def test_best_spans_by_hand():
-    """Token 0 is the question's; spans (1, 1), (1, 2), (2, 2) are those in order."""
-    starts, ends = np.log([9.0, 0.6, 0.4]), np.log([9.0, 0.3, 0.7])
-    found = best_spans(starts, ends, np.array([False, True, True]), 9)
-    assert [place[:2] for place in found] == [(1, 2), (2, 2), (1, 1)]
-    assert [place[2] for place in found] == pytest.approx([0.42, 0.28, 0.18])
-    assert best_spans(starts, ends, np.zeros(3, bool), 9) == []
-    # A span has 30 tokens at most: of 31 the ends are too far apart.
-    starts, ends = np.full(31, -50.0), np.full(31, -50.0)
-    starts[0] = ends[30] = 0.0
-    (first, last, _), *_ = best_spans(starts, ends, np.ones(31, bool), 1)
-    assert last - first < 30
-
-
 def test_answers(toy):
-    """In one window the best pair of all; in several, a part of the text at the place that is said."""
+    """In one window the best spans of all; in several, a part of the text at the place that is said."""
     model_folder = save(toy.folder / "answers", toy.tokenizer, "answers", layout="L1H16")
     model = FunnelformerForQuestionAnswering.from_pretrained(model_folder).eval()
     tokenizer = load_tokenizer(model_folder)
@@ -193,17 +179,21 @@ def test_answers(toy):
     places = [place for place, part in enumerate(encoded.sequence_ids()) if part == 1]
     with torch.no_grad():
         output = model(**encoded)
-    start, end = (logits[0, places].softmax(-1) for logits in (output.start_logits, output.end_logits))
-    scores = {(i, j): float(start[i] * end[j]) for i in range(len(places)) for j in range(i, len(places))}
-    expected = sorted(scores, key=lambda pair: -scores[pair])[:3]
+    scores: dict[str, tuple[float, int, int]] = {}
+    for i, first in enumerate(places):
+        for last in places[i:]:
+            begin, end = offsets[first][0], offsets[last][1]
+            score = float(output.start_logits[0, first] + output.end_logits[0, last])
+            text = context[begin:end]
+            scores[text] = max(scores.get(text, (-np.inf, 0, 0)), (score, begin, end))
+    # Of the 20 best spans, two of which may be the same words.
+    expected = sorted(scores.values(), reverse=True)[:20]
     with running(model_folder, max_length=48) as client:
         found = client.results("/answer", question=question, context=context, top=3)
-        assert [(row["start"], row["end"]) for row in found] == [
-            (offsets[places[i]][0], offsets[places[j]][1]) for i, j in expected
-        ]
-        assert [row["score"] for row in found] == pytest.approx(
-            [scores[pair] for pair in expected], abs=TOLERANCE
-        )
+        assert [(row["start"], row["end"]) for row in found] == [entry[1:] for entry in expected[:3]]
+        ratios = [row["score"] / found[0]["score"] for row in found]
+        best = expected[0][0]
+        assert ratios == pytest.approx([np.exp(entry[0] - best) for entry in expected[:3]], abs=1e-4)
         long = " ".join([context] * 9)
         rows = client.results("/answer", question=question, context=long, top=5)
         assert len({(row["start"], row["end"]) for row in rows}) == 5
@@ -211,10 +201,30 @@ def test_answers(toy):
             text = context if row in found else long
             assert row["answer"] == text[row["start"] : row["end"]] != ""
         reply = client.post("/answer", {"question": "red " * 60, "context": context})
-        assert (reply.status, reply.error.split(";")[0]) == (422, "question: has 60 tokens")
+        assert (reply.status, reply.error) == (422, "question: has 60 tokens; the model reads 22 of one")
         reply = client.post("/answer", {"question": question, "context": "red " * 9000})
         assert reply.status == 422
         assert reply.error.endswith("allowed: 64")
+
+
+@pytest.mark.parametrize(("head", "threshold"), [("simple", -50.0), ("simple", 50.0), ("conditional", 50.0)])
+def test_answers_are_those_of_predict(toy, head, threshold):
+    """Both heads, in several windows; the empty answer is first where the odds are above the model's threshold."""
+    name = f"maybe-{head}-{threshold}"
+    task = {"task": "squad2", "max_length": 32, "doc_stride": 8, "null_threshold": threshold}
+    folder = save(toy.folder / name, toy.tokenizer, "answers", task, qa_head=head, decoder_layers=1)
+    question, context = "the red cat ?", "the dog eats . the blue bird sings . the cow sleeps . " * 3
+    (expected,) = answer(load_predictor(str(folder), device="cpu"), [question], [context])
+    with running(folder) as client:
+        found = client.results("/answer", question=question, context=context, top=40)
+    assert found[0]["answer"] == expected.text
+    assert (expected.text == "") == (threshold < 0)
+    by_place = {(c.begin, c.end): c for c in expected.best}
+    assert len(by_place) == len(found) > 5
+    for row in found:
+        candidate = by_place[row["start"], row["end"]]
+        assert row["answer"] == candidate.text
+        assert row["score"] == pytest.approx(candidate.probability, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..metrics import softmax
 from ..modeling import NUM_BEST, FunnelformerForQuestionAnswering, SpanOutput, best_spans
 from ..squad_metrics import answer_metrics
 from .kind import Encoded, Kind
-from .windows import QUESTION_TOKENS, cut_passage, encode_passages, token_span
+from .windows import Place, cut_passage, encode_passages, most_question_tokens, token_span
 
 __all__ = ["SAVED", "Answer", "Candidate", "Questions", "Windows"]
 
@@ -162,27 +162,25 @@ class Questions(Kind):
                 if texts:
                     span = token_span(passage.offsets, starts[0], starts[0] + len(texts[0]))
                 windows = cut_passage(tokenizer, question, passage, max_length, spans.doc_stride)
-                for place, window in enumerate(windows):
-                    answer_mask = [0] * len(window.input_ids)
-                    answer_mask[0] = 1
-                    answer_mask[window.begin : window.begin + window.size] = [1] * window.size
-                    first, last = (0, 0) if span is None else (end - window.first for end in span)
-                    holds = span is not None and first >= 0 and last < window.size
+                for count, window in enumerate(windows):
+                    place = window.place
+                    first, last = (0, 0) if span is None else (end - place.first for end in span)
+                    holds = span is not None and first >= 0 and last < place.size
                     is_lost = bool(texts) and span is None
                     nowhere = _NOWHERE if is_lost else 0
                     found["input_ids"].append(window.input_ids)
                     found["token_type_ids"].append(window.token_type_ids)
                     found["attention_mask"].append([1] * len(window.input_ids))
-                    found["answer_mask"].append(answer_mask)
-                    found["start_positions"].append(window.begin + first if holds else nowhere)
-                    found["end_positions"].append(window.begin + last if holds else nowhere)
+                    found["answer_mask"].append(window.answer_mask)
+                    found["start_positions"].append(place.begin + first if holds else nowhere)
+                    found["end_positions"].append(place.begin + last if holds else nowhere)
                     found["example"].append(number)
-                    found["begin"].append(window.begin)
-                    found["first"].append(window.first)
-                    found["size"].append(window.size)
-                    found["widest"].append(list(window.widest))
-                    found["is_cut"].append(place == 0 and bool(question.overflowing))
-                    found["is_lost"].append(place == 0 and is_lost)
+                    found["begin"].append(place.begin)
+                    found["first"].append(place.first)
+                    found["size"].append(place.size)
+                    found["widest"].append(list(place.widest))
+                    found["is_cut"].append(count == 0 and bool(question.overflowing))
+                    found["is_lost"].append(count == 0 and is_lost)
             return found
 
         features = examples.map(
@@ -201,7 +199,9 @@ class Questions(Kind):
             f"{len(encoded.examples):,} questions in {len(encoded.features):,} windows of {max_length} tokens"
         ]
         if encoded.num_cut:
-            remarks.append(f"{encoded.num_cut:,} questions of more than {QUESTION_TOKENS} tokens cut")
+            remarks.append(
+                f"{encoded.num_cut:,} questions of more than {most_question_tokens(max_length)} tokens cut"
+            )
         if lost := sum(encoded.features["is_lost"][:]):
             remarks.append(f"{lost:,} with an answer of no token left out")
         return "; ".join(remarks)
@@ -239,39 +239,41 @@ class Questions(Kind):
         return answer_metrics([text for text, _ in said], list(golds), odds, self.task.spans.null_threshold)
 
     def answers(self, spans: Any, encoded: Windows) -> Iterator[Answer]:
-        """The answer to each example, in their order, from the best spans [W, N, 3] of its windows.
-
-        A span counts in the window that shows its first token with the most context.
-        """
+        """The answer to each example, in their order, from the best spans [W, N, 3] of all windows."""
         features = encoded.features
-        columns = {
-            name: np.asarray(features[name][:]) for name in ("example", "begin", "first", "size", "widest")
-        }
-        bounds = np.searchsorted(columns["example"], np.arange(len(encoded.examples) + 1))
+        columns = [features[name][:] for name in ("begin", "first", "size", "widest")]
+        places = [Place(*values) for values in zip(*columns, strict=True)]
+        bounds = np.searchsorted(np.asarray(features["example"][:]), np.arange(len(encoded.examples) + 1))
         context, offsets = "", []
         for number, example in enumerate(encoded.examples):
             if example["context"] != context:  # the questions on a passage come one after another
                 context = example["context"]
                 offsets = encode_passages(encoded.tokenizer, [context])[0].offsets
-            found: dict[str, tuple[float, int, int]] = {}
-            odds = np.inf
-            for window in range(bounds[number], bounds[number + 1]):
-                odds = min(odds, float(spans[window][0][2]))
-                shift = columns["first"][window] - columns["begin"][window]
-                stop = columns["first"][window] + columns["size"][window]
-                lowest, highest = columns["widest"][window]
-                for first, last, score in np.asarray(spans[window][1:], dtype=np.float64):
-                    begin, end = int(first) + shift, int(last) + shift
-                    if np.isfinite(score) and lowest <= begin < highest and end < stop:
-                        begin, end = offsets[begin][0], offsets[end][1]
-                        text = context[begin:end]
-                        if text.strip() and (text not in found or score > found[text][0]):
-                            found[text] = (float(score), begin, end)
-            yield self._answer(example["id"], found, odds)
+            own = slice(bounds[number], bounds[number + 1])
+            yield self.answer(example["id"], context, offsets, places[own], spans[own])
 
-    def _answer(self, name: str, found: dict[str, tuple[float, int, int]], odds: float) -> Answer:
-        """Put candidates in order. The empty one has the probability that the odds say; the others share the rest."""
+    def answer(
+        self, name: str, context: str, offsets: Sequence[tuple[int, int]], places: Sequence[Place], spans: Any
+    ) -> Answer:
+        """The answer to one question, from the best spans [W, N, 3] of its windows.
+
+        offsets: characters, from and up to, of each token of the passage. A span counts in the window that shows its
+        first token with the most context. The empty candidate has the probability that the log-odds say, the least of
+        all windows; the others share the rest.
+        """
         assert self.task.spans is not None
+        found: dict[str, tuple[float, int, int]] = {}
+        odds = np.inf
+        for place, best_of_window in zip(places, spans, strict=True):
+            odds = min(odds, float(best_of_window[0][2]))
+            lowest, highest = place.widest
+            for first, last, score in np.asarray(best_of_window[1:], dtype=np.float64):
+                begin, end = (int(token) + place.first - place.begin for token in (first, last))
+                if np.isfinite(score) and lowest <= begin < highest and end < place.first + place.size:
+                    begin, end = offsets[begin][0], offsets[end][1]
+                    text = context[begin:end]
+                    if text.strip() and (text not in found or score > found[text][0]):
+                        found[text] = (float(score), begin, end)
         ranked = sorted(found.items(), key=lambda entry: -entry[1][0])[:NUM_BEST]
         scores = np.array([score for _, (score, _, _) in ranked])
         shares = softmax(scores) if ranked else scores

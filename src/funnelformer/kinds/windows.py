@@ -11,29 +11,60 @@ import numpy as np
 
 from ..errors import UserError
 
-__all__ = ["QUESTION_TOKENS", "Window", "cut_passage", "encode_passages", "token_span", "widest_context"]
+__all__ = [
+    "Place",
+    "Window",
+    "check_room",
+    "cut_passage",
+    "encode_passages",
+    "most_question_tokens",
+    "token_span",
+    "widest_context",
+]
 
 # Tokens of a question, of which the first are kept. Source: Dai et al. 2020, as XLNet.
-QUESTION_TOKENS = 64
+_QUESTION_TOKENS = 64
 _NUM_SPECIAL = 3
 _LEAST = 8
 
 
 @dataclass(frozen=True)
-class Window:
-    """`[CLS] question [SEP] tokens of the passage [SEP]`.
+class Place:
+    """Where a window lies in its passage.
 
     begin: place in the window of its first token of the passage. first, size: that token's number in the passage, and
     how many follow it here. widest: numbers in the passage, from and up to, of the tokens that no other window shows
     with more context.
     """
 
-    input_ids: list[int]
-    token_type_ids: list[int]
     begin: int
     first: int
     size: int
     widest: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """`[CLS] question [SEP] tokens of the passage [SEP]`.
+
+    answer_mask: one for the tokens of the passage, and for [CLS], which says that there is no answer.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int]
+    answer_mask: list[int]
+    place: Place
+
+
+def check_room(max_length: int) -> None:
+    """Raise UserError where a window has no room for a question and a passage."""
+    if max_length < _LEAST:
+        raise UserError(f"--max-length is {max_length}; a question with a passage needs {_LEAST} and more")
+
+
+def most_question_tokens(max_length: int) -> int:
+    """Tokens of a question that a window keeps: the first 64, and at most half of it."""
+    return min(_QUESTION_TOKENS, (max_length - _NUM_SPECIAL) // 2)
 
 
 def encode_passages(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
@@ -50,14 +81,12 @@ def cut_passage(
 ) -> list[Window]:
     """The windows of a passage, `doc_stride` tokens apart, of `max_length` tokens at most, with the question in each.
 
-    question, passage: of `encode_passages`; both are cut in place. Of the question the first 64 tokens are kept, and
-    at most half of the window. Windows touch where `doc_stride` is more than they have room for; a passage that fits
-    has one.
+    question, passage: of `encode_passages`; both are cut in place, the question to `most_question_tokens`. Windows
+    touch where `doc_stride` is more than they have room for; a passage that fits has one.
     Raises UserError when there is no room, or the tokenizer does not put its [CLS] first.
     """
-    if max_length < _LEAST:
-        raise UserError(f"--max-length is {max_length}; a question with a passage needs {_LEAST} and more")
-    question.truncate(min(QUESTION_TOKENS, (max_length - _NUM_SPECIAL) // 2))
+    check_room(max_length)
+    question.truncate(most_question_tokens(max_length))
     room = max_length - _NUM_SPECIAL - len(question)
     step = min(doc_stride, room)
     passage.truncate(room, stride=room - step)
@@ -73,7 +102,11 @@ def cut_passage(
                 f"the tokenizer begins a pair with {joined.tokens[0]!r}, not with its {tokenizer.cls_token!r}, "
                 "which the models need there"
             )
-        windows.append(Window(joined.ids, joined.type_ids, begin, first, size, widest))
+        answer_mask = [0] * len(joined.ids)
+        answer_mask[0] = 1
+        answer_mask[begin : begin + size] = [1] * size
+        place = Place(begin, first, size, widest)
+        windows.append(Window(joined.ids, joined.type_ids, answer_mask, place))
     return windows
 
 

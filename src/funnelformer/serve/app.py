@@ -112,10 +112,10 @@ class Fillings(BaseModel):
 
 
 class Span(BaseModel):
-    answer: str
+    answer: str = Field(description="Empty: the passage does not say; of models that learned to tell.")
     start: int = Field(description="First character in the context.")
     end: int = Field(description="The character after its last one.")
-    score: float
+    score: float = Field(description="Probability, among the candidates.")
 
 
 class Spans(BaseModel):
@@ -243,7 +243,7 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
 
     @app.post("/answer", **post)
     async def answer_question(body: Question) -> Spans:
-        """The likeliest answers to a question in a passage."""
+        """The likeliest answers to a question in a passage; the first is what `funnelformer predict` says."""
         make = lambda: jobs.answer(backend, body.question, body.context, body.top, config.max_texts)  # noqa: E731
         return Spans(results=await answer("answer", make))
 

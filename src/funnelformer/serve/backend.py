@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -10,11 +11,15 @@ import numpy as np
 import torch
 from transformers import DataCollatorWithPadding
 
+from ..answers import questions_of
 from ..checkpoints.weights import read_json
+from ..data.tasks import find_task
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..export.onnx_model import OnnxModel, is_export
 from ..inference import Predictor, check_length, load_model, load_predictor, ready
+from ..kinds.questions import Questions
+from ..kinds.windows import check_room
 from ..modeling import (
     FunnelformerForMaskedLM,
     FunnelformerForQuestionAnswering,
@@ -30,7 +35,7 @@ __all__ = ["Ability", "Backend", "Feature", "Pooling", "TorchBackend", "load_bac
 
 Ability = Literal["classify", "embed", "fill", "answer", "inspect"]
 Pooling = Literal["mean", "cls"]
-# What the tokenizer makes of a text: input_ids, token_type_ids, attention_mask.
+# What the tokenizer makes of a text: input_ids, token_type_ids, attention_mask; of a question answer_mask, too.
 Feature = dict[str, list[int]]
 
 
@@ -38,12 +43,14 @@ class Backend(Protocol):
     """A model with its tokenizer. Its calls come from one thread, a batch at a time; a batch fits in memory.
 
     predictor: labels, kind of task, `max_length`, and what is said of logits.
+    questions: of a model that answers them, how.
     abilities: the calls below that this model can answer.
     most_padding: tokens of padding that are worth a shared batch.
     batch_tokens: tokens of a batch beyond which it is not worth to grow.
     """
 
     predictor: Predictor
+    questions: Questions | None
     abilities: frozenset[Ability]
     most_padding: int
     batch_tokens: int
@@ -57,8 +64,8 @@ class Backend(Protocol):
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         """[M, V], for the M mask tokens of each text in their order."""
 
-    def spans(self, features: list[Feature]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Start and end logits [T] of each pair of question and passage."""
+    def spans(self, features: list[Feature]) -> list[np.ndarray]:
+        """The best spans [N, 3] of each pair of question and passage, see `modeling.best_spans`."""
 
     def funnel(self, feature: Feature) -> Funnel:
         """How one text shortens."""
@@ -71,6 +78,7 @@ class TorchBackend:
         self.predictor = predictor
         self.model = predictor.model
         self.abilities = self._abilities()
+        self.questions = _questions(predictor) if "answer" in self.abilities else None
         self.most_padding = predictor.most_padding
         self.batch_tokens = 1024 if self.model.device.type == "cpu" else 16384
         self._collator = DataCollatorWithPadding(predictor.tokenizer)
@@ -94,11 +102,12 @@ class TorchBackend:
             logits = self.model(**batch, labels=torch.where(is_mask, 0, -100)).logits.float().cpu()
         return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
 
-    def spans(self, features: list[Feature]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def spans(self, features: list[Feature]) -> list[np.ndarray]:
+        assert self.questions is not None
+        batch = self._batch(features, self.questions.collator(self.predictor.tokenizer))
         with torch.inference_mode():
-            output = self.model(**self._batch(features))
-        starts, ends = (logits.float().cpu().numpy() for logits in (output.start_logits, output.end_logits))
-        return list(zip(starts, ends, strict=True))
+            output = self.model(**batch)
+            return list(self.questions.reduce(tuple(output.values()), self.model.config).cpu().numpy())
 
     def funnel(self, feature: Feature) -> Funnel:
         return trace_funnel(self.model.base_model, self._batch([feature]))
@@ -106,8 +115,10 @@ class TorchBackend:
     def _abilities(self) -> frozenset[Ability]:
         return frozenset((*_of_head(type(self.model)), "embed", "inspect"))
 
-    def _batch(self, features: list[Feature]) -> dict[str, torch.Tensor]:
-        batch = self._collator(features)
+    def _batch(
+        self, features: list[Feature], collator: Callable[[list[Feature]], Any] | None = None
+    ) -> dict[str, torch.Tensor]:
+        batch = (collator or self._collator)(features)
         if batch["attention_mask"].all():
             del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
@@ -153,7 +164,6 @@ def load_backend(config: ServeConfig) -> Backend:
     """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
     if config.backend == "onnx" or (config.backend == "auto" and is_export(config.model)):
         graph = OnnxModel(config.model)
-        _check_head(graph.model_class, graph.config, config.model)
         return OnnxBackend(_limited(graph, config))
     predictor = _load_predictor(config)
     # Out of the pages of their file: a change of the file would change them, or end the process.
@@ -174,15 +184,16 @@ def _load_predictor(config: ServeConfig) -> Predictor:
     )
     settings: dict[str, Any] = {"sparse_prediction": True} if model_class is FunnelformerForMaskedLM else {}
     model, random = load_model(model_class, config.model, **settings)
-    _check_head(model_class, model.config, config.model)
     if random:
         raise UserError(f"{config.model}: parameter {random[0]} is not among the weights")
     return _limited(ready(model, config.device), config)
 
 
-def _check_head(model_class: type, model_config: Any, source: str) -> None:
-    if model_class is FunnelformerForQuestionAnswering and model_config.qa_head != "simple":
-        raise UserError(f"{source}: its qa_head is {model_config.qa_head}; only simple can be served")
+def _questions(predictor: Predictor) -> Questions:
+    """As the model's folder says; by default the task that its head is for."""
+    check_room(predictor.task["max_length"])
+    default = "squad2" if predictor.model.config.qa_head == "conditional" else "squad"
+    return questions_of(predictor, find_task(predictor.task.get("task", default)), labelled=False)
 
 
 def _limited(model: Any, config: ServeConfig) -> Predictor:

@@ -11,18 +11,17 @@ import numpy as np
 from ..data.values import text_problem
 from ..data.windows import encode_windows, mean_by_owner
 from ..kinds.tokens import first_pieces
+from ..kinds.windows import cut_passage, encode_passages, most_question_tokens
 from ..metrics import softmax
 from .backend import Backend, Feature, Pooling
 from .batching import Work
 from .errors import Refused
 from .funnel import Funnel
 
-__all__ = ["MOST_MASKS", "MOST_TOP", "Job", "answer", "best_spans", "classify", "embed", "fill", "inspect"]
+__all__ = ["MOST_MASKS", "MOST_TOP", "Job", "answer", "classify", "embed", "fill", "inspect"]
 
 MOST_TOP = 50  # candidates that can be asked for
 MOST_MASKS = 16  # of a text: each costs a row of the vocabulary's length
-MOST_ANSWER_TOKENS = 30
-_STRIDE = 128  # tokens that two windows of a passage share, as in the original code
 
 # A text, or two that belong together.
 Text = str | Sequence[str]
@@ -151,60 +150,43 @@ def fill(backend: Backend, texts: Sequence[str], top: int) -> Job:
 
 
 def answer(backend: Backend, question: str, context: str, top: int, most_windows: int) -> Job:
-    """The likeliest answers in a passage, read in windows that overlap."""
+    """The likeliest answers in a passage, read in windows that overlap; first what `funnelformer predict` says."""
     for name, text in (("question", question), ("context", context)):
         _check(name, text)
-    tokenizer, max_length = backend.predictor.tokenizer, backend.predictor.task["max_length"]
-    asked = len(tokenizer(question, add_special_tokens=False)["input_ids"])
-    room = max_length - asked - 3
-    if room < 1:
-        raise Refused(422, f"question: has {asked} tokens; the model reads {max_length} with its passage")
-    encoded = tokenizer(
-        question,
-        context,
-        truncation="only_second",
-        max_length=max_length,
-        stride=min(_STRIDE, room // 2),
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-    )
-    windows = encoded.encodings
+    kind, tokenizer, task = backend.questions, backend.predictor.tokenizer, backend.predictor.task
+    assert kind is not None
+    assert kind.task.spans is not None
+    asked, passage = encode_passages(tokenizer, [question, context])
+    room = most_question_tokens(task["max_length"])
+    if len(asked) > room:
+        raise Refused(422, f"question: has {len(asked)} tokens; the model reads {room} of one")
+    offsets = passage.offsets
+    windows = cut_passage(tokenizer, asked, passage, task["max_length"], kind.task.spans.doc_stride)
     if len(windows) > most_windows:
         raise Refused(422, f"context: is read in {len(windows)} windows; allowed: {most_windows}")
+    features = [
+        {
+            "input_ids": window.input_ids,
+            "token_type_ids": window.token_type_ids,
+            "attention_mask": [1] * len(window.input_ids),
+            "answer_mask": window.answer_mask,
+        }
+        for window in windows
+    ]
 
-    def finish(logits: list[tuple[np.ndarray, np.ndarray]]) -> Any:
-        found: dict[tuple[int, int], float] = {}
-        for window, (starts, ends) in zip(windows, logits, strict=True):
-            length = len(window.ids)
-            allowed = np.array([sequence == 1 for sequence in window.sequence_ids])
-            for first, last, score in best_spans(starts[:length], ends[:length], allowed, top):
-                place = (window.offsets[first][0], window.offsets[last][1])
-                found[place] = max(score, found.get(place, 0.0))
-        best = sorted(found.items(), key=lambda entry: (-entry[1], entry[0]))[:top]
+    def finish(spans: list[np.ndarray]) -> Any:
+        found = kind.answer("", context, offsets, [window.place for window in windows], spans)
         return [
-            {"answer": context[start:end], "start": start, "end": end, "score": _round(score)}
-            for (start, end), score in best
+            {
+                "answer": candidate.text,
+                "start": candidate.begin,
+                "end": candidate.end,
+                "score": _round(candidate.probability),
+            }
+            for candidate in sorted(found.best, key=lambda candidate: candidate.text != found.text)[:top]
         ]
 
-    return Job(Work("answer", _features(encoded), backend.spans), finish)
-
-
-def best_spans(
-    starts: np.ndarray, ends: np.ndarray, allowed: np.ndarray, top: int
-) -> list[tuple[int, int, float]]:
-    """First and last token and score of the best spans, from logits [T] of their starts and ends.
-
-    allowed: [T], True for the passage's tokens. The score is the probability of the start times that of the end, both
-    among these tokens; a span has at most 30. Source: the question-answering pipeline of transformers 4.
-    """
-    places = np.flatnonzero(allowed)
-    if not len(places):
-        return []
-    scores = softmax(starts[None, places])[0][:, None] * softmax(ends[None, places])[0][None, :]
-    scores = np.tril(np.triu(scores), MOST_ANSWER_TOKENS - 1)
-    best = np.argsort(-scores, axis=None, kind="stable")[:top]
-    pairs = zip(*np.unravel_index(best, scores.shape), strict=True)
-    return [(int(places[i]), int(places[j]), float(scores[i, j])) for i, j in pairs if scores[i, j] > 0]
+    return Job(Work("answer", features, backend.spans), finish)
 
 
 def inspect(backend: Backend, text: Text, most_tokens: int) -> Job:

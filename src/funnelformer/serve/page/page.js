@@ -81,7 +81,7 @@ const showMasks = (result) =>
 
 const showSpans = (results) =>
   results.length
-    ? [bars(results.map(({ answer, score }, rank) => [answer, score, percent(score), rank === 0]))]
+    ? [bars(results.map(({ answer, score }, rank) => [answer || "(the text does not say)", score, percent(score), rank === 0]))]
     : [make("p", "", "No answer was found in the text.")];
 
 // What the model's head can do, and how its answer is shown.
