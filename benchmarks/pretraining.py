@@ -199,9 +199,9 @@ class Setting(NamedTuple):
 
 
 def settings(options: argparse.Namespace) -> list[Setting]:
-    """Every task with all labels, then those with a few."""
+    """Tasks with a few labels, whose runs are short, and then every task with all of them."""
     result = []
-    for task, labels in [(name, None) for name in options.task] + options.few:
+    for task, labels in options.few + [(name, None) for name in options.task]:
         reading, epochs = READING.get(task, DEFAULT_READING)
         if labels is None:
             result.append(Setting(task, options.task[task], [*reading, "--epochs", epochs]))

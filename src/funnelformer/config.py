@@ -155,8 +155,8 @@ class FunnelformerConfig(PreTrainedConfig):
 
     Heads: mlm_head "dense" (dense, activation, LayerNorm, tied embedding, bias: the paper's) or "linear" (tied
         embedding and bias: transformers' Funnel); sparse_prediction: with labels compute logits at the
-        labelled positions alone; hide_mask_tokens: the masked-LM model treats mask_token_id as padding, hidden from
-        attention, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
+        labelled positions alone; hide_mask_tokens: a model that predicts hidden tokens treats mask_token_id as
+        padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
         ("cls", the paper's) or the mean of the encoder's real tokens. qa_head: of question answering, "simple" (a
         linear layer for start and end: transformers' Funnel) or "conditional" (the end given the start, and whether
         there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts, and ends of each, it looks at.

@@ -60,6 +60,19 @@ def test_the_loss_is_the_sum_of_both(name):
     assert sparse.loss.item() == pytest.approx(output.loss.item(), rel=1e-5)
 
 
+def test_mask_tokens_hidden_from_attention():
+    """`hide_mask_tokens` equals an attention mask that leaves `<mask>` out."""
+    seen, hidden = (model_of("funnel", mask_token_id=4, hide_mask_tokens=hide) for hide in (False, True))
+    given = inputs()
+    given["input_ids"][:, 3:8:2] = 4
+    output, default = hidden(**given), seen(**given)
+    given["attention_mask"] = given["attention_mask"] * (given["input_ids"] != 4)
+    expected = seen(**given)
+    for name in ("logits", "structure_logits", "loss"):
+        torch.testing.assert_close(output[name], expected[name], rtol=0, atol=0)
+        assert (output[name] - default[name]).abs().max() > 1e-4
+
+
 def test_batches_of_a_step_count_by_their_targets():
     """The shares of two micro-batches sum to the loss of both together, where each has as many targets a row."""
     model, given = model_of("funnel"), inputs()

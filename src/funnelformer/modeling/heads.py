@@ -27,6 +27,7 @@ __all__ = [
     "FunnelformerForSequenceClassification",
     "FunnelformerForTokenDetection",
     "HeadOutput",
+    "without_mask_tokens",
 ]
 
 
@@ -104,15 +105,9 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
         With `config.hide_mask_tokens` the `<mask>` tokens of `input_ids` count as padding; the first may be none.
         kwargs: `num_items_in_batch` of the Trainer divides the loss in place of the targets of this batch.
         """
-        if self.config.hide_mask_tokens:
-            if input_ids is None:
-                raise ValueError("hide_mask_tokens needs input_ids")
-            assert self.config.mask_token_id is not None  # the config has seen to it
-            visible = input_ids.ne(self.config.mask_token_id).long()
-            attention_mask = visible if attention_mask is None else attention_mask * visible
         output = self.funnelformer(
             input_ids,
-            attention_mask,
+            without_mask_tokens(attention_mask, input_ids, self.config),
             token_type_ids,
             inputs_embeds,
             output_hidden_states,
@@ -132,6 +127,21 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
                 logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
             )
         return finish(loss, logits, output, return_dict, self.config)
+
+
+def without_mask_tokens(
+    attention_mask: Num[Tensor, "B T"] | None,
+    input_ids: Int[Tensor, "B T"] | None,
+    config: FunnelformerConfig,
+) -> Num[Tensor, "B T"] | None:
+    """The mask with `config.hide_mask_tokens`, which makes padding of `<mask>`; as it is without."""
+    if not config.hide_mask_tokens:
+        return attention_mask
+    if input_ids is None:
+        raise ValueError("hide_mask_tokens needs input_ids")
+    assert config.mask_token_id is not None  # the config has seen to it
+    visible = input_ids.ne(config.mask_token_id).long()
+    return visible if attention_mask is None else attention_mask * visible
 
 
 class TokenDetectionHead(nn.Module):

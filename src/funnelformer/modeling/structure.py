@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ..config import FunnelformerConfig
-from .heads import FunnelformerForMaskedLM, MaskedLMHead, check_decoder
+from .heads import FunnelformerForMaskedLM, MaskedLMHead, check_decoder, without_mask_tokens
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
 
 __all__ = ["NUM_STRUCTURE_LABELS", "FunnelformerForSentenceStructure", "StructureOutput"]
@@ -108,7 +108,7 @@ class FunnelformerForSentenceStructure(FunnelformerPreTrainedModel):
         """
         output = self.funnelformer(
             input_ids,
-            attention_mask,
+            without_mask_tokens(attention_mask, input_ids, self.config),
             token_type_ids,
             inputs_embeds,
             output_hidden_states,
