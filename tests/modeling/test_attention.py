@@ -5,6 +5,7 @@ import torch
 
 from funnelformer import FunnelformerModel
 from funnelformer.mixers.attention import sdpa
+from funnelformer.mixers.attention.dropout import drop
 from models import batch, build, small_config
 
 OPTIONS = [{}, {"separate_cls": False, "truncate_seq": False}, {"pool_q_only": False, "pooling": "max"}]
@@ -81,3 +82,40 @@ def test_a_kept_table_serves_shorter_inputs_and_follows_the_weights():
     model.train()
     assert layer._kept is None
     assert not [name for name in model.state_dict() if "_kept" in name]
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.003])
+def test_dropout_of_weights(probability):
+    """Rate of zeros and of neighbours that are both zero within five standard deviations; the rest is scaled up."""
+    torch.manual_seed(0)
+    weights = torch.rand(1000, 1001, requires_grad=True)
+    dropped = drop(weights, probability)
+    is_zero = (dropped == 0).double()
+    number = weights.numel()
+    for zeros, rate in ((is_zero, probability), (is_zero[:, 1:] * is_zero[:, :-1], probability**2)):
+        assert abs(zeros.mean() - rate) < 5 * (rate * (1 - rate) / number) ** 0.5 + 2**-16
+    scale = (dropped / weights)[dropped != 0]
+    torch.testing.assert_close(scale, torch.full_like(scale, 1 / (1 - probability)), rtol=2e-5, atol=0)
+    dropped.sum().backward()
+    torch.testing.assert_close(weights.grad, (dropped / weights).detach(), rtol=1e-5, atol=0)
+    torch.manual_seed(0)
+    torch.rand(1000, 1001)
+    assert torch.equal(drop(weights, probability), dropped)
+    assert drop(weights, 1.0).abs().sum() == 0
+    assert drop(weights, 0.0) is weights
+
+
+def test_implementations_drop_the_same_weights(monkeypatch):
+    """With one seed, where all rows are one piece, in values and gradients."""
+    monkeypatch.setattr(sdpa, "_CPU_PIECE_BYTES", 1 << 30)
+    config = small_config("B2-1-1H32", attention_dropout=0.3, hidden_dropout=0.1)
+    inputs = batch(23, [23, 14, 9])
+    found = []
+    for name in ("eager", "sdpa"):
+        model = build(FunnelformerModel, config, name).double().train()
+        torch.manual_seed(5)
+        found.append(outputs_and_gradients(model, inputs))
+    (expected, expected_gradients), (hidden, gradients) = found
+    torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-11)
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-8)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from .dropout import drop
 from .inputs import AttentionInputs
 
 if typing.TYPE_CHECKING:
@@ -41,17 +42,17 @@ def attend(
         score = score + F.pad(relative, (apart, 0, apart, 0))
     if inputs.mask_bias is not None:
         score = score + inputs.mask_bias
-    return mix(layer, score, value, dropout)
+    return mix(score, value, dropout if layer.training else 0.0)
 
 
 def mix(
-    layer: Attention, score: Float[Tensor, "B H Q K"], value: Float[Tensor, "B H K E"], dropout: float
+    score: Float[Tensor, "B H Q K"], value: Float[Tensor, "B H K E"], dropout: float
 ) -> tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q K"]]:
     """Softmax, in float32 at least, and the values it weighs."""
     weights = torch.softmax(score, dim=-1, dtype=torch.promote_types(score.dtype, torch.float32)).to(
         value.dtype
     )
-    weights = F.dropout(weights, dropout, layer.training)
+    weights = drop(weights, dropout)
     return weights @ value, weights
 
 

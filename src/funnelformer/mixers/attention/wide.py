@@ -62,7 +62,7 @@ def attend_with_weights(
     """The same with every score written out, for inputs that have what is wide."""
     assert inputs.wide is not None
     wide_query, wide_key = _widen(layer, query, key, inputs.wide)
-    return reference.mix(layer, wide_query @ wide_key.transpose(-1, -2), value, dropout)
+    return reference.mix(wide_query @ wide_key.transpose(-1, -2), value, dropout if layer.training else 0.0)
 
 
 def _widen(
