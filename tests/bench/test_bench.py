@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from funnelformer import UserError
+from funnelformer import UserError, __version__
 from funnelformer.bench import suite
 from funnelformer.bench.compare import compare, verdict
 from funnelformer.bench.measure import Case, make_call, make_ids, peak_memory, time_pairs
@@ -198,6 +198,7 @@ def test_the_schema_of_the_results(tmp_path, no_child, capsys):
     assert values["machine"]["threads"] == 1
     assert values["machine"]["device"] == "cpu"
     assert values["versions"]["torch"] == torch.__version__
+    assert f"funnelformer {__version__} (" in (out / "results.md").read_text()
     assert len(values["load_average"]) == 2
     assert values["peaks"]["float32"] > 0
     assert [row["case"] for row in values["timings"]] == [

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..figures import save_png
+from ..version import VERSION_KEY
 from .measure import Case
 from .results import Memory, Results, Side, Spread, Timing
 
@@ -96,7 +97,7 @@ def _circumstances(results: Results) -> str:
     lines = [
         f"{where}, {machine.get('threads')} threads on {machine.get('cores')} cores; torch "
         f"{versions.get('torch')}, transformers {versions.get('transformers')}, funnelformer "
-        f"{versions.get('funnelformer')} ({str(versions.get('commit'))[:12]}).",
+        f"{versions.get(VERSION_KEY)} ({str(versions.get('commit'))[:12]}).",
         f"Load average: {', '.join(str(load) for load in results.load_average)} (before, after).",
     ]
     if not results.is_complete:
