@@ -98,6 +98,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     first, *others = options.implementations
     device = torch.device(options.device)
+    if "triton" in options.implementations and device.type != "cuda":
+        parser.error("triton needs --device cuda")
     before = load_average()
     rows = []
     for mode in options.modes:

@@ -3,14 +3,17 @@
 What `attn_implementation` names is used, "sdpa" where it names none. All are equal in values and gradients up to
 rounding:
 
-| name    | what it does | use it |
-|---------|--------------|--------|
-| "sdpa"  | position, segment and mask as the bias of a stock kernel, piece by piece | the default, everywhere |
-| "wide"  | all of them inside a wider head, no bias | for flash kernels, to 256 tokens; not yet timed on a GPU |
-| "eager" | every score written out | to read, to test, for attention weights |
+| name     | what it does | use it |
+|----------|--------------|--------|
+| "sdpa"   | position, segment and mask as the bias of a stock kernel, piece by piece | the default, everywhere |
+| "wide"   | all of them inside a wider head, no bias | for flash kernels, to 256 tokens; not yet timed on a GPU |
+| "triton" | all of them inside fused kernels, no score in memory | on GPUs, for long inputs; see fused.py |
+| "eager"  | every score written out | to read, to test, for attention weights |
 
-With absolute positions there is no bias, and "wide" is "sdpa". Weights that are asked for (`output_attentions`,
-`pooling="top"`) are computed with every score written out.
+"triton" is correct in Triton's interpreter and compiles for GPUs; it was neither run nor timed on one yet.
+
+With absolute positions there is no bias, and "wide" and "triton" are "sdpa". Weights that are asked for
+(`output_attentions`, `pooling="top"`) are computed with every score written out.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from torch import Tensor, nn
 
 from ...config import FunnelformerConfig
 from ...sequence import packed, padded
-from . import reference, sdpa, wide
+from . import fused, reference, sdpa, wide
 from .frequencies import WideInputs
 from .inputs import AttentionInputs, prepare
 
@@ -33,6 +36,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
     "eager": reference.attend,
     "sdpa": sdpa.attend,
     "wide": wide.attend,
+    "triton": fused.attend,
 }
 
 # A table of the distances of about 2,700 tokens at width 768: where sequences are longer, it matters less.
@@ -80,6 +84,7 @@ class Attention(nn.Module):
         attend = IMPLEMENTATIONS[self.config._attn_implementation or "sdpa"]
         if need_weights:
             attend = reference.attend if inputs.wide is None else wide.attend_with_weights
+            inputs = fused.with_pairs(inputs)
         mixed, weights = attend(
             self,
             self._split(padded(self.query(queries) * self.scale, inputs.query_packing)),

@@ -13,7 +13,10 @@ from ...config import FunnelformerConfig
 from ...sequence import Packing, SequenceState
 from .frequencies import WideInputs, prepare_wide
 
-__all__ = ["AttentionInputs", "prepare"]
+__all__ = ["CLS_SEGMENT", "AttentionInputs", "pairs_of_same_segment", "prepare"]
+
+# In `query_segments` and `key_segments`.
+CLS_SEGMENT = -1
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class AttentionInputs:
     stride: query i and key j, the first ones included, belong to row `stride * (num_queries - 1 - i) + j`; None when
         positions are irregular.
     query_positions, key_positions: of the tokens after those apart.
+    same_segment: of every pair; None without segment scores, and where query_segments and key_segments take its place.
+    query_segments, key_segments: segment ids; CLS_SEGMENT is of every segment.
     mask_bias: 0 for real keys, the least finite number for padding.
     query_packing, key_packing: of the hidden states, see `SequenceState`.
     """
@@ -40,6 +45,8 @@ class AttentionInputs:
     query_positions: Int[Tensor, "#B q"]
     key_positions: Int[Tensor, "#B k"]
     same_segment: Bool[Tensor, "B Q K"] | None
+    query_segments: Int[Tensor, "B Q"] | None
+    key_segments: Int[Tensor, "B K"] | None
     mask_bias: Float[Tensor, "B 1 1 K"] | None
     wide: WideInputs | None
     query_packing: Packing | None
@@ -84,16 +91,20 @@ def prepare(
     elif config.position == "relative":
         sinusoids = _sinusoids(farthest, unit, num_rows, config.hidden_size, like)
         sinusoids = F.dropout(sinusoids, config.hidden_dropout, training)
-    same_segment = None
+    same_segment = query_segments = key_segments = None
     if (
         wide is None
         and config.position == "relative"
         and queries.segments is not None
         and keys.segments is not None
     ):
-        query_segments, key_segments = queries.segments[:, :, None], keys.segments[:, None]
-        any_cls = (query_segments == config.cls_token_type_id) | (key_segments == config.cls_token_type_id)
-        same_segment = (query_segments == key_segments) | any_cls
+        if config._attn_implementation == "triton" and stride is not None:
+            query_segments, key_segments = (
+                segments.int().masked_fill(segments == config.cls_token_type_id, CLS_SEGMENT)
+                for segments in (queries.segments, keys.segments)
+            )
+        else:
+            same_segment = pairs_of_same_segment(queries.segments, keys.segments, config.cls_token_type_id)
     mask_bias = None
     if keys.keep is not None:
         mask_bias = torch.zeros_like(keys.keep, dtype=like.dtype)
@@ -109,11 +120,22 @@ def prepare(
         query_positions=queries.positions[:, num_apart:],
         key_positions=keys.positions[:, num_apart:],
         same_segment=same_segment,
+        query_segments=query_segments,
+        key_segments=key_segments,
         mask_bias=mask_bias,
         wide=wide,
         query_packing=queries.packing,
         key_packing=keys.packing,
     )
+
+
+def pairs_of_same_segment(
+    query_segments: Int[Tensor, "B Q"], key_segments: Int[Tensor, "B K"], cls_segment: int
+) -> Bool[Tensor, "B Q K"]:
+    """Whether query and key are of one segment; that of CLS is of every one."""
+    of_queries, of_keys = query_segments[:, :, None], key_segments[:, None]
+    any_cls = (of_queries == cls_segment) | (of_keys == cls_segment)
+    return (of_queries == of_keys) | any_cls
 
 
 def _sinusoids(farthest: int, unit: int, num_rows: int, width: int, like: Tensor) -> Float[Tensor, "R D"]:
