@@ -83,7 +83,7 @@ def test_the_best_epoch_is_the_saved_one(solved, data, tmp_path):
     """A model that is right learns swapped labels: the dev accuracy falls, and its first epoch is best."""
     swapped = write_table(tmp_path / "t.tsv", animal_rows(96, labels={"cat": "no", "dog": "yes"}))
     out = tmp_path / "out"
-    flags = ["--epochs", 4, "--learning-rate", 0.01, "--keep-checkpoints", 1]
+    flags = ["--epochs", 4, "--learning-rate", 0.003, "--keep-checkpoints", 1]
     assert run(FINETUNE, "--model", solved, "--train", swapped, "--dev", data[1], "--out", out, *flags) == 0
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     accuracies = [entry["eval_accuracy"] for entry in entries if "eval_accuracy" in entry]
