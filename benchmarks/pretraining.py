@@ -1,7 +1,8 @@
 """What pretraining gives: masked and replaced tokens on a small corpus, then fine-tuning from either and from nothing.
 
     python benchmarks/pretraining.py --corpus 'corpus/*.txt.zst' --held-out valid.txt.zst --task sst2=sst2 \
-        --task reviews=movie_reviews_long --out runs/pretraining --jobs 2 --adapt-steps 4000
+        --task reviews=movie_reviews_long --few sst2=500 --few reviews=200 --out runs/pretraining \
+        --jobs 2 --adapt-steps 2500
 
 The recipes are `recipes/small-mlm.toml` and `recipes/small-electra.toml`; a task is a folder with train, dev and test
 as .tsv or .tsv.gz, the text in the first column. With --adapt-steps pretraining goes on, by the same recipe, on the
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gzip
 import itertools
 import json
 import math
@@ -39,6 +39,7 @@ from finetuning import (
 from transformers import TrainingArguments, set_seed
 
 from funnelformer.data.build import RowSettings, rows_from_text
+from funnelformer.data.files import iter_lines
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.training.masking import MaskedBlocks, Masking
 from funnelformer.training.objectives import OBJECTIVES
@@ -77,12 +78,9 @@ def write_task_texts(options: argparse.Namespace) -> Path:
     path = options.out / "task-texts.txt"
     with path.open("w", encoding="utf-8") as file:
         for folder in options.task.values():
-            source = split_file(folder, "train")
-            with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8") as table:
-                next(table)
-                for line in table:
-                    text = line.partition("\t")[0].strip()
-                    file.write(text + ("\n\n" if len(text.split()) > BLOCK_SIZE else "\n"))
+            for _, line in itertools.islice(iter_lines(split_file(folder, "train")), 1, None):
+                text = line.partition("\t")[0].strip()
+                file.write(text + ("\n\n" if len(text.split()) > BLOCK_SIZE else "\n"))
             file.write("\n")
     return path
 
@@ -180,10 +178,8 @@ def few_labels(task: str, count: int, options: argparse.Namespace) -> Path:
     """A folder with the first so many labelled texts of a task to train on, and its whole dev and test parts."""
     folder = options.out / f"{task}-{count}-labels"
     folder.mkdir(exist_ok=True)
-    source = split_file(options.task[task], "train")
-    with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8") as table:
-        lines = list(itertools.islice(table, count + 1))
-    (folder / "train.tsv").write_text("".join(lines), encoding="utf-8")
+    lines = itertools.islice(iter_lines(split_file(options.task[task], "train")), count + 1)
+    (folder / "train.tsv").write_text("".join(f"{line}\n" for _, line in lines), encoding="utf-8")
     for split in ("dev", "test"):
         whole = split_file(options.task[task], split)
         shutil.copyfile(whole, folder / whole.name)
