@@ -15,8 +15,8 @@ from models import batch, build, small_config
 from funnelformer import FunnelformerForMaskedLM, FunnelformerModel
 
 for name, options, lengths in (
-    ("B1-1H32", {}, (12, 17)),
-    ("B1-1H32", {"pooling": "max", "separate_cls": False, "padding": "original"}, (12,)),
+    ("B1-1H32", {}, (12, 17, 600)),
+    ("B1-1H32", {"pooling": "max", "separate_cls": False, "padding": "original"}, (12, 600)),
     ("B1-1H32", {"pooling": "top"}, (12,)),
     ("L1H32", {"position": "absolute"}, (12,)),
     ("B1-1H32", {"mixer": ["ponet", "fourier"], "cls_token_id": 5, "sep_token_id": 6}, (12,)),

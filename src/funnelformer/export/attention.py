@@ -1,6 +1,6 @@
 """Relative attention in ONNX: a loop over pieces of the queries, so that few scores are there at once.
 
-The names are those of `mixers.attention.exported`. onnxscript reads the source; it must be installed.
+The names are those of `mixers.attention.operator`. onnxscript reads the source; it must be installed.
 """
 
 # mypy: ignore-errors

@@ -136,7 +136,7 @@ def _turn_weights(graph: Any) -> None:
 
 @contextlib.contextmanager
 def _default_attention(config: Any) -> Iterator[None]:
-    """Whatever implementation the model runs with: that of `mixers.attention.exported` is traced."""
+    """Whatever implementation the model runs with: that of `mixers.attention.operator` is traced."""
     before = config._attn_implementation
     config._attn_implementation = "sdpa"
     try:

@@ -1,8 +1,6 @@
 """Relative attention on `scaled_dot_product_attention`, piece by piece: the position score is a view, no gather.
 
-A piece is a range of sequences, heads and query rows, small enough that its bias stays in a CPU's cache or within
-an accelerator's memory; its rows need the distances from them alone, which halves the positional product. Where the
-biases of all pieces would be too much for the backward pass to hold, it computes each of them again.
+Where the biases of all pieces would be too much for the backward pass to hold, it computes each of them again.
 """
 
 from __future__ import annotations
@@ -18,19 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from . import exported
+from . import operator
 from .inputs import AttentionInputs
+from .pieces import LAYER_BYTES, bias_bytes, piece_sizes, ranges, shifted
 from .reference import mix, position_scores, segment_scores
 
 if typing.TYPE_CHECKING:
     from . import Attention
 
 __all__ = ["attend"]
-
-# Measured, see benchmarks/README.md: what a CPU's cache holds, and how many rows keep its kernel busy.
-_CPU_PIECE_BYTES, _CPU_ROWS = 4 << 20, 256
-# The biases of one layer at once: on an accelerator, and for the backward pass.
-_LAYER_BYTES = 256 << 20
 
 
 def attend(
@@ -42,28 +36,28 @@ def attend(
     dropout: float,
 ) -> tuple[Float[Tensor, "B H Q E"], None]:
     """As `reference.attend`, with position, segment and mask as one additive bias; gives no weights."""
-    if torch.compiler.is_exporting():
-        return exported.attend(layer, query, key, value, inputs)
+    if operator.is_wanted(layer, query, inputs):
+        return operator.attend(layer, query, key, value, inputs)
     dropout = dropout if layer.training else 0.0
     if layer.relative is None:
         return _attend(query + layer.scaled(layer.content_bias), key, value, inputs.mask_bias, dropout), None
     if inputs.stride is None or torch.compiler.is_compiling():
-        # Ranges would fix a compiled graph's length, and the compiler fuses the look-up.
+        # Ranges would fix a compiled graph's length; the compiler fuses the look-up, and has its gradients.
         bias = _looked_up(layer, query[:, :, inputs.num_apart :], inputs)
         return _attend(query + layer.scaled(layer.content_bias), key, value, bias, dropout), None
     table = layer.distance_table(inputs, may_keep=True)
-    num_sequences, num_heads, num_rows = _piece_sizes(query, inputs)
+    num_sequences, num_heads, num_rows = piece_sizes(query, inputs.num_keys, inputs.stride)
     attend_piece: Callable[..., Tensor] = functools.partial(_attend_piece, layer, inputs, dropout)
     if _must_recompute(query, num_rows, inputs):
         attend_piece = functools.partial(checkpoint, attend_piece, use_reentrant=False)
     sequences = []
-    for batch in _ranges(query.size(0), num_sequences):
+    for batch in ranges(query.size(0), num_sequences):
         groups = []
-        for heads in _ranges(query.size(1), num_heads):
+        for heads in ranges(query.size(1), num_heads):
             shared = key[batch, heads], value[batch, heads], table[heads]
             parts = [
                 attend_piece(query[batch, heads, rows], *shared, batch, heads, rows)
-                for rows in _ranges(query.size(2), num_rows)
+                for rows in ranges(query.size(2), num_rows)
             ]
             groups.append(_join(parts, 2))
         sequences.append(_join(groups, 1))
@@ -83,7 +77,15 @@ def _attend_piece(
     rows: slice,
 ) -> Float[Tensor, "b h q E"]:
     apart = inputs.num_apart
-    bias = _shifted(query + layer.scaled(layer.position_bias)[heads], table, inputs, rows)
+    assert inputs.stride is not None
+    bias = shifted(
+        query + layer.scaled(layer.position_bias)[heads],
+        table,
+        rows,
+        num_queries=inputs.num_queries,
+        num_keys=inputs.num_keys,
+        stride=inputs.stride,
+    )
     if inputs.same_segment is not None:
         bias += segment_scores(layer, query, inputs.same_segment[batch, rows], heads)
     if apart:
@@ -104,24 +106,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, drop
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=1.0)
 
 
-def _shifted(
-    query: Float[Tensor, "b h q E"], table: Float[Tensor, "h E R"], inputs: AttentionInputs, rows: slice
-) -> Float[Tensor, "b h q K"]:
-    """Read P(i, j) of some rows out of their products with the table.
-
-    Query i of Q wants the columns from `stride * (Q - 1 - i)` on. Laid out flat, rows of R columns become rows of
-    R - stride columns that start at the last row's offset: a slice and a view.
-    """
-    assert inputs.stride is not None
-    stride, num_keys, num_rows = inputs.stride, inputs.num_keys, query.size(2)
-    width = stride * (num_rows - 1) + num_keys
-    first = stride * (inputs.num_queries - rows.stop)
-    by_distance = query @ table[..., first : first + width + stride]
-    start = stride * (num_rows - 1)
-    flat = by_distance.flatten(2)[..., start : start + num_rows * width]
-    return flat.unflatten(2, (num_rows, width))[..., :num_keys]
-
-
 def _looked_up(
     layer: Attention, query: Float[Tensor, "B H q E"], inputs: AttentionInputs
 ) -> Float[Tensor, "B H Q K"]:
@@ -134,36 +118,11 @@ def _looked_up(
     return bias if inputs.mask_bias is None else bias + inputs.mask_bias
 
 
-def _piece_sizes(query: Float[Tensor, "B H Q E"], inputs: AttentionInputs) -> tuple[int, int, int]:
-    """Sequences, heads and rows of a piece."""
-    num_sequences, num_heads, num_rows = query.shape[:3]
-    if query.device.type == "cpu":
-        budget, least_heads = _CPU_PIECE_BYTES, max(2, torch.get_num_threads() // 4)
-        num_rows = min(num_rows, _CPU_ROWS)
-    else:
-        budget, least_heads = _LAYER_BYTES, 1
-        while num_rows > 1 and _bias_bytes(query, num_rows, inputs) > budget:
-            num_rows = math.ceil(num_rows / 2)
-    num_fitting = budget // _bias_bytes(query, num_rows, inputs)
-    if num_fitting >= num_heads:
-        return min(num_sequences, num_fitting // num_heads), num_heads, num_rows
-    return 1, min(num_heads, max(num_fitting, least_heads)), num_rows
-
-
-def _bias_bytes(query: Tensor, num_rows: int, inputs: AttentionInputs) -> int:
-    """Bytes of the scores by distance of so many rows, in one head of one sequence."""
-    assert inputs.stride is not None
-    return query.element_size() * num_rows * (inputs.stride * num_rows + inputs.num_keys)
-
-
 def _must_recompute(query: Tensor, num_rows: int, inputs: AttentionInputs) -> bool:
+    assert inputs.stride is not None
     num_pieces = math.ceil(query.size(2) / num_rows) * query.size(0) * query.size(1)
-    total = num_pieces * _bias_bytes(query, num_rows, inputs)
-    return torch.is_grad_enabled() and total > _LAYER_BYTES
-
-
-def _ranges(total: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+    total = num_pieces * bias_bytes(query, num_rows, inputs.num_keys, inputs.stride)
+    return torch.is_grad_enabled() and total > LAYER_BYTES
 
 
 def _join(parts: list[Tensor], dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Relative attention for a graph that is exported: one operator, and no length of the sample's in it.
+"""Relative attention as one operator, in which a graph has no length of the sample's: for export, and torch.compile.
 
 What is one query's or one key's is moved into their inner product: the mask, and that the first token apart has neither
 position nor segment score. `export.attention` says what the operator is in ONNX.
@@ -6,20 +6,32 @@ position nor segment score. `export.attention` says what the operator is in ONNX
 
 from __future__ import annotations
 
+import itertools
 import typing
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from . import reference
 from .inputs import AttentionInputs
+from .pieces import piece_sizes, ranges, shifted
 
 if typing.TYPE_CHECKING:
     from . import Attention
 
-__all__ = ["attend", "relative_attention"]
+__all__ = ["attend", "is_wanted", "relative_attention"]
+
+
+def is_wanted(layer: Attention, query: Tensor, inputs: AttentionInputs) -> bool:
+    """Whether a graph is made in which attention is to go through pieces: one for export, or for a CPU at inference."""
+    if torch.compiler.is_exporting():
+        return True
+    if layer.relative is None or inputs.stride is None or layer.training or torch.is_grad_enabled():
+        return False
+    return torch.compiler.is_compiling() and query.device.type == "cpu"
 
 
 def attend(
@@ -31,7 +43,7 @@ def attend(
 ) -> tuple[Float[Tensor, "B H Q E"], None]:
     """As `reference.attend` at inference; gives no weights.
 
-    The pieces of `sdpa.attend` and its kept tables would fix the length, and ONNX knows no strided view.
+    The pieces of `sdpa.attend` and its kept tables would fix the length in the graph.
     """
     if layer.relative is None or inputs.stride is None:
         return reference.attend(layer, query, key, value, inputs, dropout=0.0)[0], None
@@ -95,19 +107,27 @@ def _relative_attention(
 ) -> Float[Tensor, "B H Q E"]:
     """Softmax of content . key + position . table column of the distance + gain where `same`, and the values it weighs.
 
-    Query i and key j belong to column stride * (Q - 1 - i) + j of the table, which sdpa.py reads in the same way.
+    Query i and key j belong to column stride * (Q - 1 - i) + j of the table.
     """
     num_queries, num_keys = content.size(2), key.size(2)
-    start = stride * (num_queries - 1)
-    width = start + num_keys
-    flat = (position @ table).flatten(2)[..., start : start + num_queries * width]
-    score = content @ key.transpose(-1, -2) + flat.unflatten(2, (num_queries, width))[..., :num_keys]
-    if same is not None and gain is not None:
-        score = score + gain * same[:, None]
-    return torch.softmax(score, dim=-1) @ value
+    # Of the width of content and key, which the fused kernel asks for.
+    wide_value = F.pad(value, (0, key.size(3) - value.size(3)))
+    mixed = torch.empty_like(position)
+    sizes = piece_sizes(position, num_keys, stride)
+    for piece in itertools.product(*map(ranges, position.shape, sizes)):
+        batch, heads, rows = piece
+        bias = shifted(
+            position[piece], table[heads], rows, num_queries=num_queries, num_keys=num_keys, stride=stride
+        )
+        if same is not None and gain is not None:
+            bias = bias + gain[piece] * same[batch, None, rows]
+        result = F.scaled_dot_product_attention(
+            content[piece], key[batch, heads], wide_value[batch, heads], attn_mask=bias, scale=1.0
+        )
+        mixed[piece] = result[..., : value.size(3)]
+    return mixed
 
 
-# An operator of its own, for ONNX to go through in pieces.
 relative_attention: Callable[..., Tensor] = torch.library.custom_op(
     "funnelformer::relative_attention",
     _relative_attention,
