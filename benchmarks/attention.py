@@ -18,13 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from recording import Recording
 
 from funnelformer import FunnelformerConfig
 from funnelformer.bench.measure import seconds_of, time_pairs
 from funnelformer.bench.memory import DTYPES
 from funnelformer.bench.results import spread
-from funnelformer.data.files import atomic_writer
-from funnelformer.machine import hardware, load_average, versions
 from funnelformer.mixers import Attention
 from funnelformer.mixers.attention import IMPLEMENTATIONS
 from funnelformer.modeling.pooling import shorten
@@ -100,7 +99,7 @@ def main() -> None:
     device = torch.device(options.device)
     if "triton" in options.implementations and device.type != "cuda":
         parser.error("triton needs --device cuda")
-    before = load_average()
+    recording = Recording(options, options.device)
     rows = []
     for mode in options.modes:
         for length in options.lengths:
@@ -121,16 +120,7 @@ def main() -> None:
                     rows.append(
                         {**shape, "names": [other, first], "seconds": samples, "ratio": asdict(ratio)}
                     )
-    if options.out:
-        with atomic_writer(options.out) as file:
-            facts = {
-                "settings": {**vars(options), "out": None},
-                "hardware": hardware(device),
-                "versions": versions(),
-                "load_average": [before, load_average()],
-                "rows": rows,
-            }
-            file.write(json.dumps(facts, indent=2) + "\n")
+    recording.write(options.out, rows=rows)
 
 
 if __name__ == "__main__":

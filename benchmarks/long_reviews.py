@@ -27,8 +27,14 @@ MODELS: dict[str, tuple[str, dict[str, str]]] = {
     "ponet": ("L2H64", {"mixer": "ponet", "position": "absolute"}),
     "hybrid": ("B1-1H64", {"mixer": '["ponet", "attention"]'}),
 }
-# Few short steps from nothing: mean pooling and the larger initial values that narrow models need.
-SETTINGS = {"classifier_pooling": "mean", "initializer_std": "0.06", "max_position_embeddings": "2048"}
+# Few short steps from nothing: mean pooling and the larger initial values that narrow models need. Attention without
+# dropout, so that all have the kernels they have at inference.
+SETTINGS = {
+    "classifier_pooling": "mean",
+    "initializer_std": "0.06",
+    "max_position_embeddings": "2048",
+    "attention_dropout": "0",
+}
 
 
 def run(name: str, length: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:

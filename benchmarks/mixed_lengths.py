@@ -12,7 +12,6 @@ or AG News' test part. `--clock cpu` counts the seconds that the process compute
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable
@@ -22,15 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from recording import Recording
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.bench.measure import time_pairs
 from funnelformer.bench.results import spread
-from funnelformer.data.files import atomic_writer
 from funnelformer.data.tables import read_texts
 from funnelformer.inference import Predictor
-from funnelformer.machine import hardware, load_average, versions
 
 # Tokens of the test parts (words, punctuation, [CLS] and [SEP]) at these shares of the texts.
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -118,7 +116,7 @@ def main() -> None:
         call()
         return clock() - start
 
-    before = load_average()
+    recording = Recording(options, given=("data",))
     ours, theirs = make_ours(options.model, options.batch_size, texts), make_theirs(texts)
     by_size = {size: seconds(lambda size=size: theirs(size)) for size in options.batch_sizes}
     for size, value in by_size.items():
@@ -129,19 +127,9 @@ def main() -> None:
     rates = [spread([len(texts) / value for value in values]).median for values in samples]
     print(f"{options.model} {rates[0]:.1f} sentences/s, BERT-base {rates[1]:.1f} in batches of {best}")
     print(f"throughput / the pipeline's: {gain.median:.2f} ({gain.q25:.2f} to {gain.q75:.2f})")
-    if options.out:
-        with atomic_writer(options.out) as file:
-            facts = {
-                "settings": {**vars(options), "data": bool(options.data), "out": None},
-                "hardware": hardware(torch.device("cpu")),
-                "versions": versions(),
-                "load_average": [before, load_average()],
-                "pipeline_seconds": by_size,
-                "best_batch_size": best,
-                "seconds": samples,
-                "gain": asdict(gain),
-            }
-            file.write(json.dumps(facts, indent=2) + "\n")
+    recording.write(
+        options.out, pipeline_seconds=by_size, best_batch_size=best, seconds=samples, gain=asdict(gain)
+    )
 
 
 if __name__ == "__main__":

@@ -34,14 +34,12 @@ from typing import Any
 
 import numpy as np
 import psutil
-import torch
 import transformers
 from mixed_lengths import VOCABULARY, make_texts, make_tokenizer
+from recording import Recording
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.bench.results import spread
-from funnelformer.data.files import atomic_writer
-from funnelformer.machine import hardware, load_average, versions
 
 
 @dataclass
@@ -247,7 +245,7 @@ def main() -> None:
     texts = make_texts("sst2", 300) + make_texts("ag_news", 300)
     if options.data:
         texts = [line for line in options.data.read_text().splitlines() if line.strip()]
-    before = load_average()
+    recording = Recording(options, given=("data", "model", "peer_model", "pipeline_of"))
     with tempfile.TemporaryDirectory() as temporary:
         models = options.model, options.peer_model
         if options.model is None:
@@ -285,23 +283,14 @@ def main() -> None:
             together[name].latencies_s += part.latencies_s
             together[name].errors += part.errors
     rates = [(ours.rate, max(theirs.rate, 1e-9)) for ours, theirs in zip(*loads.values(), strict=True)]
-    facts = {
-        "settings": {
-            **{name: value for name, value in vars(options).items() if name not in ("out", "pipeline_of")},
-            **{name: bool(getattr(options, name)) for name in ("data", "model", "peer_model")},
-        },
-        "hardware": hardware(torch.device("cpu")),
-        "versions": versions(),
-        "load_average": [before, load_average()],
+    facts = recording.write(
+        options.out,
         **{name: load.summary() for name, load in together.items()},
-        "requests_per_s_by_round": rates,
-        "gain": asdict(spread([ours / theirs for ours, theirs in rates])),
-        "memory": memory.summary(),
-    }
+        requests_per_s_by_round=rates,
+        gain=asdict(spread([ours / theirs for ours, theirs in rates])),
+        memory=memory.summary(),
+    )
     print(table(facts))
-    if options.out:
-        with atomic_writer(options.out) as file:
-            json.dump(facts, file, indent=2)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the second are taken pair by pair. Lengths are those of mixed_lengths.py.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from mixed_lengths import LENGTHS, SHARES
+from recording import Recording
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.bench.measure import seconds_of, time_pairs
 from funnelformer.bench.results import spread
-from funnelformer.data.files import atomic_writer
-from funnelformer.machine import hardware, load_average, versions
 
 VOCABULARY = 8000
 
@@ -76,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    before = load_average()
+    recording = Recording(options, options.device)
     rows = {}
     padded = make_call("padded", options)
     for mode in ("unpadded", "grouped"):
@@ -85,16 +83,7 @@ def main() -> None:
         ratio = spread([a / b for a, b in zip(*samples, strict=True)])
         print(f"{mode} / padded: {ratio.median:.2f} ({ratio.q25:.2f} to {ratio.q75:.2f})", flush=True)
         rows[mode] = {"seconds": samples, "ratio": asdict(ratio)}
-    if options.out:
-        with atomic_writer(options.out) as file:
-            facts = {
-                "settings": {**vars(options), "out": None},
-                "hardware": hardware(device),
-                "versions": versions(),
-                "load_average": [before, load_average()],
-                "rows": rows,
-            }
-            file.write(json.dumps(facts, indent=2) + "\n")
+    recording.write(options.out, rows=rows)
 
 
 if __name__ == "__main__":
