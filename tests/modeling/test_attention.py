@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from funnelformer import FunnelformerModel
-from funnelformer.mixers.attention import sdpa
+from funnelformer.mixers.attention import operator, pieces, sdpa
 from funnelformer.mixers.attention.dropout import drop
 from models import batch, build, small_config
 
 OPTIONS = [{}, {"separate_cls": False, "truncate_seq": False}, {"pool_q_only": False, "pooling": "max"}]
+PIECES = [(1, 1), (1, 5), (4000, 7), (1 << 30, 4)]
 
 
 def outputs_and_gradients(model, inputs):
@@ -22,34 +23,52 @@ def outputs_and_gradients(model, inputs):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("piece_bytes", "rows"), [(1, 1), (1, 5), (4000, 7), (1 << 30, 4)])
+@pytest.mark.parametrize(("piece_bytes", "rows"), PIECES)
 def test_pieces_equal_the_reference(options, recompute, piece_bytes, rows, monkeypatch):
     """In float64, with padding and segments, and pieces of one row to all rows."""
     config = small_config("B2-1-1H32", **options)
     inputs = batch(23, [23, 14, 9])
     eager = build(FunnelformerModel, config, "eager").double().train()
     expected, expected_gradients = outputs_and_gradients(eager, inputs)
-    monkeypatch.setattr(sdpa, "_CPU_PIECE_BYTES", piece_bytes)
-    monkeypatch.setattr(sdpa, "_CPU_ROWS", rows)
-    monkeypatch.setattr(sdpa, "_LAYER_BYTES", 1 if recompute else 1 << 40)
-    pieces = []
+    monkeypatch.setattr(pieces, "_CPU_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(pieces, "_CPU_ROWS", rows)
+    monkeypatch.setattr(sdpa, "LAYER_BYTES", 1 if recompute else 1 << 40)
+    seen = []
     attend_piece = sdpa._attend_piece
-    monkeypatch.setattr(sdpa, "_attend_piece", lambda *a: (pieces.append(a[-1]), attend_piece(*a))[1])
+    monkeypatch.setattr(sdpa, "_attend_piece", lambda *a: (seen.append(a[-1]), attend_piece(*a))[1])
     model = build(FunnelformerModel, config, "sdpa").double().train()
     hidden, gradients = outputs_and_gradients(model, inputs)
-    assert max(piece.stop - piece.start for piece in pieces) == min(rows, 23)
+    assert max(piece.stop - piece.start for piece in seen) == min(rows, 23)
     torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-11)
     for gradient, other in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("piece_bytes", "rows"), PIECES)
+def test_the_operator_of_graphs_equals_the_reference(options, piece_bytes, rows, monkeypatch):
+    """In float64, called as no graph is made."""
+    config = small_config("B2-1-1H32", **options)
+    inputs = batch(23, [23, 14, 9])
+    eager = build(FunnelformerModel, config, "eager", torch.float64)
+    model = build(FunnelformerModel, config, "sdpa", torch.float64)
+    monkeypatch.setattr(pieces, "_CPU_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(pieces, "_CPU_ROWS", rows)
+    calls = []
+    monkeypatch.setattr(operator, "is_wanted", lambda *a: calls.append(a) or True)
+    with torch.no_grad():
+        hidden, expected = (each(*inputs).last_hidden_state for each in (model, eager))
+    assert calls
+    torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-11)
+
+
 def test_recomputing_holds_less_for_the_backward_pass(monkeypatch):
-    monkeypatch.setattr(sdpa, "_CPU_ROWS", 64)
+    monkeypatch.setattr(pieces, "_CPU_ROWS", 64)
     config = small_config("L2H32")
     model = build(FunnelformerModel, config, "sdpa").train()
     held = []
     for limit in (1 << 40, 1):
-        monkeypatch.setattr(sdpa, "_LAYER_BYTES", limit)
+        monkeypatch.setattr(sdpa, "LAYER_BYTES", limit)
         sizes = {}
 
         def keep(tensor, sizes=sizes):
@@ -107,7 +126,7 @@ def test_dropout_of_weights(probability):
 
 def test_implementations_drop_the_same_weights(monkeypatch):
     """With one seed, where all rows are one piece, in values and gradients."""
-    monkeypatch.setattr(sdpa, "_CPU_PIECE_BYTES", 1 << 30)
+    monkeypatch.setattr(pieces, "_CPU_PIECE_BYTES", 1 << 30)
     config = small_config("B2-1-1H32", attention_dropout=0.3, hidden_dropout=0.1)
     inputs = batch(23, [23, 14, 9])
     found = []
