@@ -27,8 +27,10 @@ class Recording:
         self.device = torch.device(device)
         self.before = load_average()
 
-    def write(self, file: Path | None, **results: Any) -> dict[str, Any]:
-        """All of it with the results, written where a file is named."""
+    def write(self, file: Path | None, **results: Any) -> None:
+        """All of it with the results, where a file is named."""
+        if file is None:
+            return
         facts = {
             "settings": self.settings,
             "hardware": hardware(self.device),
@@ -36,7 +38,5 @@ class Recording:
             "load_average": [self.before, load_average()],
             **results,
         }
-        if file is not None:
-            with atomic_writer(file) as stream:
-                stream.write(json.dumps(facts, indent=2) + "\n")
-        return facts
+        with atomic_writer(file) as stream:
+            stream.write(json.dumps(facts, indent=2) + "\n")

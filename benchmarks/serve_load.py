@@ -283,14 +283,14 @@ def main() -> None:
             together[name].latencies_s += part.latencies_s
             together[name].errors += part.errors
     rates = [(ours.rate, max(theirs.rate, 1e-9)) for ours, theirs in zip(*loads.values(), strict=True)]
-    facts = recording.write(
-        options.out,
+    results: dict[str, Any] = {
         **{name: load.summary() for name, load in together.items()},
-        requests_per_s_by_round=rates,
-        gain=asdict(spread([ours / theirs for ours, theirs in rates])),
-        memory=memory.summary(),
-    )
-    print(table(facts))
+        "requests_per_s_by_round": rates,
+        "gain": asdict(spread([ours / theirs for ours, theirs in rates])),
+        "memory": memory.summary(),
+    }
+    print(table(results))
+    recording.write(options.out, **results)
 
 
 if __name__ == "__main__":
