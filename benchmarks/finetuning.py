@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import resource
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from funnelformer.cli import main
+
 __all__ = [
-    "command",
     "finetune_and_test",
     "mean_and_deviation",
     "measured",
@@ -24,23 +29,34 @@ __all__ = [
 ]
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "funnelformer", *map(str, arguments)]
+# Runs are forked from a process that has imported everything, which takes as long as a short evaluation.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["funnelformer.cli"])
 
 
-def measured(arguments: list[str], log: Path, num_threads: int | None = None) -> tuple[float, float]:
-    """Seconds and peak memory (MiB) of a process."""
-    environment = dict(os.environ)
-    if num_threads is not None:
-        environment["OMP_NUM_THREADS"] = str(num_threads)
+def measured(arguments: Sequence[object], log: Path, num_threads: int | None = None) -> tuple[float, float]:
+    """Seconds and peak memory (MiB) of a `funnelformer` command in a process of its own, which has its imports."""
+    texts = [str(argument) for argument in arguments]
+    receiver, sender = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_run, args=(texts, log, num_threads, sender))
     start = time.perf_counter()
+    process.start()
+    sender.close()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"funnelformer {' '.join(texts)} failed; see {log}")
+    return time.perf_counter() - start, receiver.recv()
+
+
+def _run(arguments: list[str], log: Path, num_threads: int | None, sender: Connection) -> None:
     with log.open("ab") as file:
-        process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(arguments)} failed; see {log}")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**10
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    main(arguments)
+    sys.stdout.flush()
+    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 
 def split_file(folder: Path, split: str) -> Path:
@@ -75,12 +91,12 @@ def finetune_and_test(
         source: list[object] = ["--train", split_file(data, "train"), "--dev", split_file(data, "dev")]
     else:
         source = ["--task", task, "--data", data]
-    training = command("finetune", *options, *source, "--out", folder, "--overwrite")
+    training = ["finetune", *options, *source, "--out", folder, "--overwrite"]
     _, peak = measured(training, log, num_threads)
     metrics = json.loads((folder / "metrics.json").read_text())
     if task is None:
         tested = folder / "test.json"
-        measured(command("evaluate", folder, split_file(data, "test"), "--out", tested), log, num_threads)
+        measured(["evaluate", folder, split_file(data, "test"), "--out", tested], log, num_threads)
         value = json.loads(tested.read_text())[score]
     else:
         value = metrics[f"test_{score}"]

@@ -14,11 +14,10 @@ import argparse
 import functools
 import os
 import statistics
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from finetuning import command, finetune_and_test, mean_and_deviation, split_file, work_through, write_json
+from finetuning import finetune_and_test, mean_and_deviation, measured, split_file, work_through, write_json
 
 # Equal numbers of layers and widths; the funnels halve the sequence after the first block.
 MODELS: dict[str, tuple[str, dict[str, str]]] = {
@@ -89,9 +88,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "tokenizer").is_dir():
         arguments = ["--train", split_file(options.data, "train"), "--out", options.out / "tokenizer"]
-        subprocess.run(
-            command("tokenizer", *arguments, "--vocab-size", 4000, "--max-length", 2048), check=True
-        )
+        arguments += ["--vocab-size", 4000, "--max-length", 2048]
+        measured(["tokenizer", *arguments], options.out / "tokenizer.log")
     jobs = [
         functools.partial(run, name, length, seed, options)
         for seed in range(options.seeds)

@@ -22,13 +22,13 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetuning import (
-    command,
     finetune_and_test,
     mean_and_deviation,
     measured,
@@ -62,7 +62,7 @@ def prepare(options: argparse.Namespace, log: Path) -> None:
     out = options.out
     if not (out / "tokenizer").is_dir():
         arguments = ["--train", *options.corpus, "--out", out / "tokenizer", "--vocab-size", 8000]
-        measured(command("tokenizer", *arguments), log)
+        measured(["tokenizer", *arguments], log)
     sources = {"data": (options.corpus, 0.005)}
     if options.adapt_steps:
         sources["task-data"] = ([write_task_texts(options)], 0.01)
@@ -70,7 +70,7 @@ def prepare(options: argparse.Namespace, log: Path) -> None:
         if not (out / name / "manifest.json").is_file():
             arguments = ["--train", *files, "--tokenizer", out / "tokenizer", "--out", out / name]
             arguments += ["--block-size", BLOCK_SIZE, "--sentences", "punctuation"]
-            measured(command("prepare", *arguments, "--validation-fraction", fraction), log)
+            measured(["prepare", *arguments, "--validation-fraction", fraction], log)
 
 
 def write_task_texts(options: argparse.Namespace) -> Path:
@@ -91,7 +91,7 @@ def pretrain(objective: str, options: argparse.Namespace) -> dict[str, Path]:
     arguments += ["--tokenizer", options.out / "tokenizer", "--auto-resume"]
     log = options.out / f"{objective}.log"
     folder = model = options.out / objective
-    corpus = command("pretrain", *arguments, "--train", options.out / "data", "--out", folder)
+    corpus = ["pretrain", *arguments, "--train", options.out / "data", "--out", folder]
     stop = options.stop_at.get(objective)
     if stop is not None:
         model = folder / "checkpoints" / f"checkpoint-{stop}"
@@ -104,7 +104,7 @@ def pretrain(objective: str, options: argparse.Namespace) -> dict[str, Path]:
         if not (adapted / "metrics.json").is_file():
             arguments += ["--train", options.out / "task-data", "--out", adapted, "--model", model]
             arguments += ["--steps", options.adapt_steps]
-            measured(command("pretrain", *arguments), log, options.num_threads)
+            measured(["pretrain", *arguments], log, options.num_threads)
         models["task_texts"] = adapted
     return models
 
@@ -114,16 +114,17 @@ def start_folder(objective: str, options: argparse.Namespace) -> Path:
     return options.out / (f"{objective}-adapted" if options.adapt_steps else objective)
 
 
-def run_until(made: Path, arguments: list[str], log: Path, num_threads: int) -> None:
-    """Run a command until a file is there, and end it."""
+def run_until(made: Path, arguments: list[object], log: Path, num_threads: int) -> None:
+    """Run a command of funnelformer until a file is there, and end it."""
     if made.is_file():
         return
+    command = [sys.executable, "-m", "funnelformer", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
     with log.open("ab") as file:
-        process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
     while not made.is_file():
         if process.poll() is not None:
-            raise SystemExit(f"{' '.join(arguments)} ended before {made} was there; see {log}")
+            raise SystemExit(f"{' '.join(command)} ended before {made} was there; see {log}")
         time.sleep(1)
     process.terminate()
     process.wait()

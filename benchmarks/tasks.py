@@ -45,15 +45,15 @@ class Set:
 
 SETS = {
     "sst2": Set("sst2", "accuracy", 64, 3),
-    "mrpc": Set("mrpc", "accuracy", 128, 5),
-    "sts": Set("sts", "pearson", 128, 5, options=("--regression",)),
-    "ag": Set("ag_news_small", "accuracy", 128, 3),
-    "reviews": Set("movie_reviews_long", "accuracy", 512, 4),
+    "mrpc": Set("mrpc", "accuracy", 128, 3),
+    "sts": Set("sts", "pearson", 128, 2, options=("--regression",)),
+    "ag": Set("ag_news_small", "accuracy", 128, 2),
+    "reviews": Set("movie_reviews_long", "accuracy", 512, 2),
     "ner": Set("wnut17_ner", "f1", 128, 5, task="ner", reads_tokens=True),
-    "squad": Set("qa_newwiki", "f1", 256, 3, task="squad", reads_tokens=True),
-    "squad2": Set("qa_squad2_small", "f1", 256, 3, task="squad2", reads_tokens=True),
-    "dream": Set("mc_dream", "accuracy", 128, 3, task="choice"),
-    "mctest": Set("mc_mctest", "accuracy", 256, 5, task="choice"),
+    "squad": Set("qa_newwiki", "f1", 256, 1, task="squad", reads_tokens=True),
+    "squad2": Set("qa_squad2_small", "f1", 256, 1, task="squad2", reads_tokens=True),
+    "dream": Set("mc_dream", "accuracy", 128, 1, task="choice"),
+    "mctest": Set("mc_mctest", "accuracy", 256, 1, task="choice"),
 }
 
 
@@ -67,7 +67,8 @@ def run(name: str, start: str, model: str, seed: int, options: argparse.Namespac
         arguments += DECODER[model]
     arguments += ["--set.hidden_dropout=0.1", "--set.attention_dropout=0.1", "--set.classifier_pooling=mean"]
     arguments += ["--max-length", chosen.length, "--epochs", chosen.epochs, "--batch-size", 16]
-    arguments += ["--learning-rate", options.learning_rate, "--seed", seed, *chosen.options]
+    arguments += ["--group-by-length", *chosen.options]
+    arguments += ["--learning-rate", options.learning_rate, "--seed", seed]
     return finetune_and_test(
         options.out / f"{name}-{start}-{model}-{seed}",
         options.data / chosen.folder,
