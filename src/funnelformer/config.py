@@ -143,8 +143,9 @@ class FunnelformerConfig(PreTrainedConfig):
         type_vocab_size: segments that have an embedding with absolute positions; default up to cls_token_type_id.
 
     PoNet: ponet_segments, what its segments are: the text between two special tokens ("separators"), also ended
-        by one of sentence_end_token_ids ("sentences"), or ponet_num_segments pieces ("chunks"); cls_token_id and
-        sep_token_id, the tokenizer's; ponet_special_apart: those two take part in neither segments nor windows.
+        by one of sentence_end_token_ids ("sentences"), or pieces ("chunks"): ponet_num_segments of each sequence, or
+        of ponet_chunk_length tokens each where that is given; cls_token_id and sep_token_id, the tokenizer's;
+        ponet_special_apart: those two take part in neither segments nor windows.
 
     Speed: unpad: compute padded batches without their padding, which changes no state of a real token (those of
         padding are zeros); it gains where lengths in a batch differ. Needs padding "exact"; graphs of
@@ -199,6 +200,7 @@ class FunnelformerConfig(PreTrainedConfig):
 
     ponet_segments: str = "separators"
     ponet_num_segments: int = 64
+    ponet_chunk_length: int | None = None
     ponet_special_apart: bool = True
     cls_token_id: int | None = None
     sep_token_id: int | None = None
@@ -269,6 +271,8 @@ class FunnelformerConfig(PreTrainedConfig):
             raise UserError('model config: ponet_segments="sentences" needs sentence_end_token_ids')
         if self.hide_mask_tokens is True and self.mask_token_id is None:
             raise UserError("model config: hide_mask_tokens needs mask_token_id")
+        if self.ponet_chunk_length is not None:
+            _positive_integers("ponet_chunk_length", [self.ponet_chunk_length])
         _positive_integers(
             "sizes",
             [

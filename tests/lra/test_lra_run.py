@@ -6,13 +6,17 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from funnelformer.errors import UserError
 from funnelformer.lra import run as run_module
 from funnelformer.lra.run import Clock, LraConfig, run_lra
 from funnelformer.lra.tasks import TASKS, find_task
-from training.toy import fails, interrupted_at, run, weights_equal
+from funnelformer.training.throughput import peak_memory_bytes
+from training.children import finish, start
+from training.toy import fails, interrupted_at, log_of, run, tree, weights_equal
 
 LISTOPS = "lra listops --model ponet --generate 40 --length 32 --steps 4 --batch-size 8 --device cpu"
 
@@ -72,6 +76,44 @@ def test_an_interrupted_run_goes_on(tmp_path, capsys):
     assert weights_equal(tmp_path / "out", tmp_path / "whole")
     changed = fails(capsys, command, "--out", tmp_path / "out", "--resume", "--data-seed", 1)
     assert changed.endswith("the run began with data-seed = 0, now it is 1")
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(LISTOPS, "--out", out) == 0
+    finished, before = tree(out), metrics_of(out)
+    assert run(LISTOPS, "--out", out, "--resume") == 0
+    assert f"{out} is finished" in capsys.readouterr().out
+    assert tree(out) == finished
+    (out / "metrics.json").unlink()  # as if killed between the last step and the test
+    assert run(LISTOPS, "--out", out, "--resume") == 0
+    unmeasured = dict.fromkeys(("steps_per_s", "examples_per_s", "peak_memory_mb"))
+    assert metrics_of(out) == {**before, **unmeasured}
+    capsys.readouterr()
+    assert run("lra report", out) == 0
+    assert capsys.readouterr().out.endswith(f" | 4 |  |  |  | {before['num_parameters']:,} |\n")
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """On the same batches to the same scores; the first one writes and prints."""
+    command = f"{LISTOPS} --batch-size 4 --log-every 1 --evaluate-every 4 --set.hidden_dropout=0.0"
+    outs, output = [tmp_path / "1", tmp_path / "2"], tmp_path / "2.txt"
+    children = start(command, "--out", outs[1], output=output, num_processes=2)
+    assert run(command, "--out", outs[0], "--gradient-accumulation", 2) == 0
+    assert finish(children) == [0, 0], output.read_text()
+    assert (tmp_path / "2.txt.1").read_text() == ""
+    one, two = ([entry["loss"] for entry in log_of(out) if "loss" in entry] for out in outs)
+    assert len(one) == 4
+    assert one == pytest.approx(two, rel=1e-5)
+    one, two = map(metrics_of, outs)
+    assert all(one[key] == two[key] for key in ("accuracy", "best_step", "settings"))
+
+
+def test_memory_before_a_run_does_not_count(tmp_path):
+    np.ones(2**25)  # 256 MiB
+    before_mb = peak_memory_bytes(torch.device("cpu")) / 2**20
+    assert run(LISTOPS, "--out", tmp_path / "out") == 0
+    assert metrics_of(tmp_path / "out")["peak_memory_mb"] < before_mb - 100
 
 
 def write_reviews(folder, num_files):
@@ -158,6 +200,12 @@ def test_bad_input_before_long_work(tmp_path, capsys, monkeypatch):
     assert fails(capsys, LISTOPS, *out, "--model", "pnet").endswith("did you mean 'ponet'?")
     assert fails(capsys, LISTOPS, *out, "--set.hidden_dropot", 0.1) == (
         "model config: unknown key 'hidden_dropot'; did you mean 'hidden_dropout'?"
+    )
+    assert fails(capsys, LISTOPS, *out, "--set.ponet_segments=separators") == (
+        'model config: ponet_segments="separators" needs cls_token_id or sep_token_id'
+    )
+    assert fails(capsys, LISTOPS, *out, "--set.max_position_embeddings=31") == (
+        "--length 32 is beyond the model's max_position_embeddings 31"
     )
     assert fails(capsys, LISTOPS, *out, "--steps", 0) == "--steps is 0; allowed: 1 and more"
     assert fails(capsys, LISTOPS, *out, "--batch-size", 0) == "--batch-size is 0; allowed: 1 and more"

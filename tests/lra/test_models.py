@@ -40,12 +40,21 @@ def test_configs(name, blocks, mixers, position):
     assert (config.intermediate_size, config.hidden_dropout, config.classifier_pooling) == (128, 0.1, "mean")
     assert (config.vocab_size, config.num_labels, config.max_position_embeddings) == (257, 2, 4000)
     assert (config.ponet_segments, config.ponet_num_segments) == ("chunks", 2048)
+    assert config.ponet_chunk_length == 2  # 4000 // 2048 + 1
     assert (config.separate_cls, config.decoder_layers) == (False, 0)
 
 
 def test_settings_win():
     config = build_config(TASKS["listops"], "ponet", 64, {"hidden_dropout": 0.0, "ponet_num_segments": 3})
     assert (config.hidden_dropout, config.ponet_num_segments, config.num_labels) == (0.0, 3, 10)
+    assert config.ponet_chunk_length == 22  # 64 // 3 + 1
+    assert build_config(TASKS["listops"], "ponet", 64, {"ponet_chunk_length": 7}).ponet_chunk_length == 7
+
+
+def test_presets_keep_their_sizes():
+    for name, sizes in (("PoNet-base", (12, 64, 3072)), ("L12H768", (24, 32, 1536))):
+        config = build_config(TASKS["listops"], name, 64, {})
+        assert (config.num_attention_heads, config.head_size, config.intermediate_size) == sizes
 
 
 @pytest.mark.parametrize(

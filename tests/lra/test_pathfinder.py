@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -123,6 +124,24 @@ def test_metadata_files_are_read_in_the_order_of_their_numbers(folder):
     images, labels, _ = read_pathfinder(folder, 32)
     assert labels[-2:].tolist() == [0, 1]
     assert (images[-2:] == images[:2]).all()
+
+
+def test_images_are_shuffled_as_they_are_read(tmp_path):
+    """In the order of the seed, and without a second copy of them all."""
+    (tmp_path / "metadata").mkdir()
+    for grey in range(4):
+        Image.new("L", (128, 128), grey).save(tmp_path / f"{grey}.png")
+    greys = np.arange(200) % 4
+    lines = [f". {grey}.png 0 {grey % 2}\n" for grey in greys]
+    (tmp_path / "metadata" / "0.npy").write_text("".join(lines))
+    tracemalloc.start()
+    images, labels, _ = read_pathfinder(tmp_path, 128, shuffle_seed=3)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    expected = greys[np.random.default_rng(3).permutation(200)]
+    assert (images == expected[:, None, None]).all()
+    assert (labels == expected % 2).all()
+    assert peak_bytes < 1.3 * images.nbytes
 
 
 def test_an_empty_image_is_left_out(folder):

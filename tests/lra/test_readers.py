@@ -205,6 +205,8 @@ def test_pathfinder_generated():
     images, labels = draw_images(12, 1, PathfinderStyle(size=16))
     assert np.array_equal(rows(data.train), images[:10].reshape(10, -1))
     assert data.test.labels.tolist() == [labels[11]]
+    with pytest.raises(UserError, match="1000; allowed for Pathfinder: a square, as 1024 for 32 x 32 pixels"):
+        generate_data(TASKS["pathfinder"], 10, 1000, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -218,8 +220,8 @@ def test_pathfinder_generated():
         (("listops", [0], None), "--count is 0; allowed: 1 and more"),
         (("listops", [5], 15), "--length is 15; allowed for ListOps: 16 and more"),
         (
-            ("pathfinder", [5], 1000),
-            "--length is 1000; allowed for Pathfinder: a square, as 1024 for 32 x 32 pixels",
+            ("pathfinder", [5], 256),
+            "--length is 256; allowed for Pathfinder: 1024, which its runs read",
         ),
         (("pathfinder", [5, 1, 1], None), "--count has 3 numbers; Pathfinder takes one, of all its images"),
         (("listop", [5], None), "no task 'listop'; known: listops, text"),

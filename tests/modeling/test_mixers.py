@@ -192,6 +192,11 @@ def test_segments_by_separators_sentences_and_chunks():
     keep = torch.arange(10)[None] < torch.tensor([[10], [4]])
     found, _ = find_segments(None, keep, 10, chunks)  # 4 // 3 + 1 = 2 tokens each
     assert found.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2, 3, 3, 3, 3]]
+    fixed = small_config("L1H32", mixer="ponet", ponet_segments="chunks", ponet_chunk_length=5)
+    found, slots = find_segments(None, keep, 10, fixed)
+    assert (found.tolist(), slots) == ([[0, 0, 0, 0, 0, 1, 1, 1, 1, 1]], 3)
+    with pytest.raises(UserError, match=r"ponet_chunk_length is \[0\]; allowed: integers >= 1"):
+        small_config("L1H32", mixer="ponet", ponet_chunk_length=0)
 
 
 def test_segments_across_a_pooling_step():
@@ -225,6 +230,19 @@ def test_what_ponet_needs_is_asked_for():
         small_config("B1-1H32", mixer=["ponet", "attention"], pooling="top")
     with pytest.raises(UserError, match="needs sentence_end_token_ids"):
         small_config("L1H32", mixer="ponet", ponet_segments="sentences")
+
+
+def test_segment_ids_that_would_be_of_another_sequence():
+    model = build(FunnelformerModel, small_config("L1H32", mixer="ponet"))
+    ids, mask, _ = text(6, [6, 4])
+    for wrong in (6, -1):
+        segments = torch.zeros_like(ids)
+        segments[0, 3] = wrong
+        with pytest.raises(ValueError, match=f"segment_ids has {wrong} at a real token; allowed: 0 to 5"):
+            model(ids, mask, segment_ids=segments)
+    expected = model(ids, mask, segment_ids=torch.zeros_like(ids)).last_hidden_state[mask.bool()]
+    segments = torch.where(mask.bool(), 0, 99)
+    assert torch.equal(model(ids, mask, segment_ids=segments).last_hidden_state[mask.bool()], expected)
 
 
 # ---- Fourier

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..config import FunnelformerConfig, parse_name
+from ..config import PRESETS, FunnelformerConfig, parse_name
 from ..errors import UserError, did_you_mean
+from ..inference import check_length
 from ..modeling import FunnelformerForSequenceClassification
 from ..modeling.heads import HeadOutput
 from ..modeling.model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
@@ -35,10 +36,10 @@ def build_config(task: Task, model: str, length: int, settings: dict[str, Any]) 
     """The config of a model for sequences of `length` tokens; `settings` are config keys that win.
 
     model: one of `MODELS`, or a layout such as B1-1H64 or a preset. Heads are 32 wide and the feed-forward layer
-    twice the width, as in the published runs, unless a preset says otherwise. One block has learned absolute
-    positions, several have relative ones. No token stands for the sequence, so all are pooled and the mean is
-    classified.
-    Raises UserError for a name that cannot be read, or a setting that the config refuses.
+    twice the width, as in the published runs; presets keep theirs. One block has learned absolute positions,
+    several have relative ones. No token stands for the sequence, so all are pooled and the mean is classified.
+    PoNet's chunks are as long in a short sequence as in one of `length` tokens, as in its published runs.
+    Raises UserError for a name that cannot be read, or a setting that cannot be used.
     """
     layout, extra = MODELS.get(model, (model, {}))
     try:
@@ -49,7 +50,7 @@ def build_config(task: Task, model: str, length: int, settings: dict[str, Any]) 
         ) from None
     width = parsed["hidden_size"]
     sizes = {}
-    if width % _HEAD_SIZE == 0:
+    if layout not in PRESETS and width % _HEAD_SIZE == 0:
         sizes = {
             "num_attention_heads": width // _HEAD_SIZE,
             "head_size": _HEAD_SIZE,
@@ -65,7 +66,7 @@ def build_config(task: Task, model: str, length: int, settings: dict[str, Any]) 
         "ponet_segments": "chunks",
         "ponet_num_segments": task.num_segments,
     }
-    return config_from_name(
+    config = config_from_name(
         layout,
         {
             **ours,
@@ -80,6 +81,15 @@ def build_config(task: Task, model: str, length: int, settings: dict[str, Any]) 
             **settings,
         },
     )
+    check_length(config, length, "--length")
+    is_marked = config.cls_token_id is not None or config.sep_token_id is not None
+    if "ponet" in config.block_mixers and config.ponet_segments != "chunks" and not is_marked:
+        raise UserError(
+            f'model config: ponet_segments="{config.ponet_segments}" needs cls_token_id or sep_token_id'
+        )
+    if "ponet_chunk_length" not in settings:
+        config.ponet_chunk_length = length // config.ponet_num_segments + 1
+    return config
 
 
 def build_model(task: Task, config: FunnelformerConfig) -> FunnelformerPreTrainedModel:

@@ -113,7 +113,9 @@ def _place_circles(
 
 def draw_images(count: int, seed: int, style: PathfinderStyle) -> tuple[np.ndarray, np.ndarray]:
     """The first `count` images [N, size, size] of a series and their labels [N]; half of an even count are 1."""
-    images = np.stack([draw_image(index, seed, style) for index in range(count)])
+    images = np.empty((count, style.size, style.size), dtype=np.uint8)
+    for index in range(count):
+        images[index] = draw_image(index, seed, style)
     return images, np.array([label_of(index, seed) for index in range(count)])
 
 
@@ -246,8 +248,10 @@ def write_pathfinder(out: Path, count: int, seed: int, style: PathfinderStyle) -
             (folder / "metadata" / f"{first // _IMAGES_PER_FOLDER}.npy").write_text("".join(lines))
 
 
-def read_pathfinder(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Read images [N, size, size] and labels [N] of a release folder, in the order of its metadata files.
+def read_pathfinder(
+    folder: Path, size: int, shuffle_seed: int | None = None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Read images [N, size, size] and labels [N] of a release folder, in the order of its metadata files or shuffled.
 
     Third comes the number of image files that are empty, which are left out: the release has one.
     Raises UserError naming metadata file and line, or the image, that cannot be used.
@@ -256,7 +260,8 @@ def read_pathfinder(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray, in
     files = sorted((folder / "metadata").glob("*.npy"), key=lambda file: (len(file.stem), file.stem))
     if not files:
         raise UserError(f"{folder / 'metadata'}: holds no .npy file")
-    images, labels, num_empty = [], [], 0
+    entries: list[tuple[Path, int, Path, int]] = []  # metadata file, line, image file, label
+    num_empty = 0
     for file in files:
         for number, line in iter_lines(file):
             columns = line.split()
@@ -269,14 +274,21 @@ def read_pathfinder(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray, in
             if place.is_file() and place.stat().st_size == 0:
                 num_empty += 1
                 continue
-            try:
-                images.append(_read_image(check_file(place), size, image_class))
-            except UserError as error:
-                raise UserError(f"{file}: line {number}: {error}") from None
-            labels.append(int(columns[3]))
-    if not images:
+            entries.append((file, number, place, int(columns[3])))
+    if not entries:
         raise UserError(f"{folder}: no image of it has any content")
-    return np.stack(images), np.array(labels), num_empty
+    # Each image is read to where the shuffle puts it: Path-X has 3.3 GB of them, too many for a second copy.
+    order = np.arange(len(entries))
+    if shuffle_seed is not None:
+        order = np.random.default_rng(shuffle_seed).permutation(len(entries))
+    images = np.empty((len(entries), size, size), dtype=np.uint8)
+    for row, (file, number, place, _) in zip(np.argsort(order), entries, strict=True):
+        try:
+            images[row] = _read_image(check_file(place), size, image_class)
+        except UserError as error:
+            raise UserError(f"{file}: line {number}: {error}") from None
+    labels = np.array([label for *_, label in entries])
+    return images, labels[order], num_empty
 
 
 def _read_image(file: Path, size: int, image_class: Any) -> np.ndarray:

@@ -57,7 +57,7 @@ def write_data(task_name: str, out: Path, counts: Sequence[int], length: int | N
 
     counts: for ListOps samples to train, validate and test on, or those to train on (then a tenth as many for each
         of the others); for Pathfinder, whose release is one folder of images, their number. length: as in
-        `generate_data`, by default the task's.
+        `generate_data`, by default the task's, and of images no other: `read_data` would refuse them.
     Raises UserError for a task without generator, or a folder that is not empty.
     """
     task = find_task(task_name)
@@ -72,7 +72,9 @@ def write_data(task_name: str, out: Path, counts: Sequence[int], length: int | N
         parts = _part_counts(counts[0]) if len(counts) == 1 else counts
         write_listops(out, parts, _grammar(length), seed)
         return
-    style = _style(task, length)
+    style = _style(task, task.length)
+    if length != task.length:
+        raise UserError(f"--length is {length}; allowed for {task.title}: {task.length}, which its runs read")
     if len(counts) != 1:
         raise UserError(f"--count has {len(counts)} numbers; {task.title} takes one, of all its images")
     write_pathfinder(out, counts[0], seed, style)
@@ -262,13 +264,12 @@ def _read_pathfinder(task: Task, folder: Path, length: int) -> LraData:
     folder = _locate(
         task, folder, ("curv_contour_length_14", inner, f"lra_release/{inner}"), ("metadata", "imgs")
     )
-    images, labels, num_empty = read_pathfinder(folder, size)
+    images, labels, num_empty = read_pathfinder(folder, size, _SPLIT_SEED)
     if len(images) < 10:
         raise UserError(f"{folder}: holds {len(images)} images; at least 10 are needed for three parts")
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(images))
     num_tenth = len(images) // 10
     counts = (len(images) - 2 * num_tenth, num_tenth, num_tenth)
-    data = _cut_up(Sequences.of_rows(images.reshape(len(images), -1)[order]), labels[order], counts)
+    data = _cut_up(Sequences.of_rows(images.reshape(len(images), -1)), labels, counts)
     notes = (f"{num_empty:,} image files are empty and were left out",) if num_empty else ()
     return replace(data, notes=notes)
 

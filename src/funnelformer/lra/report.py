@@ -16,8 +16,8 @@ from .tasks import TASKS, Task
 __all__ = ["PUBLISHED", "Published", "report"]
 
 _FIVE = ("listops", "text", "retrieval", "image", "pathfinder")
-_SPEED_KEYS = ("steps_per_s", "examples_per_s", "peak_memory_mb", "num_parameters")
-_KEYS = ("task", "model", "accuracy", "steps", "settings", *_SPEED_KEYS)
+_MEASURED_KEYS = ("steps_per_s", "examples_per_s", "peak_memory_mb")
+_KEYS = ("task", "model", "accuracy", "steps", "settings", "num_parameters", *_MEASURED_KEYS)
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def report(runs: Sequence[Path]) -> str:
         numbers = [
             f"{100 * result['accuracy']:.2f}",
             f"{result['steps']:,}",
-            f"{result['steps_per_s']:.2f}",
-            f"{result['examples_per_s']:.1f}",
-            f"{result['peak_memory_mb']:,.0f} ({result.get('peak_memory_of', '')})",
+            _measured(result["steps_per_s"], ".2f"),
+            _measured(result["examples_per_s"], ".1f"),
+            _measured(result["peak_memory_mb"], ",.0f", f" ({result.get('peak_memory_of', '')})"),
             f"{result['num_parameters']:,}",
         ]
         length = f"{result['settings'].get('length', '')}"
@@ -112,7 +112,9 @@ def _read(folder: Path) -> dict[str, Any]:
             raise UserError(f"{file}: has no {key!r}; is it the folder of a `funnelformer lra` run?")
     if result["task"] not in TASKS:
         raise UserError(f"{file}: the task {result['task']!r} is unknown; known: {', '.join(TASKS)}")
-    for key in ("accuracy", *_SPEED_KEYS):
+    for key in ("accuracy", "num_parameters", *_MEASURED_KEYS):
+        if result[key] is None and key in _MEASURED_KEYS:
+            continue
         if isinstance(result[key], bool) or not isinstance(result[key], int | float):
             raise UserError(f"{file}: {key} is {result[key]!r}; allowed: a number")
     if not isinstance(result["settings"], dict):
@@ -190,6 +192,11 @@ def _average(cells: Cells) -> str:
         return ""
     text = f"{statistics.fmean(_mean(cells[name]) for name in _FIVE):.2f}"
     return text + (" \\*" if any(_difference(cells[name][0]) for name in _FIVE) else "")
+
+
+def _measured(value: float | None, form: str, of: str = "") -> str:
+    """Empty where a run had nothing to measure: it was resumed after its last step."""
+    return "" if value is None else f"{value:{form}}{of}"
 
 
 def _line(values: Sequence[str]) -> str:

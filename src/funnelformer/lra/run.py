@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import time
 from dataclasses import asdict, dataclass, field
@@ -20,8 +19,9 @@ from transformers import EvalPrediction, TrainerCallback
 from ..data.files import atomic_writer
 from ..errors import UserError
 from ..metrics import classification_metrics
-from ..training.run import RunConfig, check_run, flag, open_run, parse_options
-from ..training.throughput import peak_memory_bytes
+from ..training.processes import first, say, start_processes
+from ..training.run import METRICS_FILE, RunConfig, check_run, finished_metrics, flag, open_run, parse_options
+from ..training.throughput import peak_memory_bytes, reset_peak_memory
 from ..training.trainer import RunTrainer, run_trainer, training_arguments
 from ..version import stamped
 from .examples import LraData, collate
@@ -139,19 +139,26 @@ class Clock(TrainerCallback):
         return time.perf_counter()
 
     @property
-    def steps_per_s(self) -> float:
-        return self.num_steps / self.seconds if self.seconds else math.nan
+    def steps_per_s(self) -> float | None:
+        """None when no step was timed, as in a run that was cut off after its last one and goes on."""
+        return self.num_steps / self.seconds if self.seconds else None
 
 
 def run_lra(config: LraConfig) -> dict[str, Any]:
     """Train a model on a task, score it on the test part, return the metrics (also in metrics.json).
 
     The checkpoint best on the validation part is scored; the last one where that part is the test part (Text).
+    Under torchrun every process calls it and returns the same; the first one writes and prints.
     Raises UserError for input that cannot be used, before training starts.
     """
     task = find_task(config.task)
+    start_processes(cpu=config.device == "cpu")
+    before = first(lambda: finished_metrics(config))
+    if before is not None:
+        say(f"{config.out} is finished")
+        return before
     transformers.set_seed(config.seed)
-    check_run(config)
+    first(lambda: check_run(config))
     assert config.length is not None
     assert config.steps is not None
     assert config.batch_size is not None
@@ -159,13 +166,13 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     model_config = build_config(task, config.model, config.length, parse_options(config.model_options))
     data = _load(config, task)
     model = build_model(task, model_config)
-    checkpoint = open_run(config, "lra")
-    print(f"model: {model_config.name}, {model.num_parameters():,} parameters")
-    print(
+    checkpoint = first(lambda: open_run(config, "lra"))
+    say(f"model: {model_config.name}, {model.num_parameters():,} parameters")
+    say(
         f"data: {len(data.train):,} to train on, {len(data.validation):,} to validate, {len(data.test):,} to test"
     )
     for note in data.notes:
-        print(note)
+        say(note)
     clock = Clock()
     # Transformers saves where it evaluates; without a validation part of its own a run keeps its last state.
     selection: dict[str, Any] = {"save_strategy": "steps", "save_steps": config.evaluate_every}
@@ -187,11 +194,10 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         preprocess_logits_for_metrics=_predicted,
         callbacks=[clock],
     )
-    on_gpu = trainer.args.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak_memory(trainer.args.device)
     run_trainer(trainer, TaskVocabulary(task), config.out, checkpoint)
     peak_bytes = peak_memory_bytes(trainer.args.device)
+    steps_per_s = clock.steps_per_s
     num_a_step = config.batch_size * config.gradient_accumulation * trainer.args.world_size
     test = trainer.evaluate(data.test, metric_key_prefix="test")
     metrics: dict[str, Any] = {
@@ -202,10 +208,10 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step if task.selects else None,
         "best_validation_accuracy": trainer.state.best_metric if task.selects else None,
-        "steps_per_s": clock.steps_per_s,
-        "examples_per_s": clock.steps_per_s * num_a_step,
-        "peak_memory_mb": peak_bytes / 2**20,
-        "peak_memory_of": "gpu" if on_gpu else "process",
+        "steps_per_s": steps_per_s,
+        "examples_per_s": None if steps_per_s is None else steps_per_s * num_a_step,
+        "peak_memory_mb": None if steps_per_s is None else peak_bytes / 2**20,
+        "peak_memory_of": "gpu" if trainer.args.device.type == "cuda" else "process",
         "num_parameters": model.num_parameters(),
         "settings": {
             "length": config.length,
@@ -225,10 +231,13 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "seed": config.seed,
         "mean_length": statistics.fmean(data.test.sequences[0].lengths.tolist()),
     }
-    if trainer.is_world_process_zero():
-        with atomic_writer(config.out / "metrics.json") as file:
+
+    def finish() -> dict[str, Any]:
+        with atomic_writer(config.out / METRICS_FILE) as file:
             json.dump(stamped(metrics), file, indent=2)
-    return metrics
+        return metrics
+
+    return first(finish)
 
 
 def _load(config: LraConfig, task: Task) -> LraData:

@@ -199,7 +199,8 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         position_ids: rows are packed: each sequence follows the last one without padding and counts from 0 on, as in
             transformers' `DataCollatorWithFlattening`. Every state is what the sequence has alone; hidden states and
             weights that are asked for are those of the N sequences, padded.
-        Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given, or shapes disagree.
+        Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given, when shapes disagree, or for
+        other numbers in `segment_ids` or `position_ids`.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give input_ids or inputs_embeds, and only one of them")

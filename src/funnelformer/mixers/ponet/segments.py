@@ -35,19 +35,19 @@ def add_segments(
 ) -> SequenceState:
     """Put each token's segment and the special tokens into an unpooled state.
 
-    segment_ids: numbers below T, in place of those of `config.ponet_segments`:
+    segment_ids: numbers below T (of padding any), in place of those of `config.ponet_segments`:
     "separators": CLS and SEP are segments of their own, and so is the text between two of them.
     "sentences": besides, a segment ends with each of `sentence_end_token_ids`.
-    "chunks": n // ponet_num_segments + 1 tokens each, n being the sequence's real length under
-    `padding="exact"`, else the input's (as in PoNet's Long Range Arena runs).
-    Raises ValueError when what is needed is missing.
+    "chunks": ponet_chunk_length tokens each, or else n // ponet_num_segments + 1, n being the sequence's real
+    length under `padding="exact"`, and the input's under the others.
+    Raises ValueError when what is needed is missing, or for other segment_ids (graphs of torch.compile do not look).
     """
     special = _special_tokens(input_ids, config)
     num_regions = state.span
     if segment_ids is not None:
-        regions = segment_ids
+        regions = _in_range(segment_ids, state)
     elif config.ponet_segments == "chunks":
-        regions, num_regions = _chunks(state, config), config.ponet_num_segments + 1
+        regions, num_regions = _chunks(state, config)
     elif special is None or input_ids is None:
         raise ValueError(
             f'ponet_segments="{config.ponet_segments}" needs input_ids, and cls_token_id and sep_token_id in the '
@@ -63,8 +63,25 @@ def add_segments(
     return replace(state, regions=regions, num_regions=num_regions, special=special)
 
 
-def _chunks(state: SequenceState, config: FunnelformerConfig) -> Int[Tensor, "#B T"]:
+def _in_range(segment_ids: Int[Tensor, "B T"], state: SequenceState) -> Int[Tensor, "B T"]:
+    """A number beyond the last would be a segment of the next sequence's."""
+    if not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
+        outside = (segment_ids < 0) | (segment_ids >= state.span)
+        if state.keep is not None:
+            outside = outside & state.keep
+        if outside.any():
+            raise ValueError(
+                f"segment_ids has {int(segment_ids[outside][0])} at a real token; allowed: 0 to {state.span - 1}"
+            )
+    return segment_ids.clamp(0, state.span - 1)
+
+
+def _chunks(state: SequenceState, config: FunnelformerConfig) -> tuple[Int[Tensor, "#B T"], int]:
+    """The segments, and a bound of their numbers."""
+    if config.ponet_chunk_length is not None:
+        return state.positions // config.ponet_chunk_length, state.span // config.ponet_chunk_length + 1
+    num_chunks = config.ponet_num_segments
     if state.keep is None or config.padding != "exact":
-        return state.positions // ((state.positions[:, -1:] + 1) // config.ponet_num_segments + 1)
-    chunk = state.keep.sum(1, keepdim=True) // config.ponet_num_segments + 1
-    return (state.positions // chunk).clamp(max=config.ponet_num_segments)  # beyond the last: padding
+        return state.positions // ((state.positions[:, -1:] + 1) // num_chunks + 1), num_chunks + 1
+    chunk = state.keep.sum(1, keepdim=True) // num_chunks + 1
+    return (state.positions // chunk).clamp(max=num_chunks), num_chunks + 1  # beyond the last: padding
