@@ -17,7 +17,7 @@ import datasets
 from .answers import answer_all, questions_of, write_answers
 from .data.bad_rows import BadRows, OnBadRow
 from .data.files import atomic_writer
-from .data.tables import Table, TaskColumns, guess_columns, read_table, read_texts
+from .data.tables import Table, TaskColumns, guess_columns, is_hub_name, read_table, read_texts
 from .data.tasks import Task, find_task, read_part
 from .data.tasks.squad import WHERE
 from .data.values import load_task
@@ -54,8 +54,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model on labelled data; return the metrics, and write them to `out` (JSON) when given.
 
-    task: read `data` as the release of that task; by default the model's own where `data` is a folder.
-    part: of the release, as dev-matched; by default the dev parts, or the test part where there is none.
+    task: read `data` as the release of that task; by default the model's own where `data` is a folder, or its name on
+        the Hub.
+    part: of the release, as dev-matched; by default the dev parts, or the test part where there is none. Without a task
+        a split of a folder or a data set; by default test.
     Under torchrun every process calls it and returns the same; the first one writes and prints.
     Raises UserError for data that does not fit the model, a label unseen in training included.
     """
@@ -72,9 +74,8 @@ def evaluate(
         for variant, table in _labelled_parts(named, data, part, bad).items():
             parts[variant] = kind.examples(table, bad)
     else:
-        if part is not None:
-            raise UserError(f"--part {part} is of a task's release; name it with --task")
-        table = read_table(data, split=None if Path(data).is_file() else "test", bad=bad)
+        _check_part(data, part)
+        table = read_table(data, split=None if Path(data).is_file() else part or "test", bad=bad)
         columns, messages = _columns(predictor, table, text, text_pair, label, labelled=True)
         kind = _kind(predictor, columns, None)
         parts[""] = kind.examples(table, bad)
@@ -140,7 +141,7 @@ def predict(
     with it (in csv one column a class, as `probability_yes`). Of several labels `prediction` is a list, in csv
     a text with "|" between them. A model of tokens answers a list of tags for `tokens`, the text cut at white space; a
     model of spans `prediction`, a text of the passage or the empty one, its `probability` and, of squad2, `null_odds`.
-    task, part: read that part of a task's release, by default the first test part.
+    task, part: read that part of a task's release, by default the first test part; without a task that split.
     submit_to: a zip; the predictions for all test parts of the task are added to it in the leaderboard's form, and
         nothing else is written. Of squad and squad2 a folder, for the files of `write_answers`.
     out: a file, or None for stdout. format: by default that of `out`'s suffix, else jsonl.
@@ -154,6 +155,8 @@ def predict(
     predictor = load_predictor(model, max_length, device, backend)
     named = _named_task(predictor, model, task, data)
     if submit_to is not None and predictor.kind != "span":
+        if part is not None:
+            raise UserError(f"--part {part} and --submit exclude each other: a submission has all test parts")
         if named is None:
             raise UserError(
                 "--submit needs the folder of the task's files as data, and --task where the model has none"
@@ -165,7 +168,8 @@ def predict(
         table = read_part(named, data, chosen)
         columns = dataclasses.replace(named.columns, label=None)
     else:
-        table = read_texts(data)
+        _check_part(data, part)
+        table = read_texts(data) if part is None else read_table(data, split=part)
         columns, messages = _columns(predictor, table, text, text_pair, None, labelled=False)
         if predictor.kind == "tokens":
             table, columns = _split_at_spaces(table, columns)
@@ -194,11 +198,26 @@ def _check_batch_size(batch_size: int) -> None:
         raise UserError(f"--batch-size is {batch_size}; allowed: 1 and more")
 
 
+def _check_part(data: str, part: str | None) -> None:
+    """Raise UserError for a part where no task names any and the data have no splits."""
+    has_splits = is_hub_name(data) or (Path(data).is_dir() and not (Path(data) / "state.json").exists())
+    if part is not None and not has_splits:
+        raise UserError(
+            f"--part {part} is of a --task, or of a folder or a name with splits; {data} is neither"
+        )
+
+
 def _named_task(predictor: Predictor, model: str, task: str | None, data: str) -> Task | None:
-    """The task that `data` is a release of: the one that is named, or of a folder the one the model learned."""
+    """The task that `data` is a release of: the one that is named, or of a folder the one the model learned.
+
+    Of names on the Hub only the task's own, with or without its owner: others may be anything.
+    """
+    learned = predictor.task.get("task")
+    release = find_task(learned).release if learned else None
+    is_own = release is not None and data in (release.hub, release.hub.partition("/")[2])
     # Questions have no other form than their task's.
-    by_itself = Path(data).is_dir() or predictor.kind in ("choice", "span")
-    name = task or (predictor.task.get("task") if by_itself else None)
+    by_itself = Path(data).is_dir() or is_own or predictor.kind in ("choice", "span")
+    name = task or (learned if by_itself else None)
     if name is None and predictor.kind == "span":
         raise UserError(f"{model}: does not say what it was trained on; name --task squad or --task squad2")
     if name is None:
@@ -224,6 +243,11 @@ def _labelled_parts(task: Task, data: str, part: str | None, bad: OnBadRow) -> M
             )
         return {"": read_part(task, data, chosen, bad)}
     parts = [entry for entry in task.of_role("dev") or task.of_role("test") if entry.is_labelled]
+    if len(parts) > 1 and Path(data).is_file():
+        known = ", ".join(entry.name for entry in parts)
+        raise UserError(
+            f"{data}: is one file, and {task.name} has several parts; say with --part which: {known}"
+        )
     return {entry.variant: read_part(task, data, entry, bad) for entry in parts}
 
 

@@ -17,6 +17,7 @@ from funnelformer.data.tables import (
     TaskColumns,
     guess_columns,
     guess_text_column,
+    is_hub_name,
     read_table,
     read_texts,
 )
@@ -132,6 +133,31 @@ def test_folder_with_one_file_a_split(tmp_path):
     assert read_table(tmp_path, split="test").columns == {"text": ["b"]}
 
 
+@pytest.mark.parametrize("name", ["dev", "val", "valid", "validation"])
+def test_the_names_of_a_validation_part(tmp_path, name):
+    """Read here, quotes and all; of a saved data set too."""
+    write(tmp_path / "train.tsv", "text\na\n")
+    write(tmp_path / f"{name}.tsv", 'text\n"b\nc\nNA\n')
+    data = datasets.DatasetDict(
+        train=datasets.Dataset.from_dict({"text": ["a"]}),
+        **{name: datasets.Dataset.from_dict({"text": ["d"]})},
+    )
+    data.save_to_disk(str(tmp_path / "saved"))
+    for split in ("validation", "dev"):
+        assert read_table(tmp_path, split=split).columns == {"text": ['"b', "c", "NA"]}
+        assert read_table(tmp_path / "saved", split=split).columns == {"text": ["d"]}
+
+
+def test_csv_and_tsv_are_not_for_datasets(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("a.csv", "b.csv", "more/dev.tsv.gz"):
+        write(tmp_path / name, "text\na\n")
+    known = "name a file of it: a.csv, b.csv, more/dev.tsv.gz"
+    message = f"{tmp_path}: no single table called validation in this folder; {known}"
+    assert error_of(read_table, tmp_path, split="validation") == message
+    assert error_of(read_table, tmp_path) == f"{tmp_path}: no single table in this folder; {known}"
+
+
 def test_saved_dataset_gives_class_names(tmp_path):
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
@@ -175,7 +201,9 @@ def test_hub_failure_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_is_not_looked_for_on_the_hub():
-    assert "nowhere/train.tsv: no such file" in error_of(read_table, "nowhere/train.tsv")
+    for name in ("nowhere/train.tsv", "texts.txt", "-"):
+        assert f"{name}: no such file" in error_of(read_table, name)
+        assert not is_hub_name(name)
 
 
 # ---- texts to predict on

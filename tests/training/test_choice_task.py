@@ -8,6 +8,9 @@ import random
 import pytest
 
 from funnelformer import FunnelformerForMultipleChoice
+from funnelformer.training.finetune import FinetuneConfig
+from funnelformer.training.finetune_trainer import FinetuneTrainer
+from funnelformer.training.task_data import load_task_data
 from funnelformer.use import evaluate, predict
 from training.toy import ANIMALS, FINETUNE, make_toy, run, sentence
 
@@ -62,6 +65,42 @@ def test_it_is_learned_and_scored_by_level(model, folder):
     high = evaluate(str(model), str(folder / "test.jsonl"), task="race-high", device="cpu")
     assert (high["examples"], high["accuracy"]) == (8, 1.0)
     assert FunnelformerForMultipleChoice.from_pretrained(model).config.id2label == dict(enumerate("ABCD"))
+
+
+def test_choices_are_grouped_by_their_tokens(folder, model, tmp_path, monkeypatch):
+    """Of each question the longest sequence: [CLS], 3 words and the option's, [SEP], those of the article, [SEP]."""
+    found = []
+    original = FinetuneTrainer._get_train_sampler
+
+    def sampler(self, dataset):
+        found.append(original(self, dataset).lengths)
+        return original(self, dataset)
+
+    monkeypatch.setattr(FinetuneTrainer, "_get_train_sampler", sampler)
+    rows = []
+    for number in range(4):
+        options = [["the", "the the", "the the the", "the the the the"]]
+        article = " ".join(["bird"] * (number + 1))
+        rows.append({"article": article, "questions": ["the red bird"], "options": options, "answers": ["A"]})
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--task", "race", "--train", file, "--dev", file, "--model", folder / "toy" / "pretrained"]
+    assert run(FINETUNE, *flags, "--out", tmp_path / "out", "--group-by-length", "--max-length", 24) == 0
+    assert list(found[0]) == [11, 12, 13, 14]
+
+
+def test_an_article_is_not_divided_between_train_and_dev(tmp_path):
+    """10 articles of 3 questions; a fifth of the articles is the dev part."""
+    options = [["a", "b", "c", "d"]] * 3
+    rows = [{"article": f"no. {i}", "questions": ["x", "y", "z"], "options": options, "answers": ["A"] * 3}
+            for i in range(10)]  # fmt: skip
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = FinetuneConfig(model="m", task="race", train=str(file), dev_fraction=0.2, out=tmp_path / "out")
+    data = load_task_data(config)
+    train, dev = set(data.train["article"]), set(data.dev[""]["article"])
+    assert (len(train), len(dev), train & dev) == (8, 2, set())
+    assert (len(data.train), len(data.dev[""])) == (24, 6)
 
 
 def test_answers_of_questions_without_any(model, folder, tmp_path):

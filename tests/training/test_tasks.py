@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 
+import datasets
 import pytest
 
 from funnelformer import FunnelformerForSequenceClassification
@@ -94,8 +95,50 @@ def test_both_accuracies_of_mnli(mnli, glue):
     assert scores == {
         "data": str(glue), "examples": 54, "matched_accuracy": 1.0, "mismatched_accuracy": 1.0
     }  # fmt: skip
-    one = evaluate(str(mnli), str(glue), part="dev-mismatched", device="cpu")
-    assert one == {"data": str(glue), "examples": 24, "accuracy": 1.0}
+    file = glue / "MNLI" / "dev_mismatched.tsv"
+    for source, named in ((glue, {}), (file, {"task": "mnli"})):
+        one = evaluate(str(mnli), str(source), part="dev-mismatched", device="cpu", **named)
+        assert one == {"data": str(source), "examples": 24, "accuracy": 1.0}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A data set of three splits behind every name; the test split has no labels."""
+    splits = {}
+    for split, animal, label in (
+        ("train", "dog", "unacceptable"), ("validation", "cat", "acceptable"), ("test", "cat", None)
+    ):  # fmt: skip
+        rows = {"sentence": [f"the red {animal} eats ."] * 3, "label": [label] * 3}
+        splits[split] = datasets.Dataset.from_dict(rows)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(splits))
+
+
+def test_names_on_the_hub(cola, hub, tmp_path):
+    """That of the model's task is read as the task, its dev part by default; of another a split is named."""
+    for name, part in (("nyu-mll/glue:cola", None), ("glue:cola", "validation"), ("user/mine", "dev")):
+        scores = evaluate(str(cola), name, part=part, device="cpu")
+        assert (scores["examples"], scores["accuracy"]) == (3, 1.0)
+    for name, part, said in (
+        ("nyu-mll/glue:cola", None, "acceptable"),
+        ("user/mine", "train", "unacceptable"),
+    ):
+        assert predict(str(cola), name, part=part, out=tmp_path / "p.jsonl", device="cpu") == 3
+        rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+        assert [row["prediction"] for row in rows] == [said] * 3
+
+
+def test_parts_of_what_has_none(cola, mnli, glue, hub, tmp_path, capsys):
+    table = write_table(tmp_path / "a.tsv", [("the cat", "acceptable")])
+    for command in ("evaluate", "predict"):
+        assert fails(capsys, command, cola, table, "--part", "dev") == (
+            f"--part dev is of a --task, or of a folder or a name with splits; {table} is neither"
+        )
+    line = fails(capsys, "predict", cola, glue, "--part", "test", "--submit", tmp_path / "glue.zip")
+    assert line == "--part test and --submit exclude each other: a submission has all test parts"
+    file = glue / "MNLI" / "dev_matched.tsv"
+    assert fails(capsys, "evaluate", mnli, file, "--task", "mnli") == (
+        f"{file}: is one file, and mnli has several parts; say with --part which: dev-matched, dev-mismatched"
+    )
 
 
 def test_the_diagnostic_is_scored_with_the_model_of_mnli(mnli, glue, tmp_path):
@@ -197,6 +240,15 @@ def test_options_that_do_not_go_together(toy, glue, cola, tmp_path, capsys):
     assert line("--task", "cola") == (
         "--task cola needs --data: the folder of its files (CoLA with train.tsv, ...), or nyu-mll/glue:cola"
     )
+    assert line("--task", "ner").endswith("(train.txt, ...), or eriktks/conll2003")
+    assert line("--task", "amazon5").endswith("(amazon_review_full_csv with train.csv, ...)")
+    file = glue / "CoLA" / "train.tsv"
+    assert line("--task", "cola", "--data", file) == (
+        f"{file}: is a file, and --data a folder or a name; name it with --train (and --dev)"
+    )
+    for others in (("--task", "squad"), ()):
+        message = line(*others, "--train", file, "--split-seed=-1")
+        assert message == "--split-seed is -1; allowed: 0 and more"
     assert line("--data", glue) == (
         "--train is needed: a table, a folder or a `datasets` name; or --task with --data"
     )

@@ -44,9 +44,10 @@ def _evaluate(
     data
         csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name.
     task
-        Task whose official files the data are; of a folder by default the task the model learned.
+        Task whose official files the data are; of a folder, and of its name on the Hub, by default the one learned.
     part
-        Part of these, as dev-matched; by default what has labels and was not trained on.
+        Part of these, as dev-matched; by default what has labels and was not trained on. Of other folders and names a
+        split; by default test.
     out
         File for the metrics (JSON).
     text
@@ -108,11 +109,11 @@ def _predict(
     model
         Folder of the model.
     data
-        txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin. With --task the folder of its files.
+        txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin; a folder, or a `datasets` name.
     task
-        Task whose official files the data are; of a folder by default the task the model learned.
+        Task whose official files the data are; of a folder, and of its name on the Hub, by default the one learned.
     part
-        Part of these, as dev-matched; by default the first test part.
+        Part of these, as dev-matched; by default the first test part. Of other folders and names a split.
     submit
         Zip for the leaderboard of GLUE, to which the predictions for the task's test parts are added; of squad and
         squad2 a folder for predictions.json, nbest_predictions.json and null_odds.json.

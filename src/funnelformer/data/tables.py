@@ -23,6 +23,7 @@ __all__ = [
     "guess_columns",
     "guess_single_text",
     "guess_text_column",
+    "is_hub_name",
     "iter_texts",
     "read_table",
     "read_texts",
@@ -39,6 +40,8 @@ _PAIR_NAMES = (
 )
 _TEXT_NAMES = ("text", "sentence", "content", "document", "review", "passage", "body", "article", "comment")
 _LABEL_NAMES = ("label", "labels", "class", "target", "category", "gold", "gold_label", "score", "rating")
+# What the split that selects the checkpoint is called.
+_VALIDATION = ("validation", "valid", "val", "dev")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Table:
     def where(self, index: int) -> str:
         """Name a row, counted from 0, for a message: "train.tsv: row 3 (line 4)"."""
         return row_name(self.name, index, self.lines[index])
+
+    def rows(self) -> Iterator[Row]:
+        names = list(self.columns)
+        for line, *values in zip(self.lines, *self.columns.values(), strict=True):
+            yield line, dict(zip(names, values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -95,26 +103,45 @@ def read_table(source: str | Path, *, split: str | None = None, bad: OnBadRow = 
     source: a file of one of `FORMATS`, compressed or not; a folder with one file a split (`train.tsv`),
     written by `Dataset.save_to_disk`, or in a layout `datasets` knows; or a Hub name, `user/name` or
     `name:config`.
-    split: which part of a folder or Hub data set, needed when it has several; a file has only one.
+    split: which part of a folder or Hub data set, needed when it has several; a file has only one. validation may also
+    be called valid, val or dev.
     bad: told of a row that cannot be read, see `iter_rows`.
     Raises UserError when it cannot be read or has no rows.
     """
     path = Path(source)
     if path.is_dir():
         return _read_folder(path, split, bad)
-    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(source)) and not str(source).startswith(".")
-    if path.exists() or plain_suffix(path) in FORMATS or not is_name:
-        return collect(iter_rows(path, bad=bad), str(source))
-    return _read_hub(str(source), split)
+    if is_hub_name(source):
+        return _read_hub(str(source), split)
+    return collect(iter_rows(path, bad=bad), str(source))
+
+
+def is_hub_name(source: str | Path) -> bool:
+    """Whether it can only be a data set on the Hub: written as a name there, and no file's or folder's here."""
+    path = Path(source)
+    is_name = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?(:[\w.-]+)?", str(source)) is not None
+    return is_name and not path.exists() and plain_suffix(path) not in (*FORMATS, ".txt")
+
+
+def _names_of(split: str) -> tuple[str, ...]:
+    """What a split may be called, the name that was given first."""
+    return (split, *_VALIDATION) if split in _VALIDATION else (split,)
 
 
 def _read_folder(folder: Path, split: str | None, bad: OnBadRow) -> Table:
     saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    files = [] if saved else [path for path in folder.iterdir() if plain_suffix(path) in FORMATS]
-    # Our own readers, not the csv builder of `datasets`: that one turns the text "NA" into a missing value.
-    wanted = [path for path in files if split is None or path.name.partition(".")[0] == split]
-    if len(wanted) == 1:
-        return collect(iter_rows(wanted[0], bad=bad), str(wanted[0]))
+    files = [] if saved else sorted(path for path in folder.rglob("*") if plain_suffix(path) in FORMATS)
+    tables = [path for path in files if path.parent == folder]
+    for name in (None,) if split is None else _names_of(split):
+        wanted = [path for path in tables if name in (None, path.name.partition(".")[0])]
+        if len(wanted) == 1:
+            return collect(iter_rows(wanted[0], bad=bad), str(wanted[0]))
+    # Not for the csv builder of `datasets`, which strips quotes and turns the text "NA" into a missing value.
+    if any(plain_suffix(path) in (".csv", ".tsv") for path in files):
+        called = "" if split is None else f" called {split}"
+        names = [str(path.relative_to(folder)) for path in files]
+        known = ", ".join(names if len(names) <= 8 else [*names[:8], "..."])
+        raise UserError(f"{folder}: no single table{called} in this folder; name a file of it: {known}")
 
     import datasets
 
@@ -145,9 +172,10 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
         known = ", ".join(data)
         if split is None and len(data) > 1:
             raise UserError(f"{name}: has the splits {known}; name one of them")
-        if split is not None and split not in data:
-            raise UserError(f"{name}: no split {split!r}{did_you_mean(split, data)}; it has {known}")
-        data = data[split or next(iter(data))]
+        found = list(data) if split is None else [key for key in _names_of(split) if key in data]
+        if not found:
+            raise UserError(f"{name}: no split {split!r}{did_you_mean(str(split), data)}; it has {known}")
+        data = data[found[0]]
         name = f"{name} [{data.split}]" if data.split else name
     columns = data.with_format("arrow")[:].to_pydict()
     for column, feature in data.features.items():
@@ -189,11 +217,7 @@ def iter_texts(source: str | Path, stdin: Iterable[bytes] | None = None) -> tupl
     if path.is_file() and plain_suffix(path) in FORMATS:
         return str(source), iter_rows(path)
     table = read_table(source)
-    names = list(table.columns)
-    values = zip(*table.columns.values(), strict=True)
-    return table.name, (
-        (line, dict(zip(names, row, strict=True))) for line, row in zip(table.lines, values, strict=True)
-    )
+    return table.name, table.rows()
 
 
 def _text_rows(lines: Iterable[Line]) -> Iterator[Row]:

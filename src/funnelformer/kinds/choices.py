@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table
+from ..data.tasks.choices import level_of
 from ..data.values import Labels, text_problem
 from ..errors import UserError
 from ..metrics import classification_metrics
@@ -37,9 +38,7 @@ class Choices(Kind):
         """Rows with article, question, options, label (the answer's number; 0 without a column of answers), level."""
         num_options = None if self.task.labels is None else len(self.task.labels)
         rows: list[dict[str, Any]] = []
-        columns = table.columns
-        for index in range(len(table)):
-            row = {name: values[index] for name, values in columns.items()}
+        for index, (_, row) in enumerate(table.rows()):
             if num_options is None and isinstance(row["options"], list):
                 num_options = len(row["options"])
             if self.task.columns.label is None:
@@ -52,7 +51,7 @@ class Choices(Kind):
                         "question": row["question"],
                         "options": row["options"],
                         "label": string.ascii_uppercase.index(row["answer"]),
-                        "level": row.get("level") or "",
+                        "level": row.get("level") or level_of(row),
                     }
                 )
             else:
@@ -70,7 +69,7 @@ class Choices(Kind):
 
     def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
         encoded = self.encode(examples, tokenizer, max_length=1 << 30)
-        return np.asarray([max(len(ids) for ids in row) for row in encoded.features["input_ids"]])
+        return np.asarray(encoded.features["length"][:])
 
     def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
         backend = tokenizer.backend_tokenizer
@@ -78,7 +77,7 @@ class Choices(Kind):
         def tokenise(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
             backend.no_truncation()
             backend.no_padding()
-            names = ("input_ids", "token_type_ids", "attention_mask", "cut")
+            names = ("input_ids", "token_type_ids", "attention_mask", "length", "cut")
             result: dict[str, list[Any]] = {name: [] for name in names}
             columns = (rows[name] for name in ("article", "question", "options"))
             for article, question, options in zip(*columns, strict=True):
@@ -89,6 +88,8 @@ class Choices(Kind):
                 result["input_ids"].append([pair.ids for pair in pairs])
                 result["token_type_ids"].append([pair.type_ids for pair in pairs])
                 result["attention_mask"].append([pair.attention_mask for pair in pairs])
+                # By which batches are grouped; the Trainer would count the options.
+                result["length"].append(max(len(pair) for pair in pairs))
                 result["cut"].append(any(part.overflowing for part in (*questions, *passages)))
             return {**result, "labels": rows["label"]}
 

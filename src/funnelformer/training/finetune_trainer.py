@@ -85,7 +85,8 @@ class FinetuneTrainer(RunTrainer):
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
         if WEIGHT not in columns:
-            columns.append(WEIGHT)
+            # By `length` the sampler groups choices; their collator leaves it out.
+            columns += [WEIGHT, "length"]
 
     def compute_loss(
         self,

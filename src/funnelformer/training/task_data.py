@@ -23,6 +23,9 @@ from .run import flag
 
 __all__ = ["DataConfig", "TaskData", "load_task_data"]
 
+# The column of what several questions may be on.
+_PASSAGES = {"span": "context", "choice": "article"}
+
 
 class DataConfig(Protocol):
     """What `FinetuneConfig` says of the data."""
@@ -66,6 +69,8 @@ def load_task_data(config: DataConfig) -> TaskData:
     task = None if config.task is None else find_task(config.task)
     if config.max_answer_length is not None and (task is None or task.spans is None):
         raise UserError("--max-answer-length is of squad and squad2, whose answers are spans")
+    if config.split_seed is not None and config.split_seed < 0:
+        raise UserError(f"--split-seed is {config.split_seed}; allowed: 0 and more")
     bad = BadRows(config.skip_bad_rows)
     data = _from_table(config, bad) if config.task is None else _from_release(config, bad)
     if report := bad.report():
@@ -124,9 +129,15 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
         )
     source = config.train or config.data
     if source is None:
+        folder = f"{task.release.folders[0]} with " if task.release.folders else ""
+        hub = f", or {task.release.hub}" if task.release.hub else ""
         raise UserError(
-            f"--task {task.name} needs --data: the folder of its files "
-            f"({task.release.folders[0]} with {task.parts[0].files[0]}, ...), or {task.release.hub}"
+            f"--task {task.name} needs --data: the folder of its files ({folder}{task.parts[0].files[0]}, ...){hub}"
+        )
+    if config.data is not None and Path(config.data).is_file():
+        # It would be every part: what is trained on would also be what is scored.
+        raise UserError(
+            f"{config.data}: is a file, and --data a folder or a name; name it with --train (and --dev)"
         )
     if task.spans is not None:
         spans = {name: getattr(config, name) for name in ("doc_stride", "max_answer_length")}
@@ -165,8 +176,8 @@ def _split(
     train: datasets.Dataset, task: Task, config: DataConfig, source: str
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Draw the part that selects the checkpoint, from every class alike; of passages with all their questions."""
-    if task.kind == "span":
-        return _split_passages(train, config, source)
+    if task.kind in _PASSAGES:
+        return _split_passages(train, _PASSAGES[task.kind], config, source)
     by_class = task.kind == "classification"
     if by_class:
         assert task.labels is not None
@@ -187,10 +198,10 @@ def _split(
 
 
 def _split_passages(
-    train: datasets.Dataset, config: DataConfig, source: str
+    train: datasets.Dataset, column: str, config: DataConfig, source: str
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """A passage is in one of the two parts: its questions share their answers."""
-    _, passage = np.unique(np.asarray(train["context"][:], dtype=object), return_inverse=True)
+    """A passage is in one of the two parts: its questions share what answers them."""
+    _, passage = np.unique(np.asarray(train[column][:], dtype=object), return_inverse=True)
     order = np.random.default_rng(_split_seed(config)).permutation(passage.max() + 1)
     number = round(config.dev_fraction * len(order))
     if not 0 < number < len(order):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -71,10 +72,16 @@ def test_lines_of_json(tmp_path):
 
 def test_the_hubs_form_has_a_question_a_row(tmp_path):
     fields = {"article": PASSAGE, "question": "Why?", "options": ["a", "b", "c", "d"], "answer": "B"}
-    write(tmp_path / "train.jsonl", json.dumps({**fields, "example_id": "high1.txt"}))
-    assert read("race", tmp_path).to_dict() == {
-        "article": [PASSAGE], "question": ["Why?"], "options": [["a", "b", "c", "d"]], "label": [1], "level": [""]
-    }  # fmt: skip
+    rows = [{"example_id": f"{level}1.txt", **fields} for level in ("high", "middle")]
+    write(tmp_path / "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    datasets.DatasetDict(train=datasets.Dataset.from_list(rows)).save_to_disk(str(tmp_path / "saved"))
+    for source in (tmp_path, tmp_path / "saved"):
+        (high,) = read("racehigh", source)
+        assert high == {
+            "article": PASSAGE, "question": "Why?", "options": ["a", "b", "c", "d"], "label": 1, "level": "high"
+        }  # fmt: skip
+        assert read("race", source)["level"][:] == ["high", "middle"]
+        assert read("racemiddle", source)["level"][:] == ["middle"]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +131,6 @@ def test_any_number_of_options(tmp_path):
 
 
 def examples_of(article, question, options, labels=(0,), levels=("",)):
-    import datasets
-
     number = len(labels)
     return datasets.Dataset.from_dict(
         {
@@ -162,8 +167,10 @@ def test_question_with_option_then_passage(tokenizer):
         [1, 10, 11, 21, 22, 2, 50, 51, 2],
     ]
     assert encoded.features["token_type_ids"][0][1] == [2, 0, 0, 0, 0, 0, 1, 1, 1]
+    assert encoded.features["length"][:] == [9]
     assert encoded.num_cut == 1
-    assert kind.encode(examples, tokenizer, 10).num_cut == 0
+    whole = kind.encode(examples, tokenizer, 10)
+    assert (whole.num_cut, whole.features["length"][:]) == (0, [10])
     assert kind.lengths(examples, tokenizer).tolist() == [10]
 
 

@@ -5,7 +5,7 @@ Source: Lai et al. 2017, arXiv:1704.04683; the fields of its files are article, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,16 @@ from ..formats import FORMATS, Row, iter_rows, json_object, parse_json
 from ..tables import Table, TaskColumns, collect
 from .task import Part, Release, Task
 
-__all__ = ["CHOICES"]
+__all__ = ["CHOICES", "level_of"]
 
 _LEVELS = ("middle", "high")
 _FIELDS = ("article", "questions", "options", "answers")
+
+
+def level_of(row: Mapping[str, Any]) -> str:
+    """middle or high, which the name of an article of RACE begins with ("high1.txt"); "" of any other."""
+    names = [str(row.get(name)) for name in ("id", "example_id")]
+    return next((level for level in _LEVELS for name in names if name.startswith(level)), "")
 
 
 Article = tuple[int | None, str, str, dict[str, Any]]
@@ -30,8 +36,7 @@ def _articles(source: Path, levels: tuple[str, ...], bad: OnBadRow) -> Iterator[
     if source.is_file() and plain_suffix(source) in FORMATS:
         for index, (line, row) in enumerate(iter_rows(source, bad=bad)):
             where = f"{source}: " + (f"line {line}" if line is not None else f"row {index + 1}")
-            name = str(row.get("id", ""))
-            level = next((level for level in _LEVELS if name.startswith(level)), "")
+            level = level_of(row)
             if level in levels or not level:
                 yield line, where, level, row
         return
@@ -95,7 +100,8 @@ def _task(
     )
     hub = f"ehovy/race:{levels[0] if len(levels) == 1 else 'all'}"
     columns = TaskColumns("question", "article", "answer")
-    return Task(name, "choice", columns, labels, scores, Release(parts, ("RACE",), read, hub))
+    release = Release(parts, ("RACE",), read, hub, keep=lambda row: level_of(row) in (*levels, ""))
+    return Task(name, "choice", columns, labels, scores, release)
 
 
 _FOUR = ("A", "B", "C", "D")

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ...errors import UserError
 from ..bad_rows import OnBadRow, refuse
 from ..files import COMPRESSIONS
-from ..tables import Table, TaskColumns, read_table
+from ..tables import Table, TaskColumns, collect, read_table
 
 __all__ = ["KindName", "Part", "Release", "Role", "Spans", "Task", "find_part", "read_part"]
 
@@ -47,6 +47,7 @@ class Release:
 
     folders: names of its folder among those of other tasks.
     read: reads the file of a part.
+    hub: "" where there is none. keep: whether a row there is of the task.
     renamed: column in the file or on the Hub -> ours. written: label there -> ours.
     submitted: our label -> the leaderboard's.
     joined: columns that make the text, one after another, where they are. clean: undoes what files do to a text.
@@ -61,6 +62,7 @@ class Release:
     submitted: Mapping[str, str] = field(default_factory=dict)
     joined: tuple[str, ...] = ()
     clean: Callable[[str], str] | None = None
+    keep: Callable[[Mapping[str, Any]], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,10 @@ class Task:
         return [part for part in self.parts if part.role == role]
 
     def part(self, name: str) -> Part:
-        """The part of that name, or raise UserError."""
-        for part in self.parts:
-            if part.name == name:
-                return part
+        """The part of that name, or of that split on the Hub; raises UserError where there is none."""
+        for names in ({part.name: part for part in self.parts}, {part.hub: part for part in self.parts}):
+            if name in names:
+                return names[name]
         known = ", ".join(part.name for part in self.parts)
         raise UserError(f"{self.name} has no part {name!r}; it has {known}")
 
@@ -147,7 +149,10 @@ def read_part(task: Task, source: str, part: Part, bad: OnBadRow = refuse) -> Ta
         names = " or ".join(part.files)
         inside = f", nor in {' or '.join(task.release.folders)} in it" if task.release.folders else ""
         raise UserError(f"{source}: no {names} in this folder{inside}: the {part.name} part of {task.name}")
-    return _renamed(read_table(source, split=part.hub, bad=bad), task)
+    table = read_table(source, split=part.hub, bad=bad)
+    if keep := task.release.keep:
+        table = collect(((line, row) for line, row in table.rows() if keep(row)), table.name)
+    return _renamed(table, task)
 
 
 def _is_saved(folder: Path) -> bool:

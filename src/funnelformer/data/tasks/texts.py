@@ -132,5 +132,5 @@ TEXTS = (
     _polarity(
         "amazon2", "amazon_review_polarity_csv", columns=("title", "content"), hub="fancyzhx/amazon_polarity"
     ),
-    _zhang("amazon5", "amazon_review_full_csv", _STARS, ("title", "content"), "Yelp/amazon_review_full"),
+    _zhang("amazon5", "amazon_review_full_csv", _STARS, ("title", "content"), hub=""),
 )
