@@ -70,6 +70,15 @@ def test_the_charts_are_whole_and_in_the_pages_colour(page):
     assert not any("$" in word for word in words)  # a logarithmic axis without formulas: 9 and 100 seconds
 
 
+def test_the_label_of_a_chart_is_no_markup(tmp_path):
+    folder = write_run(tmp_path / "run", metrics={"metric": EVIL, EVIL: 0.5})
+    charts = re.findall(r"<svg .*?</svg>", render(read_rows([folder])), flags=re.DOTALL)
+    assert [ElementTree.fromstring(chart).get("aria-label") for chart in charts] == [
+        f"{EVIL} against cost",
+        "training curves",
+    ]
+
+
 def test_the_same_runs_are_the_same_page(folders, page):
     assert render(read_rows(folders)) == page.read_text()
 

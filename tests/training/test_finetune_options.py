@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from funnelformer import (
@@ -29,7 +30,8 @@ from funnelformer.training.max_length import choose_max_length
 from funnelformer.training.optimizer import layer_rates
 from funnelformer.training.series import summary
 from funnelformer.use import evaluate, predict
-from training.toy import FINETUNE, animal_rows, fails, run, sentence, weights_equal, write_table
+from training.children import finish, start
+from training.toy import FINETUNE, animal_rows, fails, log_of, run, sentence, weights_equal, write_table
 
 SOLVE = ("--epochs", 6, "--learning-rate", 0.02)
 
@@ -92,8 +94,9 @@ def test_the_weighted_loss():
     assert torch.allclose(loss({"logits": logits}, labels, num_items_in_batch=torch.tensor(4)), expected / 4)
     assert task_weights(None, task_of("regression"), examples) is None
     assert weighted_loss(None) is None
-    with pytest.raises(UserError, match="this is a task of regression"):
-        task_weights("balanced", task_of("regression"), examples)
+    for kind in ("regression", "multi-label", "tokens", "choice", "span"):
+        with pytest.raises(UserError, match=f"exclude each other; this is a task of {kind}"):
+            task_weights("balanced", task_of(kind, ("no", "yes")), examples)
 
 
 def test_a_rare_class_is_found_with_weights(toy, tmp_path):
@@ -202,6 +205,9 @@ def test_bad_rows_are_refused_or_counted(toy, data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"3 bad rows left out; the first: {first}\n" in printed
     assert "data: 97 to train on" in printed
+    assert metrics_of(tmp_path / "out")["skipped_rows"] == 3
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\n- 3 rows of the data could not be used, and were left out.\n" in card
     assert fails(capsys, "evaluate", tmp_path / "out", table) == first
     scores = evaluate(str(tmp_path / "out"), str(table), skip_bad_rows=True, device="cpu")
     assert (scores["examples"], scores["skipped_rows"]) == (97, 3)
@@ -310,6 +316,28 @@ def test_without_decay_the_groups_are_the_trainers(toy, data, tmp_path, monkeypa
     assert [rate for rate, _ in groups[0]] == [0.01, 0.01]
 
 
+# ---- precision
+
+
+def test_bfloat16_learns_what_float32_does(toy, data, tmp_path):
+    """Autocast rounds the arithmetic to 8 bits, so losses differ a little; the weights stay float32."""
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        flags = ["--train", data[0], "--dev", data[1], "--model", toy.pretrained, "--out", out, *SOLVE]
+        flags += ["--set.hidden_dropout=0.0", "--set.attention_dropout=0.0", "--log-every", 12]
+        # Apart from pytest's hook for shapes: accelerate makes the outputs anew, from a dict in place of fields.
+        children = start(FINETUNE, *flags, "--precision", precision, output=tmp_path / "said.txt")
+        assert finish(children) == [0], (tmp_path / "said.txt").read_text()
+        losses[precision] = [entry["loss"] for entry in log_of(out) if "loss" in entry]
+        weights = load_file(out / "model.safetensors")
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
+        assert metrics_of(out)["dev_accuracy"] == 1.0
+        assert losses[precision][-1] < losses[precision][0] / 2
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)  # 1.4%
+
+
 # ---- several seeds
 
 
@@ -361,6 +389,7 @@ def test_seeds_make_runs_and_a_table(toy, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--epochs", "inf"), "--epochs is inf; allowed: a number above 0"),
         (("--seeds", 0), "--seeds is 0; allowed: 1 and more"),
         (("--steps", 0), "--steps is 0; allowed: 1 and more"),
         (("--early-stopping", 0), "--early-stopping is 0; allowed: 1 and more"),

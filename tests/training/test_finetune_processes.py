@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from funnelformer import (
     FunnelformerForTokenClassification,
 )
 from training.children import finish, start
-from training.toy import FINETUNE, animal_rows, log_of, write_table
+from training.test_choice_task import write_race
+from training.test_squad_task import write_squad
+from training.toy import FINETUNE, animal_rows, log_of, run, write_table
 
 # Losses differ by the order of float32 sums alone; a score of classes is a count.
 TOLERANCE = 1e-5
@@ -118,6 +121,50 @@ def test_evaluate_and_predict_on_two_processes(runs, toy, data, tmp_path):
     assert found[1, "predict"] == found[2, "predict"]
     assert len(found[2, "predict"].splitlines()) == 37
     assert not (tmp_path / "2-evaluate.txt.1").read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "suffix", "write", "flags"),
+    [
+        ("squad", "-v1.1.json", partial(write_squad, lacking=0), ("--doc-stride", 8)),
+        ("race", ".jsonl", write_race, ()),
+    ],
+)
+def test_questions_and_choices_on_two_processes(toy, tmp_path, task, suffix, write, flags):
+    """9 questions in batches of 2, of which one process has one more; a passage is several windows."""
+    for seed, (name, number) in enumerate((("train", 8), ("dev", 9))):
+        write(tmp_path / f"{name}{suffix}", number, seed=seed)
+    fixed = ["--task", task, "--data", tmp_path, "--model", toy.pretrained, "--batch-size", 2, "--steps", 2]
+    fixed += ["--set.hidden_dropout=0.0", "--set.attention_dropout=0.0", "--max-length", 24, *flags]
+    assert run(FINETUNE, *fixed, "--out", tmp_path / "1", "--gradient-accumulation", 2) == 0
+
+    def on_two(*arguments):
+        children = start(*arguments, output=tmp_path / "said.txt", num_processes=2)
+        assert finish(children) == [0, 0], (tmp_path / "said.txt").read_text()
+
+    on_two(FINETUNE, *fixed, "--out", tmp_path / "2")
+    one, two = metrics_of(tmp_path / "1"), metrics_of(tmp_path / "2")
+    scores = {name: value for name, value in one.items() if name.startswith("dev_")}
+    assert {name: two[name] for name in scores} == pytest.approx(scores, rel=TOLERANCE)
+    of_one, of_two = (
+        [json.loads(line) for line in (tmp_path / number / "predictions.jsonl").read_text().splitlines()]
+        for number in "12"
+    )
+    said = [row["prediction"] for row in of_one]
+    assert [row["prediction"] for row in of_two] == said
+    assert len(said) == 9
+    assert len(set(said)) > 1
+
+    used = (tmp_path / "1", tmp_path, "--part", "dev", "--device", "cpu", "--batch-size", 2, "--out")
+    on_two("evaluate", *used, tmp_path / "scores.json")
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["examples"] == 9
+    for name, value in scores.items():
+        if name != "dev_loss":
+            assert found[name.removeprefix("dev_")] == pytest.approx(value, rel=TOLERANCE)
+    on_two("predict", *used, tmp_path / "p.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == said
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from funnelformer.training import finetune as module
 from funnelformer.training.finetune import FinetuneConfig
 from funnelformer.training.series import run_all
 from funnelformer.training.sweep import grid
-from training.toy import FINETUNE, animal_rows, tokens, write_table
+from training.toy import FINETUNE, animal_rows, fails, tokens, tree, write_table
 
 
 def config_of(tmp_path, *sweep, **options):
@@ -79,6 +79,21 @@ def test_a_value_that_only_the_data_refuse_ends_it_before_the_first_run(toy, tmp
         main([*tokens(FINETUNE), *flags, "--sweep", "class-weights=yes=2,none=1"])
     assert "'none=1' is no LABEL=WEIGHT" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("flags", [("--seeds", 2), ("--sweep", "lr=1,2"), ("--sweep", "max-length=8,16")])
+def test_a_mistyped_table_deletes_no_run_and_leaves_none(toy, tmp_path, capsys, flags):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "run_config.toml").write_text("")
+    (old / "metrics.json").write_text("of the old run")
+    command = (FINETUNE, "--model", toy.pretrained, "--train", tmp_path / "t.tsv", *flags)
+    message = f"{tmp_path / 't.tsv'}: no such file"
+    assert fails(capsys, *command, "--out", old, "--overwrite").startswith(message)
+    assert fails(capsys, *command, "--out", new).startswith(message)
+    assert tree(tmp_path) == {
+        "old": b"", "old/run_config.toml": b"", "old/metrics.json": b"of the old run"
+    }  # fmt: skip
 
 
 def fake_run(scores, calls):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from transformers import DataCollatorForTokenClassification
 
 from ..data.bad_rows import OnBadRow, refuse
-from ..data.tables import Table
+from ..data.tables import Table, check_column
 from ..data.tasks.tokens import is_tag
-from ..data.values import BadValue, Labels, check_rows, read_label, read_text, short
+from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text, short
 from ..errors import UserError
 from ..modeling import FunnelformerForTokenClassification
 from .kind import Encoded, Kind
@@ -47,21 +48,28 @@ class Tokens(Kind):
     def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
         """Lists `tokens` and `tags`; without a column of tags every token is outside."""
         columns = self.task.columns
-        fields = {"tokens": (columns.text, _read_list(read_text))}
+        fields: dict[str, tuple[str, Reader]] = {"tokens": (columns.text, _read_list(read_text))}
         if columns.label is not None:
-            fields["tags"] = (columns.label, _read_list(self._read_tag))
+            tokens, tags = (
+                table.columns[check_column(name, table.columns, table.name)]
+                for name in (columns.text, columns.label)
+            )
+            # The reader of a row's tags has to know its tokens, which are read before them.
+            pairs = list(zip(tokens, tags, strict=True))
+            table = dataclasses.replace(table, columns={**table.columns, columns.label: pairs})
+            fields["tags"] = (columns.label, self._read_tags)
         data = check_rows(table, fields, bad)
-        kept: dict[str, list[Any]] = {"tokens": [], "tags": []}
-        for number, tokens in enumerate(data["tokens"]):
-            tags = data["tags"][number] if "tags" in data else [_OUTSIDE] * len(tokens)
-            if len(tokens) != len(tags):
-                bad(f"{table.name}: {len(tokens)} tokens but {len(tags)} tags: {short(' '.join(tokens))}")
-                continue
-            kept["tokens"].append(tokens)
-            kept["tags"].append(tags)
-        if not kept["tokens"]:
+        if not data["tokens"]:
             raise UserError(f"{table.name}: none of its {len(table)} rows can be used")
-        return datasets.Dataset.from_dict(kept)
+        data.setdefault("tags", [[_OUTSIDE] * len(tokens) for tokens in data["tokens"]])
+        return datasets.Dataset.from_dict(data)
+
+    def _read_tags(self, pair: tuple[list[str], Any]) -> list[str]:
+        tokens, value = pair
+        tags: list[str] = _read_list(self._read_tag)(value)
+        if len(tags) != len(tokens):
+            raise BadValue(f"has {len(tags)} tags for {len(tokens)} tokens: {short(' '.join(tokens))}")
+        return tags
 
     def _read_tag(self, value: Any) -> str:
         tag = read_label(value)

@@ -119,8 +119,8 @@ squad, squad2: passages, 128 by default."
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.epochs > 0:
-            raise UserError(f"--epochs is {self.epochs}; allowed: more than 0")
+        if not 0 < self.epochs < math.inf:
+            raise UserError(f"--epochs is {self.epochs}; allowed: a number above 0")
         for name in ("steps", "evaluate_every", "early_stopping", "seeds", "doc_stride", "max_answer_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -175,6 +175,8 @@ def _read(config: FinetuneConfig) -> _Inputs:
     max_length = choose_max_length(config.max_length, data.kind, data.train, tokenizer, model.config)
     if config.doc_stride is not None and task.kind != "span":
         check_stride(tokenizer, max_length, config.doc_stride)
+    # A tokenizer or a length that the kind cannot use is found by one example.
+    data.kind.encode(data.train.select(range(1)), tokenizer, max_length)
     # Where other programs that load the folder cut a text.
     tokenizer.model_max_length = max_length
     if model.config.position != "absolute":
@@ -251,6 +253,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "kind": kind.task.kind,
             "steps": trainer.state.global_step,
             "best_step": trainer.state.best_global_step,
+            **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
             **scores,
             "metric": f"dev_{metric}",
             "ece": {_prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},

@@ -225,6 +225,8 @@ def _limits(run: FinishedRun) -> str:
         "The dev part selected the checkpoint, so its scores are a little too good"
         + ("." if any(part.startswith("test") for part in parts) else "; no test part was scored."),
     ]
+    if skipped := run.metrics.get("skipped_rows"):
+        lines.append(f"{skipped:,} rows of the data could not be used, and were left out.")
     if run.num_cut:
         lines.append(f"{run.num_cut:,} training texts were longer than {run.max_length} tokens, and cut.")
     if run.task.labels is not None and run.task.kind != "choice":

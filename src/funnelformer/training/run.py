@@ -100,6 +100,8 @@ class RunConfig:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: more than 0")
+        if not self.weight_decay >= 0:
+            raise UserError(f"--weight-decay is {self.weight_decay}; allowed: 0 and more")
         if not 0 <= self.warmup < 1:
             raise UserError(f"--warmup is {self.warmup}; allowed: 0 <= fraction < 1")
         if not 0 <= self.seed < 2**32:

@@ -20,7 +20,7 @@ from rich.table import Table
 from ..data.files import atomic_writer
 from ..version import stamped
 from .processes import first, rank, say
-from .run import check_run, open_run
+from .run import CONFIG_FILE, check_run, open_run
 from .sweep import Point, grid
 
 if TYPE_CHECKING:
@@ -35,14 +35,16 @@ Run = Callable[["FinetuneConfig"], dict[str, Any]]
 def run_all(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig], object]) -> dict[str, Any]:
     """The one run that `config` asks for, or its seeds, or its grid; the metrics of what was run.
 
-    check: raises UserError for a config that cannot be run, before any is.
+    check: raises UserError for a config that cannot be run, before anything is written or deleted.
     """
     if config.sweep:
         return _over_grid(config, run, check)
-    return _over_seeds(config, run, shows=True) if config.seeds > 1 else run(config)
+    return _over_seeds(config, run, check, shows=True) if config.seeds > 1 else run(config)
 
 
-def _over_seeds(config: FinetuneConfig, run: Run, shows: bool) -> dict[str, Any]:
+def _over_seeds(
+    config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig], object], shows: bool
+) -> dict[str, Any]:
     """Run with `config.seeds` seeds, from `config.seed` on; return means and deviations.
 
     The part that selects the checkpoint is the same in all.
@@ -53,7 +55,7 @@ def _over_seeds(config: FinetuneConfig, run: Run, shows: bool) -> dict[str, Any]
         f"seed-{seed}": dataclasses.replace(config, seed=seed, seeds=1, split_seed=split_seed)
         for seed in seeds
     }
-    found = _run_members(config, members, run)
+    found = _run_members(config, members, run, lambda: check(members[f"seed-{config.seed}"]))
     runs = [{"seed": seed, **metrics} for seed, metrics in zip(seeds, found, strict=True)]
     metrics = summary(runs)
     _write(config.out / "metrics.json", {**metrics, "runs": runs})
@@ -70,15 +72,17 @@ def _over_grid(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig
             dataclasses.replace(p, config=dataclasses.replace(p.config, split_seed=config.seed))
             for p in points
         ]
-    if points[0].options.keys() - _NO_LOOK:
-        for point in points:
-            check(dataclasses.replace(point.config, resume=False, auto_resume=True))
+    needs_look = points[0].options.keys() - _NO_LOOK
     say(f"sweep: {len(points)} points, {len(points) * config.seeds} runs")
 
     def run_point(own: FinetuneConfig) -> dict[str, Any]:
-        return _over_seeds(own, run, shows=False) if own.seeds > 1 else run(own)
+        return _over_seeds(own, run, lambda _: None, shows=False) if own.seeds > 1 else run(own)
 
-    found = _run_members(config, {point.name: point.config for point in points}, run_point)
+    def check_points() -> None:
+        for point in points if needs_look else points[:1]:
+            check(point.config)
+
+    found = _run_members(config, {point.name: point.config for point in points}, run_point, check_points)
     name = found[0]["metric"]
     best = max(range(len(points)), key=lambda number: _comparable(found[number][name]))
     best_run = Path(points[best].name)
@@ -103,18 +107,22 @@ _NO_LOOK = {
 
 
 def _run_members(
-    config: FinetuneConfig, members: Mapping[str, FinetuneConfig], run: Run
+    config: FinetuneConfig, members: Mapping[str, FinetuneConfig], run: Run, check: Callable[[], object]
 ) -> list[dict[str, Any]]:
-    """Run each in its folder below that of `config`, one after another; where it was begun, go on."""
+    """Run each in its folder below that of `config`, one after another; where it was begun, go on.
+
+    check: called before the folder is made.
+    """
     goes_on = config.resume or config.auto_resume
 
-    def open_folder() -> None:
-        if goes_on and config.out.is_dir():
-            check_run(dataclasses.replace(config, resume=False, auto_resume=True))
-        else:
-            open_run(dataclasses.replace(config, resume=False, auto_resume=False), "finetune")
+    def is_begun() -> bool:
+        begun = goes_on and (config.out / CONFIG_FILE).is_file()
+        check_run(dataclasses.replace(config, resume=False, auto_resume=begun))
+        return begun
 
-    first(open_folder)
+    if not first(is_begun):
+        check()
+        first(lambda: open_run(dataclasses.replace(config, resume=False, auto_resume=False), "finetune"))
     found = []
     for number, (name, member) in enumerate(members.items(), start=1):
         say(f"{name} ({number} of {len(members)})")

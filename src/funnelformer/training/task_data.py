@@ -53,12 +53,14 @@ class TaskData:
     """Examples to train on, to select the checkpoint by, and (labelled, where the release has them) to test it on.
 
     dev, test: by the variant of the part, "" where there is one alone. kind: of the task, whose labels are known.
+    num_skipped: rows that were left out, of all parts.
     """
 
     kind: Kind
     train: datasets.Dataset
     dev: Mapping[str, datasets.Dataset]
     test: Mapping[str, datasets.Dataset] = field(default_factory=dict)
+    num_skipped: int = 0
 
 
 def load_task_data(config: DataConfig) -> TaskData:
@@ -75,7 +77,7 @@ def load_task_data(config: DataConfig) -> TaskData:
     data = _from_table(config, bad) if config.task is None else _from_release(config, bad)
     if report := bad.report():
         say(report)
-    return data
+    return dataclasses.replace(data, num_skipped=len(bad.problems))
 
 
 def _from_table(config: DataConfig, bad: OnBadRow) -> TaskData:
