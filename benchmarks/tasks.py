@@ -53,7 +53,7 @@ SETS = {
     "squad": Set("qa_newwiki", "f1", 256, 1, task="squad", reads_tokens=True),
     "squad2": Set("qa_squad2_small", "f1", 256, 1, task="squad2", reads_tokens=True),
     "dream": Set("mc_dream", "accuracy", 128, 1, task="choice"),
-    "mctest": Set("mc_mctest", "accuracy", 256, 1, task="choice"),
+    "mctest": Set("mc_mctest", "accuracy", 128, 1, task="choice"),
 }
 
 
