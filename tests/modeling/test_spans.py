@@ -182,11 +182,14 @@ def test_it_is_saved_and_loaded(tmp_path):
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert again.config.qa_head == "conditional"
-    for one, other in zip(model(**inputs).to_tuple(), again.eval()(**inputs).to_tuple(), strict=True):
-        assert torch.equal(one, other)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    # Products of equal weights at other addresses may round their last bit otherwise.
+    torch.testing.assert_close(
+        again.eval()(**inputs).to_tuple(), model(**inputs).to_tuple(), rtol=0, atol=1e-6
+    )
     convert(str(tmp_path / "a"), tmp_path / "b")
     copy = FunnelformerForQuestionAnswering.from_pretrained(tmp_path / "b").eval()
-    assert torch.equal(copy(**inputs).null_logits, model(**inputs).null_logits)
+    torch.testing.assert_close(copy(**inputs).null_logits, model(**inputs).null_logits, rtol=0, atol=1e-6)
     with pytest.raises(UserError, match=r"cannot hold .*qa_head='conditional'"):
         convert(str(tmp_path / "a"), tmp_path / "c", to="transformers")
     with pytest.raises(UserError, match=r"qa_head is 'conditionl'.*did you mean 'conditional'"):
