@@ -8,7 +8,6 @@ import os
 import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -34,18 +33,17 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["funnelformer.cli"])
 
 
-def measured(arguments: Sequence[object], log: Path, num_threads: int | None = None) -> tuple[float, float]:
-    """Seconds and peak memory (MiB) of a `funnelformer` command in a process of its own, which has its imports."""
+def measured(arguments: Sequence[object], log: Path, num_threads: int | None = None) -> float:
+    """Run a `funnelformer` command in a process of its own, which has its imports; its peak memory (MiB)."""
     texts = [str(argument) for argument in arguments]
     receiver, sender = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=_run, args=(texts, log, num_threads, sender))
-    start = time.perf_counter()
     process.start()
     sender.close()
     process.join()
     if process.exitcode:
         raise SystemExit(f"funnelformer {' '.join(texts)} failed; see {log}")
-    return time.perf_counter() - start, receiver.recv()
+    return receiver.recv()
 
 
 def _run(arguments: list[str], log: Path, num_threads: int | None, sender: Connection) -> None:
@@ -92,7 +90,7 @@ def finetune_and_test(
     else:
         source = ["--task", task, "--data", data]
     training = ["finetune", *options, *source, "--out", folder, "--overwrite"]
-    _, peak = measured(training, log, num_threads)
+    peak = measured(training, log, num_threads)
     metrics = json.loads((folder / "metrics.json").read_text())
     if task is None:
         tested = folder / "test.json"
