@@ -28,7 +28,7 @@ from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassificati
 from funnelformer.bench.measure import time_pairs
 from funnelformer.bench.results import spread
 from funnelformer.data.tables import read_texts
-from funnelformer.inference import Predictor
+from funnelformer.inference import Predictor, ready
 
 # Tokens of the test parts (words, punctuation, [CLS] and [SEP]) at these shares of the texts.
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -63,9 +63,8 @@ def make_tokenizer(texts: list[str]) -> transformers.PreTrainedTokenizerFast:
 
 def make_ours(layout: str, batch_size: int, texts: list[str]) -> Callable[[], None]:
     config = FunnelformerConfig.from_name(layout, decoder_layers=0, vocab_size=VOCABULARY)
-    predictor = Predictor(
-        FunnelformerForSequenceClassification(config).eval(), make_tokenizer(texts), {"max_length": 512}
-    )
+    model = ready(FunnelformerForSequenceClassification(config), "cpu")
+    predictor = Predictor(model, make_tokenizer(texts), {"max_length": 512})
 
     def label() -> None:
         predictor.logits(texts, batch_size=batch_size)

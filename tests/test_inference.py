@@ -16,7 +16,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.inference import _cut, load_predictor
+from funnelformer.inference import _cut, load_predictor, ready
+from funnelformer.modeling import PrepackedLinear
 from funnelformer.use import evaluate, predict
 from funnelformer.version import stamped
 from training.toy import ANIMALS, run, sentence, tree, write_table
@@ -96,6 +97,15 @@ def test_probabilities_are_those_of_each_text_alone(model, texts):
     assert probabilities.sum(-1) == pytest.approx(1, abs=1e-6)
     for row, text in zip(probabilities.tolist(), texts, strict=True):
         assert row == pytest.approx(alone(model, text), abs=TOLERANCE)
+
+
+def test_a_model_that_only_runs_is_prepacked(model):
+    """What all commands load through; a model that may be saved is not."""
+    packed = {type(module) for module in load_predictor(str(model), device="cpu").model.modules()}
+    assert PrepackedLinear in packed
+    plain = ready(FunnelformerForSequenceClassification.from_pretrained(model), "cpu", only_runs=False)
+    assert not plain.training
+    assert not any(isinstance(module, PrepackedLinear) for module in plain.modules())
 
 
 def test_csv_holds_the_same_as_jsonl(model, table, tmp_path):

@@ -21,6 +21,7 @@ from .modeling import (
     FunnelformerForTokenClassification,
     FunnelformerForTokenDetection,
     FunnelformerModel,
+    prepack,
 )
 from .version import __version__
 
@@ -36,6 +37,7 @@ __all__ = [
     "FunnelformerModel",
     "UserError",
     "__version__",
+    "prepack",
 ]
 
 AutoConfig.register(FunnelformerConfig.model_type, FunnelformerConfig)

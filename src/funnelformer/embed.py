@@ -63,7 +63,13 @@ def embed(
         raise UserError("embed needs --out, a .npy, .parquet or .jsonl file, or --save-sentence-transformers")
     write = None if out is None else _writer(out)
     embedder = load_embedder(
-        model, pooling=pooling, normalize=normalize, max_length=max_length, device=device, backend=backend
+        model,
+        pooling=pooling,
+        normalize=normalize,
+        max_length=max_length,
+        device=device,
+        backend=backend,
+        only_runs=save_to is None,
     )
     if save_to is not None:
         _ = embedder.weights  # what has none is refused before the first text

@@ -96,12 +96,14 @@ def load_embedder(
     max_length: int | None = None,
     device: str = "auto",
     backend: Backend = "auto",
+    only_runs: bool = False,
 ) -> Embedder:
     """Load an embedder from a folder or Hub name of any known format; its decoder and head are left out.
 
     pooling, normalize, max_length: by default what the folder says that sentence_transformers or `save_sentence_
     transformers` wrote; else the mean, as they are, and the length of fine-tuning or 512.
     backend: "onnx" runs the folder's graph in ONNX Runtime; "auto" does where it has one and no weights.
+    only_runs: it will not be saved, see `ready`.
     Raises UserError when there is no model, or one whose vectors need more than this.
     """
     if max_length is not None and max_length < 3:
@@ -119,7 +121,7 @@ def load_embedder(
         model.config.update(settings)
     else:
         model, _ = load_model(FunnelformerModel, source, **settings)
-        ready(model, device)
+        ready(model, device, only_runs=only_runs)
     check_vocabulary(tokenizer, model.config.vocab_size, source)
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")

@@ -31,6 +31,7 @@ from .modeling import (
     FunnelformerForQuestionAnswering,
     FunnelformerForSequenceClassification,
     FunnelformerForTokenClassification,
+    prepack,
 )
 from .training.processes import gather_lists, num_processes, rank
 
@@ -262,11 +263,14 @@ def load_predictor(
     return Predictor(model, tokenizer, task)
 
 
-def ready(model: Any, device: str) -> Any:
-    """The model in evaluation mode, on an accelerator where `device` is "auto" and there is one."""
+def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
+    """The model in evaluation mode, on an accelerator where `device` is "auto" and there is one.
+
+    only_runs: on a CPU it is prepacked, and cannot be saved any more.
+    """
     if device == "auto" and torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
-    return model.eval()
+        return model.to(torch.accelerator.current_accelerator()).eval()
+    return prepack(model) if only_runs else model.eval()
 
 
 def in_batches(

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from funnelformer import UserError, __version__
 from funnelformer.bench import suite
 from funnelformer.bench.compare import compare, verdict
-from funnelformer.bench.measure import Case, make_call, make_ids, peak_memory, time_pairs
+from funnelformer.bench.measure import Case, make_call, make_ids, num_parameters, peak_memory, time_pairs
 from funnelformer.bench.models import find_subject
 from funnelformer.bench.report import draw, memory_fits, tables
 from funnelformer.bench.results import (
@@ -116,6 +116,18 @@ def test_names_and_implementations():
     hybrid = find_subject("B1-1H16", "--models", "eager", {"mixer": ["ponet", "attention"]})
     assert (hybrid.name, hybrid.implementation) == ("B1-1H16 (ponet-attention)", "eager")
     assert find_subject("PoNet-base", "--models").name == "L12H768 (ponet)"
+
+
+@pytest.mark.parametrize("name", ["B1-1H16", "bert:L1H16"])
+def test_prepacked_models_have_the_same_states_and_bytes(name):
+    torch.manual_seed(3)
+    plain = find_subject(name, "--models").build(9, 50)
+    torch.manual_seed(3)
+    packed = find_subject(name, "--models", "prepacked").build(9, 50)
+    ids = make_ids(Case("inference", 2, 9, "float32"), 50)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(ids)[0], plain(ids)[0], rtol=0, atol=1e-5)
+    assert num_parameters(packed) == sum(parameter.numel() for parameter in plain.parameters())
 
 
 @pytest.mark.parametrize("name", ["B1-1H16", "L1H16", "bert:L1H16", "funnel:B1-1H16", "modernbert:L2H16"])

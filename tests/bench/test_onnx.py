@@ -51,7 +51,8 @@ def test_implementations_of_any_model(tmp_path):
     ]
 
 
-def test_no_training_in_onnx_runtime(capsys, tmp_path):
-    message = fails(capsys, "bench --quick --implementations onnx --out", tmp_path / "out")
-    assert message == "onnx is for inference with float32 inputs: --modes inference --dtypes float32"
+@pytest.mark.parametrize("name", ["prepacked", "onnx"])
+def test_what_cannot_be_trained(capsys, tmp_path, name):
+    message = fails(capsys, f"bench --quick --implementations {name} --out", tmp_path / "out")
+    assert message == f"{name} is for inference with float32 inputs: --modes inference --dtypes float32"
     assert tree(tmp_path) == {}

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from ..modeling import PrepackedLinear
 from ..training.throughput import peak_memory_bytes
 from .memory import DTYPES
 from .models import CLS, SEP, Subject
@@ -27,6 +28,7 @@ __all__ = [
     "Mode",
     "make_call",
     "make_ids",
+    "num_parameters",
     "on_device",
     "peak_memory",
     "seconds_of",
@@ -69,6 +71,12 @@ def make_ids(case: Case, vocab_size: int) -> Int[Tensor, "B T"]:
 def on_device(model: nn.Module, case: Case, device: torch.device) -> nn.Module:
     """The model where and in what it runs."""
     return model.to(device, torch.float32 if case.mode == "training" else DTYPES[case.dtype])
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Weights of a model, prepacked ones too."""
+    packed = (module.num_parameters for module in model.modules() if isinstance(module, PrepackedLinear))
+    return sum(packed) + sum(parameter.numel() for parameter in model.parameters())
 
 
 def make_call(model: nn.Module, ids: Int[Tensor, "B T"], case: Case) -> Callable[[], None]:
@@ -151,8 +159,8 @@ def _measure_memory(
     torch.set_num_threads(num_threads)
     model = on_device(subject.build(case.length, vocab_size), case, device)
     ids = make_ids(case, vocab_size).to(device)
-    weights = getattr(model, "weight_bytes", None) or sum(
-        parameter.numel() * parameter.element_size() for parameter in model.parameters()
+    weights = getattr(model, "weight_bytes", None) or (
+        num_parameters(model) * next(model.parameters()).element_size()
     )
     call = make_call(model, ids, case)
     gc.collect()

@@ -16,7 +16,7 @@ from ..config import parse_name
 from ..errors import UserError, did_you_mean
 from ..export.packages import need
 from ..mixers.attention import IMPLEMENTATIONS
-from ..modeling import FunnelformerModel
+from ..modeling import FunnelformerModel, prepack
 from ..training.run import config_from_name
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "FOR_ANY_MODEL",
     "ONNX",
     "ONNX_INT8",
+    "PREPACKED",
     "SEP",
     "Family",
     "Subject",
@@ -35,8 +36,8 @@ __all__ = [
 CLS, SEP = 1, 2
 COMPILED = "+compile"
 # What every model can be run as, transformers' too; the first is "sdpa+compile" by a shorter name.
-SHORT_COMPILED, ONNX, ONNX_INT8 = "compiled", "onnx", "onnx-int8"
-FOR_ANY_MODEL = (SHORT_COMPILED, ONNX, ONNX_INT8)
+SHORT_COMPILED, PREPACKED, ONNX, ONNX_INT8 = "compiled", "prepacked", "onnx", "onnx-int8"
+FOR_ANY_MODEL = (SHORT_COMPILED, PREPACKED, ONNX, ONNX_INT8)
 
 
 def _bert(layers: int, width: int) -> dict[str, Any]:
@@ -152,6 +153,8 @@ class Subject:
             from .onnx import OnnxEncoder  # the extra's packages are wanted by nobody else
 
             return OnnxEncoder(model, int8=self.implementation == ONNX_INT8)
+        if self.implementation == PREPACKED:
+            prepack(model)
         if self.implementation.endswith(COMPILED) or self.implementation == SHORT_COMPILED:
             model.compile()
         return model

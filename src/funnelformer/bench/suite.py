@@ -25,13 +25,14 @@ from .measure import (
     Case,
     make_call,
     make_ids,
+    num_parameters,
     on_device,
     peak_memory,
     seconds_of,
     time_pairs,
 )
 from .memory import DTYPES
-from .models import FAMILIES, FOR_ANY_MODEL, ONNX, ONNX_INT8, Subject, find_subject
+from .models import FAMILIES, FOR_ANY_MODEL, ONNX, ONNX_INT8, PREPACKED, Subject, find_subject
 from .report import draw, tables
 from .results import Failure, Memory, Results, Side, Timing, write_results
 
@@ -70,7 +71,8 @@ class BenchConfig:
     dtypes: Names = None
     "float32, bfloat16, float16; training computes in it under autocast."
     implementations: Names = None
-    "Of attention in --models: sdpa, eager; with +compile under torch.compile. Of any model: compiled, onnx, onnx-int8."
+    "Of attention in --models: sdpa, eager; with +compile under torch.compile. Of any model: "
+    "compiled, prepacked, onnx, onnx-int8."
     peer_implementation: str | None = None
     "Of attention in --peers; by default the fastest that a model has."
     rounds: int | None = None
@@ -175,7 +177,7 @@ def _measure_time(
                         Side(
                             subject.name,
                             subject.implementation,
-                            sum(parameter.numel() for parameter in model.parameters()),
+                            num_parameters(model),
                             seconds,
                             _flops(model, case),
                         )
@@ -257,10 +259,12 @@ def _cases(config: BenchConfig) -> list[Case]:
     if "training" in modes and "float16" in dtypes:
         raise UserError("--dtypes float16: training in it would need a scaled loss; take bfloat16")
     for name in (*_names(config, "implementations"), config.peer_implementation):
-        if name in (ONNX, ONNX_INT8) and (modes != ["inference"] or dtypes != ["float32"]):
+        if name in (PREPACKED, ONNX, ONNX_INT8) and (modes != ["inference"] or dtypes != ["float32"]):
             raise UserError(
                 f"{name} is for inference with float32 inputs: --modes inference --dtypes float32"
             )
+        if name == PREPACKED and _device(config.device).type != "cpu":
+            raise UserError(f"{name} is for a CPU: --device cpu")
     shapes = [_shape(text) for text in _names(config, "shapes")]
     return [
         Case(mode, batch_size, length, dtype)

@@ -6,6 +6,7 @@ of `queries` [B, Q, D] and returns it with the attention weights [B, H, N, K], o
 or 1 where all queries have the same.
 Q and K differ in the first layer of a block, if the mixer's `reads_unpooled` says that it can read the sequence
 before the pooling (`pool_q_only`); else that layer mixes the pooled sequence.
+`weights_read` names projections whose weight the mixer reads, rather than call them.
 """
 
 from __future__ import annotations

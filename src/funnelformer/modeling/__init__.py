@@ -8,6 +8,7 @@ from .heads import (
     HeadOutput,
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
+from .prepacked import PrepackedLinear, prepack
 from .spans import NUM_BEST, SpanOutput, best_spans
 from .task_heads import (
     FunnelformerForMultipleChoice,
@@ -29,6 +30,8 @@ __all__ = [
     "FunnelformerModelOutput",
     "FunnelformerPreTrainedModel",
     "HeadOutput",
+    "PrepackedLinear",
     "SpanOutput",
     "best_spans",
+    "prepack",
 ]

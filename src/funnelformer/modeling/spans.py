@@ -55,6 +55,8 @@ class ConditionalSpanHead(nn.Module):
     Source: Dai et al. 2020, after Yang et al. 2019 (XLNet), arXiv:1906.08237, and its public code.
     """
 
+    weights_read = ("end_dense",)
+
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()
         size = config.hidden_size

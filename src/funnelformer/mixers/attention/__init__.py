@@ -53,6 +53,7 @@ class Attention(nn.Module):
 
     prepare = staticmethod(prepare)
     reads_unpooled = True
+    weights_read = ("relative",)
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()

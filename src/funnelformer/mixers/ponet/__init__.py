@@ -34,6 +34,7 @@ class PoNet(nn.Module):
 
     prepare = staticmethod(prepare)
     reads_unpooled = False
+    weights_read = ("key",)
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()
