@@ -17,14 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .checkpoints.weights import read_json
 from .data.files import atomic_path, atomic_writer
 from .data.formats import Row, row_name
 from .data.tables import check_column, collect, guess_single_text, iter_texts
 from .data.values import BadValue, read_text
 from .embedding import Embedder, Pooling, load_embedder, save_sentence_transformers
 from .errors import UserError, one_line
-from .inference import Backend, progress_bar
+from .inference import Backend, progress_bar, read_settings
 
 __all__ = ["embed"]
 
@@ -75,8 +74,7 @@ def embed(
         _ = embedder.weights  # what has none is refused before the first text
     number = 0
     if out is not None and write is not None:
-        task = Path(model) / "task.json"
-        known = read_json(task).get("text") if task.is_file() else None
+        known = read_settings(model).get("text")
         with _open_texts(data or "-") as read:
             checked = _check(read, text, known, embedder.size, out.suffix)
             for message in checked.messages:

@@ -18,7 +18,7 @@ from .data.files import atomic_folder
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .errors import UserError
 from .export.onnx_model import OnnxModel, is_export
-from .inference import Backend, check_length, in_batches, load_model, progress_bar, ready
+from .inference import Backend, check_length, in_batches, load_model, progress_bar, read_settings, ready
 from .modeling import FunnelformerModel
 
 __all__ = ["Embedder", "Pooling", "load_embedder", "save_sentence_transformers"]
@@ -126,8 +126,7 @@ def load_embedder(
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")
     else:
-        task = Path(source) / "task.json"
-        known = read_json(task) if task.is_file() else {}
+        known = read_settings(source)
         max_length = known.get("max_length", _NUM_TOKENS) if saved is None else tokenizer.model_max_length
         if model.config.position == "absolute":
             max_length = min(max_length, model.config.max_position_embeddings)

@@ -36,6 +36,7 @@ from .modeling import (
 from .training.processes import gather_lists, num_processes, rank
 
 __all__ = [
+    "TASK_FILE",
     "Backend",
     "Predictor",
     "check_length",
@@ -43,10 +44,14 @@ __all__ = [
     "load_model",
     "load_predictor",
     "progress_bar",
+    "read_settings",
     "ready",
 ]
 
 Backend = Literal["auto", "torch", "onnx"]
+
+# Of a fine-tuned model's folder.
+TASK_FILE = "task.json"
 
 # Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
 # an accelerator is idle while the kernels of a small batch are launched.
@@ -253,14 +258,19 @@ def load_predictor(
             )
         ready(model, device)
     check_vocabulary(tokenizer, model.config.vocab_size, folder)
-    file = Path(folder) / "task.json"
-    task = read_json(file) if file.is_file() else {}
+    task = read_settings(folder)
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")
     elif model.config.position == "absolute":
         task["max_length"] = min(task.get("max_length", 512), model.config.max_position_embeddings)
     task["max_length"] = max_length or task.get("max_length", 512)
     return Predictor(model, tokenizer, task)
+
+
+def read_settings(folder: str) -> dict[str, Any]:
+    """What fine-tuning noted in a model's folder of its task; nothing of another folder or a Hub name."""
+    file = Path(folder) / TASK_FILE
+    return read_json(file) if file.is_file() else {}
 
 
 def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:

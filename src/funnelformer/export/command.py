@@ -16,12 +16,11 @@ import transformers
 from ..checkpoints import find_foreign
 from ..checkpoints.folders import map_folder
 from ..checkpoints.native import ARCHITECTURES
-from ..checkpoints.weights import read_json
 from ..config import FunnelformerConfig
 from ..data.files import atomic_folder, check_file
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
-from ..inference import Predictor, load_model
+from ..inference import TASK_FILE, Predictor, load_model, read_settings
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, table
 from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
@@ -144,9 +143,8 @@ def _tokenizer(model: str, config: Any) -> Any:
 
 def _settings(model: str, config: Any) -> dict[str, Any]:
     """What the fine-tuning noted of its task; without that, the length that absolute positions reach."""
-    file = Path(model) / "task.json"
-    if file.is_file():
-        return read_json(file)
+    if settings := read_settings(model):
+        return settings
     return {"max_length": min(512, config.max_position_embeddings)} if config.position == "absolute" else {}
 
 
@@ -159,7 +157,7 @@ def _write_settings(
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     if settings:
-        (folder / "task.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (folder / TASK_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _make_int8(

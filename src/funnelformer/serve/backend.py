@@ -17,7 +17,7 @@ from ..data.tasks import find_task
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..export.onnx_model import OnnxModel, is_export
-from ..inference import Predictor, check_length, load_model, load_predictor, ready
+from ..inference import Predictor, check_length, load_model, load_predictor, read_settings, ready
 from ..kinds.questions import Questions
 from ..kinds.windows import check_room
 from ..modeling import (
@@ -200,8 +200,7 @@ def _limited(model: Any, config: ServeConfig) -> Predictor:
     """A model with its tokenizer, and the tokens at which it cuts a text."""
     tokenizer = load_tokenizer(config.model)
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
-    file = Path(config.model) / "task.json"
-    task = read_json(file) if file.is_file() else {}
+    task = read_settings(config.model)
     limit = config.max_length or task.get("max_length") or min(tokenizer.model_max_length, 512)
     if config.max_length is not None:
         check_length(model.config, config.max_length, "--max-length")

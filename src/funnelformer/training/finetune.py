@@ -21,7 +21,7 @@ from ..data.files import atomic_writer
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..data.windows import check_stride
 from ..errors import UserError
-from ..inference import check_length, load_model
+from ..inference import TASK_FILE, check_length, load_model
 from ..kinds import Encoded, Kind, kind_of
 from ..kinds.answers import judge
 from ..machine import versions
@@ -273,7 +273,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         log = trainer.state.log_history
         run = FinishedRun(config, kind.task, max_length, train.num_cut, metrics, log, judged)
         write_report(run)
-        with atomic_writer(config.out / "task.json") as file:
+        with atomic_writer(config.out / TASK_FILE) as file:
             json.dump(_task_entry(tuned, max_length), file, indent=2)
         with atomic_writer(config.out / METRICS_FILE) as file:
             json.dump(metrics, file, indent=2)

@@ -21,7 +21,7 @@ from .objectives import OBJECTIVES
 from .pretrain_trainer import OnNan
 from .probe import Probe
 from .processes import first, num_processes, say, start_processes
-from .run import RunConfig, check_run, config_from_name, flag, open_run, parse_options
+from .run import METRICS_FILE, RunConfig, check_run, config_from_name, flag, open_run, parse_options
 from .sharded_trainer import Parallel
 from .tracking import Tracker, choose_tracker, tracker_settings
 from .trainer import run_trainer, training_arguments
@@ -202,7 +202,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         metrics |= {f"validation_{name}": measured[f"eval_{name}"] for name in names}
 
     def write() -> None:
-        with atomic_writer(config.out / "metrics.json") as file:
+        with atomic_writer(config.out / METRICS_FILE) as file:
             json.dump(stamped(metrics), file, indent=2)
 
     first(write)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .finetune import FinetuneConfig
-from .run import resolved, save_final
+from .run import METRICS_FILE, resolved, save_final
 from .task_data import load_task_data
 
 __all__ = ["Probe"]
@@ -62,7 +62,7 @@ class Probe:
                 reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
                 print(f"warning: no probe, its fine-tuning failed: {reason}", file=sys.stderr)
                 return {}
-            metrics = json.loads((folder / "run" / "metrics.json").read_text())
+            metrics = json.loads((folder / "run" / METRICS_FILE).read_text())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return {

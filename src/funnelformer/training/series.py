@@ -20,7 +20,7 @@ from rich.table import Table
 from ..data.files import atomic_writer
 from ..version import stamped
 from .processes import first, rank, say
-from .run import CONFIG_FILE, check_run, open_run
+from .run import CONFIG_FILE, METRICS_FILE, check_run, open_run
 from .sweep import Point, grid
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _over_seeds(
     found = _run_members(config, members, run, lambda: check(members[f"seed-{config.seed}"]))
     runs = [{"seed": seed, **metrics} for seed, metrics in zip(seeds, found, strict=True)]
     metrics = summary(runs)
-    _write(config.out / "metrics.json", {**metrics, "runs": runs})
+    _write(config.out / METRICS_FILE, {**metrics, "runs": runs})
     if shows:
         _show(_seeds_table(runs, metrics))
     return metrics
@@ -87,7 +87,7 @@ def _over_grid(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig
     best = max(range(len(points)), key=lambda number: _comparable(found[number][name]))
     best_run = Path(points[best].name)
     if config.seeds > 1:
-        runs = json.loads((config.out / best_run / "metrics.json").read_text())["runs"]
+        runs = json.loads((config.out / best_run / METRICS_FILE).read_text())["runs"]
         best_run /= f"seed-{max(runs, key=lambda entry: _comparable(entry[name]))['seed']}"
     entries = [
         {"name": point.name, "options": point.options, "metrics": metrics}
