@@ -129,11 +129,33 @@ def test_what_it_cannot_do_says_so(tmp_path):
         model.save_pretrained(tmp_path / "out")
     with pytest.raises(RuntimeError, match="no gradients"):
         model(inputs_embeds=torch.randn(1, 5, 32, requires_grad=True))
-    with pytest.raises(RuntimeError, match=r"float32 on the CPU, not torch\.float64"):
+    with pytest.raises(RuntimeError, match=r"stays torch\.float32 on the CPU, not torch\.float64"):
         model.double()
     assert ready(prepack(make("paper")).to("cpu").float(), "cpu").training is False
     with pytest.raises(ValueError, match="on the CPU"):
         prepack(make("paper").to("meta"))
+
+
+HAS_BFLOAT16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="oneDNN has no bfloat16 here")
+@pytest.mark.parametrize("case", ["paper", "ponet", "classes"])
+def test_bfloat16(case):
+    """As near to float32 as the plain model is: the activation is rounded once less."""
+    exact = tensors(make(case))
+    model = make(case).bfloat16()
+    plain = tensors(model)
+    prepack(model)
+    assert any(isinstance(module, PrepackedLinear) for module in model.modules())
+    assert model.bfloat16() is model
+    for found, wanted, true in zip(tensors(model), plain, exact, strict=True):
+        assert found.dtype == wanted.dtype
+        if found.dtype != torch.bfloat16:  # masks
+            continue
+        error, usual = ((x.float() - true).pow(2).mean().sqrt() for x in (found, wanted))
+        assert error < 1.2 * usual
+        assert usual < 0.1 * true.std()
 
 
 def test_other_dtypes_stay_as_they_are():

@@ -31,7 +31,7 @@ _FUSED = {
 
 
 class PrepackedLinear(nn.Module):
-    """An `nn.Linear` of the CPU in float32, its weight rearranged; followed by an activation, if one is named.
+    """An `nn.Linear` of the CPU, its weight rearranged; followed by an activation, if one is named.
 
     It has no parameters and no gradients: what would save, move or train it raises RuntimeError.
     num_parameters: those of `linear`.
@@ -40,6 +40,7 @@ class PrepackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, activation: tuple[str, str] = ("none", "")) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.dtype = linear.weight.dtype
         # oneDNN's own tensors, which neither a state dict nor another device can take.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self._bias = None if linear.bias is None else linear.bias.detach().clone()
@@ -64,10 +65,10 @@ class PrepackedLinear(nn.Module):
         raise RuntimeError("a prepacked model cannot be saved; save it before prepack")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrepackedLinear:
-        sample = fn(torch.empty(0))
-        if sample.device.type != "cpu" or sample.dtype != torch.float32:
+        sample = fn(torch.empty(0, dtype=self.dtype))
+        if sample.device.type != "cpu" or sample.dtype != self.dtype:
             raise RuntimeError(
-                f"a prepacked model stays float32 on the CPU, not {sample.dtype} on {sample.device}"
+                f"a prepacked model stays {self.dtype} on the CPU, not {sample.dtype} on {sample.device}"
             )
         return self
 
@@ -75,8 +76,9 @@ class PrepackedLinear(nn.Module):
 def prepack(model: nn.Module) -> nn.Module:
     """Make a model faster at inference on a CPU, in place, and return it; its outputs are equal up to rounding.
 
-    Every `nn.Linear` in float32 becomes a `PrepackedLinear`, but for tied weights, and weights that a module reads
-    itself (`weights_read`). No weight is held twice, and the model cannot be trained, saved or moved any more.
+    Every `nn.Linear` in float32, or in bfloat16 where the processor has it, becomes a `PrepackedLinear`, but for tied
+    weights, and weights that a module reads itself (`weights_read`). No weight is held twice, and the model cannot be
+    trained, saved or moved any more.
     Where PyTorch has no oneDNN the model stays as it is, which is said once.
     Raises ValueError for a model that is not on the CPU.
     """
@@ -86,6 +88,9 @@ def prepack(model: nn.Module) -> nn.Module:
     if not torch.backends.mkldnn.is_available():
         logger.warning_once("this PyTorch has no oneDNN: the model's weights stay as they are, not prepacked")
         return model.eval()
+    dtypes = [torch.float32]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        dtypes.append(torch.bfloat16)
     # Nobody asks for gradients that are not there.
     model.requires_grad_(False)
     fused = _FUSED.get(getattr(getattr(model, "config", None), "hidden_act", ""))
@@ -93,7 +98,7 @@ def prepack(model: nn.Module) -> nn.Module:
         for name, child in list(module.named_children()):
             if type(child) is not nn.Linear or name in getattr(module, "weights_read", ()):
                 continue
-            if child.weight.dtype != torch.float32 or parameters[id(child.weight)] > 1:
+            if child.weight.dtype not in dtypes or parameters[id(child.weight)] > 1:
                 continue
             if fused and isinstance(module, FeedForward) and name == "expand":
                 setattr(module, name, PrepackedLinear(child, fused))
