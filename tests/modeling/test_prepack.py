@@ -61,8 +61,8 @@ def test_every_weight_is_there_once(case):
     numbers = sum(tensor.numel() for tensor in model.parameters())
     prepack(model)
     packed = [module for module in model.modules() if isinstance(module, PrepackedLinear)]
-    inside = sum(one.num_parameters for one in packed)
-    assert sum(tensor.numel() for tensor in model.parameters()) + inside == numbers
+    assert sum(one.num_parameters for one in packed) > 0.3 * numbers
+    assert model.num_parameters() == numbers
     left = {name.rpartition(".")[2] for name, module in model.named_modules() if type(module) is nn.Linear}
     allowed = {"relative", "key"} if case == "ponet" else {"relative"}
     assert left <= allowed | {"decoder", "end_dense"}

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from ..modeling import PrepackedLinear
+from ..modeling import num_prepacked
 from ..training.throughput import peak_memory_bytes
 from .memory import DTYPES
 from .models import CLS, SEP, Subject
@@ -75,8 +75,7 @@ def on_device(model: nn.Module, case: Case, device: torch.device) -> nn.Module:
 
 def num_parameters(model: nn.Module) -> int:
     """Weights of a model, prepacked ones too."""
-    packed = (module.num_parameters for module in model.modules() if isinstance(module, PrepackedLinear))
-    return sum(packed) + sum(parameter.numel() for parameter in model.parameters())
+    return num_prepacked(model) + sum(parameter.numel() for parameter in model.parameters())
 
 
 def make_call(model: nn.Module, ids: Int[Tensor, "B T"], case: Case) -> Callable[[], None]:

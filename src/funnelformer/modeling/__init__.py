@@ -8,7 +8,7 @@ from .heads import (
     HeadOutput,
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
-from .prepacked import PrepackedLinear, prepack
+from .prepacked import PrepackedLinear, num_prepacked, prepack
 from .spans import NUM_BEST, SpanOutput, best_spans
 from .task_heads import (
     FunnelformerForMultipleChoice,
@@ -33,5 +33,6 @@ __all__ = [
     "PrepackedLinear",
     "SpanOutput",
     "best_spans",
+    "num_prepacked",
     "prepack",
 ]

@@ -20,6 +20,7 @@ from ..mixers.attention import IMPLEMENTATIONS
 from ..mixers.ponet import add_segments
 from ..sequence import Packing, SequenceState, pack, packed, padded, start_state
 from .encoder import Decoder, Embeddings, Encoder, Trace
+from .prepacked import num_prepacked
 
 __all__ = ["FunnelformerModel", "FunnelformerModelOutput", "FunnelformerPreTrainedModel"]
 
@@ -90,6 +91,11 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
         return super().from_pretrained(
             None, *args, config=config, state_dict=cls._with_own_prefix(loaded.state_dict), **kwargs
         )
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """As in transformers; prepacked weights count, though they cannot be trained."""
+        number: int = super().num_parameters(only_trainable, exclude_embeddings)
+        return number if only_trainable else number + num_prepacked(self)
 
     def get_correct_attn_implementation(
         self, requested_attention: str | None, is_init_check: bool = False

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from .encoder import FeedForward
 
-__all__ = ["PrepackedLinear", "prepack"]
+__all__ = ["PrepackedLinear", "num_prepacked", "prepack"]
 
 logger = logging.get_logger(__name__)
 
@@ -106,3 +106,8 @@ def prepack(model: nn.Module) -> nn.Module:
             else:
                 setattr(module, name, PrepackedLinear(child))
     return model.eval()
+
+
+def num_prepacked(model: nn.Module) -> int:
+    """Weights that are no parameters any more."""
+    return sum(module.num_parameters for module in model.modules() if isinstance(module, PrepackedLinear))
