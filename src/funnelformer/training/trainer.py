@@ -44,7 +44,8 @@ def training_arguments(config: RunConfig, num_steps: int, **overrides: Any) -> T
         "logging_steps": config.log_every,
         "save_total_limit": config.keep_checkpoints,
         "seed": config.seed,
-        "use_cpu": config.device == "cpu",
+        # Said also where there is nothing else, or the Trainer would take bf16 for an accelerator's.
+        "use_cpu": config.device == "cpu" or not torch.accelerator.is_available(),
         "report_to": "none",
         "dataloader_pin_memory": False,
     }
