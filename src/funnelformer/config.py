@@ -5,23 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from transformers import PreTrainedConfig
 
 from .errors import UserError, did_you_mean, reject_unknown
 from .version import VERSION_KEY, stamped
 
-__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_name"]
+__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "Pooling", "parse_layout", "parse_name"]
 
 MIXERS = ("attention", "ponet", "fourier")
+# How the encoder's states become one vector, see `modeling.model.sequence_vector`.
+Pooling = Literal["cls", "mean", "mean_tokens"]
 _CHOICES = {
     "pooling": ("mean", "max", "top"),
     "padding": ("exact", "original", "transformers"),
     "position": ("relative", "absolute"),
     "initializer": ("truncated_normal", "normal", "uniform"),
     "mlm_head": ("dense", "linear"),
-    "classifier_pooling": ("cls", "mean"),
+    "classifier_pooling": get_args(Pooling),
     "qa_head": ("simple", "conditional"),
     "ponet_segments": ("separators", "sentences", "chunks"),
 }
@@ -52,7 +54,7 @@ GRAMMAR = (
     "a name is B<layers>[x<repeats>]-...H<width> or L<layers>H<width>, "
     "as in B4-4-4H768, B6-3x2-3x2H768, L12H768"
 )
-_NAME = re.compile(r"(?:L(?P<flat>\d+)|B(?P<blocks>\d+(?:x\d+)?(?:-\d+(?:x\d+)?)*))H(?P<width>\d+)")
+_LAYOUT = re.compile(r"(?:L(?P<flat>\d+)|B(?P<blocks>\d+(?:x\d+)?(?:-\d+(?:x\d+)?)*))(?:H(?P<width>\d+))?")
 
 # The released Funnel-Transformers (https://huggingface.co/funnel-transformer) and the standard
 # Transformers they are compared with (paper, tables 1 and 2).
@@ -87,15 +89,11 @@ def parse_name(name: str) -> dict[str, Any]:
     if name in PRESETS:
         base, extra = PRESETS[name]
         return {**parse_name(base), **extra}
-    match = _NAME.fullmatch(name)
-    if match is None:
+    blocks, repeats, width = _read_layout(name) or ([], [], None)
+    if width is None:
         hint = did_you_mean(name, [*PRESETS, *_RELEASED.values()])
         raise UserError(f"model name {name!r} cannot be read: {GRAMMAR}; presets: {', '.join(PRESETS)}{hint}")
-    pairs = [part.split("x") for part in (match["flat"] or match["blocks"]).split("-")]
-    blocks = [int(pair[0]) for pair in pairs]
-    repeats = [int(pair[1]) if len(pair) == 2 else 1 for pair in pairs]
-    width = int(match["width"])
-    if min(blocks) < 1 or min(repeats) < 1 or width < 1:
+    if min(*blocks, *repeats, width) < 1:
         raise UserError(f"model name {name!r}: layers, repeats and width must be at least 1; {GRAMMAR}")
     head_size = next((size for size in (64, 32, 16, 8) if width % size == 0), None)
     if head_size is None:
@@ -108,6 +106,31 @@ def parse_name(name: str) -> dict[str, Any]:
         "head_size": head_size,
         "intermediate_size": 4 * width,
     }
+
+
+def parse_layout(name: str) -> tuple[list[int], list[int], int | None]:
+    """The blocks, their repeats and the width (None where the name has none) of a layout such as "B2-2-2".
+
+    Raises UserError that shows the grammar.
+    """
+    layout = _read_layout(name)
+    if layout is None:
+        raise UserError(
+            f"layout {name!r} cannot be read: a layout is B<layers>[x<repeats>]-... or L<layers>, with H<width> or "
+            "without, as in B2-2-2, B4-4x2H768, L3"
+        )
+    if min(*layout[0], *layout[1]) < 1:
+        raise UserError(f"layout {name!r}: layers and repeats must be at least 1")
+    return layout
+
+
+def _read_layout(name: str) -> tuple[list[int], list[int], int | None] | None:
+    match = _LAYOUT.fullmatch(name)
+    if match is None:
+        return None
+    pairs = [part.split("x") for part in (match["flat"] or match["blocks"]).split("-")]
+    repeats = [int(pair[1]) if len(pair) == 2 else 1 for pair in pairs]
+    return [int(pair[0]) for pair in pairs], repeats, None if match["width"] is None else int(match["width"])
 
 
 class FunnelformerConfig(PreTrainedConfig):
@@ -158,12 +181,16 @@ class FunnelformerConfig(PreTrainedConfig):
         embedding and bias: transformers' Funnel); sparse_prediction: with labels compute logits at the
         labelled positions alone; hide_mask_tokens: a model that predicts hidden tokens treats mask_token_id as
         padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
-        ("cls", the paper's) or the mean of the encoder's real tokens. qa_head: of question answering, "simple" (a
-        linear layer for start and end: transformers' Funnel) or "conditional" (the end given the start, and whether
-        there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts, and ends of each, it looks at.
+        ("cls", the paper's), the mean of the encoder's real states ("mean"), or that mean with each state counted as
+        often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled). qa_head: of
+        question answering, "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the
+        end given the start, and whether there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts,
+        and ends of each, it looks at.
 
     Replaced-token pretraining: generator_size: the generator's share of hidden_size, intermediate_size and
         num_attention_heads; discriminator_weight: of the discriminator's loss in the sum.
+
+    Origin: made_from: of a model whose layers were dealt anew, what they were, see `checkpoints.shortening`.
 
     Source: Dai et al. 2020, arXiv:2006.03236.
     """
@@ -229,6 +256,8 @@ class FunnelformerConfig(PreTrainedConfig):
     discriminator_weight: float = 50.0
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
+
+    made_from: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         known = {field.name for field in fields(self)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from .folders import map_folder, resolve
 from .loaded import Exported, Loaded, Part
 from .options import make_config
 from .probe import build_model, difference, encoder_only, probe_output, reference_model
+from .provenance import CARD, card_of, source_name
+from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
 from .weights import TRANSFORMERS_WEIGHTS
 
@@ -52,6 +54,8 @@ class Report:
 
     num_tensors: tensors of the source that were used. ignored: those left out, with the reason.
     table: our name, the source's, the target's (empty where it has none), shape there, of every tensor that was used.
+    layout: of the result. num_layers: of the source. layers: those of the source in the order they have now, where a
+        layout or layers were asked for.
     tokenizer: the files copied or made. difference: largest absolute difference between the source's and the
     written model's outputs on a probe batch, the source taken with the overrides; None in a dry run.
     verified: what was compared with the source's own outputs -> largest absolute difference.
@@ -65,6 +69,9 @@ class Report:
     num_tensors: int
     ignored: dict[str, str]
     table: list[TensorRow]
+    layout: str
+    num_layers: int
+    layers: tuple[int, ...] | None = None
     tokenizer: tuple[str, ...] = ()
     difference: float | None = None
     verified: dict[str, float] = field(default_factory=dict)
@@ -86,6 +93,8 @@ def convert(
     *,
     overwrite: bool = False,
     dry_run: bool = False,
+    layout: str | None = None,
+    layers: Sequence[int] | None = None,
     overrides: Mapping[str, Any] | None = None,
     verify: str | Path | None = None,
 ) -> Report:
@@ -94,6 +103,8 @@ def convert(
     source: a folder, a release's .tar.gz or its https:// URL, or a name on the Hub. to: one of `TARGETS`.
     overwrite: allow a folder that holds a model of the same format.
     dry_run: write nothing.
+    layout, layers: put the encoder's layers in other blocks, or keep some of them, see `shortening.deal`; a head of
+        tokens is left out where the result has no states of tokens.
     overrides: config keys to change on the way, such as `{"padding": "transformers"}`; `decoder_layers=0`
         drops the decoder.
     verify: "transformers" compares a source of its form with that library, a .npz with recorded cases.
@@ -106,44 +117,61 @@ def convert(
     if Path(source).is_dir() and target.resolve() == Path(source).resolve():
         raise UserError(f"{target}: is the source; choose another folder")
     _check_target(target, to, overwrite)
+    if verify is not None and not (layout is None and layers is None):
+        raise UserError("--verify compares with the source, whose layers --layout and --layers change")
     if verify is not None and str(verify) != STOCK:
         read_cases(Path(verify))
+    wishes = _Wishes(str(source), target, to, overwrite, dry_run, layout, layers, overrides or {}, verify)
     if is_archive(source):
         with unpacked(source) as folder:
-            return replace(
-                _convert(folder, target, to, overwrite, dry_run, overrides or {}, verify), source=str(source)
-            )
-    return _convert(resolve(source), target, to, overwrite, dry_run, overrides or {}, verify)
+            return _convert(folder, wishes)
+    return _convert(resolve(source), wishes)
 
 
-def _convert(
-    source: Path,
-    target: Path,
-    to: str,
-    overwrite: bool,
-    dry_run: bool,
-    overrides: Mapping[str, Any],
-    verify: str | Path | None,
-) -> Report:
+class _Wishes(NamedTuple):
+    """The arguments of `convert`; source: as it was named."""
+
+    source: str
+    target: Path
+    to: str
+    overwrite: bool
+    dry_run: bool
+    layout: str | None
+    layers: Sequence[int] | None
+    overrides: Mapping[str, Any]
+    verify: str | Path | None
+
+
+def _convert(source: Path, wishes: _Wishes) -> Report:
+    target, to, verify = wishes.target, wishes.to, wishes.verify
     loaded = map_folder(source)
     if verify is not None and str(verify) == STOCK and loaded.source != "transformers-funnel":
         raise UserError(f"{source}: --verify {STOCK} is for its own folders; give recorded cases (.npz)")
-    changed = _apply(loaded, overrides)
+    source_format, num_layers = loaded.source, loaded.config.num_hidden_layers
+    is_dealt = not (wishes.layout is None and wishes.layers is None)
+    if is_dealt:
+        loaded = deal(loaded, source_name(wishes.source), layout=wishes.layout, layers=wishes.layers)
+    changed = _apply(loaded, wishes.overrides)
+    if is_dealt:
+        changed = without_token_head(changed)
     exported = _export(changed, to)
     ignored = {**changed.ignored, **exported.ignored}
     if changed.pretraining is not None and to != "funnelformer":
         ignored["the generator, the optimizer's moments and the step"] = f"{to} holds one model alone"
     report = Report(
-        source=str(source),
-        source_format=loaded.source,
+        source=wishes.source,
+        source_format=source_format,
         target=target,
         target_format=to,
         architecture=changed.architecture,
         num_tensors=len(changed.state_dict.keys() - ignored.keys()),
         ignored=ignored,
         table=_table(changed, exported),
+        layout=changed.config.name,
+        num_layers=num_layers,
+        layers=tuple(changed.config.made_from["layers"]) if is_dealt and changed.config.made_from else None,
     )
-    if dry_run:
+    if wishes.dry_run:
         # otherwise the comparison builds it
         build_model(changed.config, changed.state_dict, changed.architecture)
         return report
@@ -152,8 +180,11 @@ def _convert(
     is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.
     del loaded, exported
-    with atomic_folder(target, overwrite=overwrite) as folder:
+    with atomic_folder(target, overwrite=wishes.overwrite) as folder:
         FORMS[to].save(changed.config, changed.state_dict, changed.architecture, folder)
+        if to == "funnelformer" and (is_dealt or source_format != "funnelformer"):
+            card = card_of(changed, wishes.source, source, report.layers)
+            (folder / CARD).write_text(card, encoding="utf-8")
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)

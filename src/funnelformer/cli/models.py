@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from ..checkpoints import convert
+from ..checkpoints.shortening import parse_layers
 from ..export.command import export
 from ..export.int8 import Mode
 from ..info import describe, render
@@ -23,6 +24,8 @@ def _convert(
     target: Path,
     *,
     to: Literal["funnelformer", "transformers", "original-torch", "original-tf"] = "funnelformer",
+    layout: str | None = None,
+    layers: str | None = None,
     set: dict[str, str] | None = None,
     verify: str | None = None,
     dry_run: bool = False,
@@ -38,6 +41,10 @@ def _convert(
         Folder to write.
     to
         Form to write.
+    layout
+        Blocks to put the layers in, as B2-2-2: an encoder of one length becomes a funnel. The width stays.
+    layers
+        Layers to keep, counted from 0, as 0,2,3,5; by default all, or as many as the layout has, evenly spaced.
     set
         Config keys to change on the way, as --set.padding=exact.
     verify
@@ -53,12 +60,19 @@ def _convert(
         to=to,
         overwrite=overwrite,
         dry_run=dry_run,
+        layout=layout,
+        layers=None if layers is None else parse_layers(layers),
         overrides=parse_options(set or {}),
         verify=verify,
     )
     print(
         f"{report.source} ({report.source_format}, {report.architecture}): {report.num_tensors} tensors used"
     )
+    if report.layers is not None:
+        print(
+            f"{report.layout}: layers {', '.join(map(str, report.layers))} of the source's {report.num_layers} "
+            "(counted from 0), in this order"
+        )
     for name, reason in report.ignored.items():
         print(f"left out: {name} ({reason})")
     if report.difference is None:

@@ -65,23 +65,34 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers; a folder or name of transformers' Funnel or of the original release loads as well.
+        """As in transformers; a folder or name of a foreign format loads as well (see `checkpoints`).
 
+        blocks, repeats, layout, layers: put the layers of the encoder in other blocks, or keep some of them, as
+            `blocks=[2, 2, 2]`, `layout="B2-2-2"`, `layers=[0, 2, 3, 5]`; see `checkpoints.shortening.deal`.
         Raises UserError when the weights do not fit.
         """
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         from ..checkpoints import find_foreign, load_foreign
+        from ..checkpoints.provenance import source_name
+        from ..checkpoints.shortening import deal
 
         hub = {
             key: kwargs[key]
             for key in ("revision", "token", "cache_dir", "local_files_only")
             if key in kwargs
         }
-        source = find_foreign(os.fspath(pretrained_model_name_or_path), **hub)
-        if source is None:
+        name = os.fspath(pretrained_model_name_or_path)
+        source = find_foreign(name, **hub)
+        is_dealt = "config" not in kwargs and not kwargs.keys().isdisjoint(("blocks", "layout", "layers"))
+        if source is None and not is_dealt:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        loaded = load_foreign(source)
+        loaded = load_foreign(name if source is None else source, **({} if source else hub))
+        if is_dealt:
+            wishes = ("layout", "blocks", "repeats", "layers")
+            loaded = deal(
+                loaded, source_name(name), **{key: kwargs.pop(key) for key in wishes if key in kwargs}
+            )
         values = loaded.config.to_dict()
         if "num_labels" in kwargs:
             values = {key: value for key, value in values.items() if key not in ("id2label", "label2id")}
