@@ -1,10 +1,14 @@
 """Long texts that every machine with funnelformer has: the documentation of the Python libraries installed with it.
 
-Source files are parsed, not imported, so nothing of a library runs.
+    python demo/documentation.py --out documentation.txt
+
+writes all of it, an empty line between two entries: text to try pretraining with. Source files are parsed, not
+imported, so nothing of a library runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import hashlib
 import importlib.util
@@ -15,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LIBRARIES", "Entry", "read_documentation", "sample", "write_documents"]
+__all__ = ["LIBRARIES", "Entry", "read_documentation", "sample", "write_documents", "write_text"]
 
 # Imported names. "python" is the standard library.
 LIBRARIES = ("numpy", "scipy", "pandas", "sklearn", "torch", "matplotlib", "python")
@@ -66,6 +70,13 @@ def write_documents(entries: Sequence[Entry], folder: Path) -> None:
     (folder / "summaries.txt").write_text("".join(summaries), encoding="utf-8")
 
 
+def write_text(entries: Sequence[Entry], file: Path) -> None:
+    """Write plain text, a document an entry: its summary and body, and an empty line before the next."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    documents = ("\n".join([entry.summary, *filter(str.strip, entry.body.splitlines())]) for entry in entries)
+    file.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+
+
 def _folder(library: str) -> Path:
     if library == "python":
         return Path(sysconfig.get_path("stdlib"))
@@ -101,3 +112,20 @@ def _documented(node: ast.Module | ast.ClassDef, library: str, prefix: str) -> I
             yield Entry(library, name, summary, body)
         if isinstance(child, ast.ClassDef):
             yield from _documented(child, library, name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--libraries", nargs="+", default=LIBRARIES, metavar="LIBRARY")
+    options = parser.parse_args()
+    entries = read_documentation(options.libraries)
+    write_text(entries, options.out)
+    words = sum(len(entry.body.split()) for entry in entries)
+    print(f"{options.out}: {len(entries):,} entries, {words:,} words")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import documentation
 import pytest
-from documentation import read_documentation, sample, write_documents
+from documentation import read_documentation, sample, write_documents, write_text
 
 WORDS = " ".join(f"word{number}" for number in range(60))
 
@@ -43,7 +43,9 @@ def test_names_are_those_that_are_typed(library):
 
 
 def test_what_is_private_short_or_a_test_is_left_out(library):
-    library("a.py", documented("_hidden", "Solve a hidden problem.") + documented("brief", "Say it short.", "few"))
+    library(
+        "a.py", documented("_hidden", "Solve a hidden problem.") + documented("brief", "Say it short.", "few")
+    )
     library("tests/b.py", documented("helper", "Help a test run."))
     library("c.py", "def (broken\n")
     library("d.py", documented("one", "Do one thing well."))
@@ -67,13 +69,26 @@ def test_the_sample_does_not_depend_on_what_else_there_is(library):
 
 
 def test_documents_and_summaries_stand_in_the_same_order(library, tmp_path):
-    library("a.py", documented("one", "Do one thing well.") + documented("two", "Do it twice.", WORDS + " more"))
+    library(
+        "a.py", documented("one", "Do one thing well.") + documented("two", "Do it twice.", WORDS + " more")
+    )
     write_documents(read_documentation(["madeup"]), tmp_path / "out")
     assert (tmp_path / "out" / "summaries.txt").read_text() == "Do one thing well.\nDo it twice.\n"
     bodies = (tmp_path / "out" / "bodies.jsonl").read_text().splitlines()
     assert bodies == [
         f'{{"name": "madeup.a.one", "text": "{WORDS}"}}',
         f'{{"name": "madeup.a.two", "text": "{WORDS} more"}}',
+    ]
+
+
+def test_a_document_of_the_text_ends_at_an_empty_line(library, tmp_path):
+    body = f"{WORDS}\n\n    Second paragraph."
+    library("a.py", documented("one", "Do one thing well.", body) + documented("two", "Do it twice."))
+    write_text(read_documentation(["madeup"]), tmp_path / "text.txt")
+    documents = (tmp_path / "text.txt").read_text().split("\n\n")
+    assert documents == [
+        f"Do one thing well.\n{WORDS}\nSecond paragraph.",
+        f"Do it twice.\n{WORDS}\n",
     ]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from demo.archives import OUTER, package, rated, tar
 from ratings import read_table, write_tables
+
+from demo.archives import OUTER, package, rated, tar
 
 
 def test_weak_ratings_and_repeats_are_left_out(tmp_path):
