@@ -11,6 +11,7 @@ import torch
 
 from ..errors import UserError, did_you_mean
 from . import native, original_tf, original_torch, ponet, transformers_funnel
+from .bert import BERT
 from .loaded import Loaded
 from .tensor_bundle import find_index
 from .weights import TRANSFORMERS_WEIGHTS, read_json
@@ -27,14 +28,21 @@ __all__ = [
     "resolve",
 ]
 
-FORMATS = {
+_ENCODERS = {form.name: form for form in (BERT,)}
+FORMATS: dict[str, Any] = {
     "funnelformer": native,
     "transformers-funnel": transformers_funnel,
     "original-torch": original_torch,
     "original-tf": original_tf,
     "ponet": ponet,
+    **_ENCODERS,
 }
-_MODEL_TYPES = {"funnelformer": "funnelformer", "funnel": "transformers-funnel", "ponet": "ponet"}
+_MODEL_TYPES = {
+    "funnelformer": "funnelformer",
+    "funnel": "transformers-funnel",
+    "ponet": "ponet",
+    **{name: name for name in _ENCODERS},
+}
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Config, weights and tokenizer; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
@@ -88,7 +96,8 @@ def map_folder(folder: str | Path) -> Loaded:
     Nothing is copied: what can be mapped stays in its file, which must not be written to meanwhile.
     """
     folder = Path(folder)
-    return FORMATS[detect(folder)].load(folder)
+    loaded: Loaded = FORMATS[detect(folder)].load(folder)
+    return loaded
 
 
 def load_foreign(source: str | Path, **hub: Any) -> Loaded:
