@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 from transformers import PreTrainedConfig
 
 from .errors import UserError, did_you_mean, reject_unknown
+from .sentence_modules import Pooling, SentenceEmbedding
 from .version import VERSION_KEY, stamped
 
-__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "Pooling", "parse_layout", "parse_name"]
+__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_layout", "parse_name"]
 
 MIXERS = ("attention", "ponet", "fourier")
-# How the encoder's states become one vector, see `modeling.model.sequence_vector`.
-Pooling = Literal["cls", "mean", "mean_tokens"]
 _CHOICES = {
     "pooling": ("mean", "max", "top"),
     "padding": ("exact", "original", "transformers"),
@@ -192,6 +191,9 @@ class FunnelformerConfig(PreTrainedConfig):
     Replaced-token pretraining: generator_size: the generator's share of hidden_size, intermediate_size and
         num_attention_heads; discriminator_weight: of the discriminator's loss in the sum.
 
+    Vectors of texts: sentence_embedding: of an encoder that was trained to give them, how a text becomes one: pooling
+        (as classifier_pooling), normalize, max_length, prompts, default_prompt, similarity, see `sentence_modules`.
+
     Origin: made_from: of a model whose layers were dealt anew, what they were, see `checkpoints.shortening`.
 
     Source: Dai et al. 2020, arXiv:2006.03236.
@@ -260,6 +262,7 @@ class FunnelformerConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
 
+    sentence_embedding: dict[str, Any] | None = None
     made_from: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -322,6 +325,9 @@ class FunnelformerConfig(PreTrainedConfig):
                 self.qa_end_beam,
             ],
         )
+        if self.sentence_embedding is not None:
+            vectors = SentenceEmbedding.from_dict(self.sentence_embedding, "model config: sentence_embedding")
+            self.sentence_embedding = vectors.to_dict()
         for field in fields(FunnelformerConfig):
             value = getattr(self, field.name)
             if field.type == "bool" and not isinstance(value, bool):
@@ -415,6 +421,13 @@ class FunnelformerConfig(PreTrainedConfig):
     def has_embedding_projection(self) -> bool:
         """Whether a dense layer stands between the embedding and the first block."""
         return self.project_embeddings or self.embedding_size != self.hidden_size
+
+    @property
+    def vectors(self) -> SentenceEmbedding | None:
+        """How a text becomes a vector, where the model says so (`sentence_embedding`)."""
+        if self.sentence_embedding is None:
+            return None
+        return SentenceEmbedding.from_dict(self.sentence_embedding, "model config: sentence_embedding")
 
     @property
     def block_repeats(self) -> list[int]:

@@ -21,9 +21,10 @@ from .data.files import atomic_path, atomic_writer
 from .data.formats import Row, row_name
 from .data.tables import check_column, collect, guess_single_text, iter_texts
 from .data.values import BadValue, read_text
-from .embedding import Embedder, Pooling, load_embedder, save_sentence_transformers
+from .embedding import Embedder, load_embedder, save_sentence_transformers
 from .errors import UserError, one_line
 from .inference import Backend, progress_bar, read_settings
+from .sentence_modules import Pooling
 
 __all__ = ["embed"]
 
@@ -41,6 +42,7 @@ def embed(
     pooling: Pooling | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,
+    prompt: str | None = None,
     batch_size: int = 32,
     device: Literal["auto", "cpu"] = "auto",
     backend: Backend = "auto",
@@ -51,7 +53,7 @@ def embed(
 
     out: .npy (float32 [N, D], in the order of the rows), or .parquet or .jsonl (with all columns of the input).
         What is in memory does not grow with the number of texts; stdin is copied to a temporary file.
-    pooling, normalize, max_length, backend: see `load_embedder`.
+    pooling, normalize, max_length, prompt, backend: see `load_embedder`.
     save_to: also, or only, write the embedder with these options as a folder for sentence_transformers.
     overwrite: allow a `save_to` that is not empty.
     Raises UserError for input that cannot be used, before the first text is embedded; then nothing is written.
@@ -66,6 +68,7 @@ def embed(
         pooling=pooling,
         normalize=normalize,
         max_length=max_length,
+        prompt=prompt,
         device=device,
         backend=backend,
         only_runs=save_to is None,

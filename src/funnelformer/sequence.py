@@ -56,6 +56,7 @@ class SequenceState:
     segments: segment ids; None when there is no segment score.
     positions: the position of each token in the unpooled sequence, a pooled one standing at its window's first.
     span: length of the unpooled sequence.
+    counts: the real tokens of the input that each token holds, 0 of padding; of a chosen one (top pooling) 1, itself.
     level: how many times the sequence was pooled; neighbours are 2^level apart.
     regions: the PoNet segment of each token, numbered below num_regions; None where no mixer needs it. (`segments`
         are the token types of the input.)
@@ -70,6 +71,7 @@ class SequenceState:
     segments: Int[Tensor, "B T"] | None
     positions: Int[Tensor, "#B T"]
     span: int
+    counts: Int[Tensor, "#B T"]
     level: int = 0
     source: Int[Tensor, "B T"] | None = None
     regions: Int[Tensor, "#B T"] | None = None
@@ -87,4 +89,5 @@ def start_state(
 ) -> SequenceState:
     """The state of an unpooled sequence of `length` tokens."""
     positions = torch.arange(length, device=device)[None]
-    return SequenceState(keep=keep, segments=segments, positions=positions, span=length)
+    counts = torch.ones_like(positions) if keep is None else keep.long()
+    return SequenceState(keep=keep, segments=segments, positions=positions, span=length, counts=counts)

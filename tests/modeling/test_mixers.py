@@ -155,6 +155,7 @@ def test_ponet_equals_the_equations_in_values_and_gradients(apart):
         segments=None,
         positions=torch.arange(12)[None],
         span=12,
+        counts=mask,
         regions=segments,
         num_regions=12,
         special=special,
@@ -207,6 +208,7 @@ def test_segments_across_a_pooling_step():
         segments=None,
         positions=torch.arange(9)[None],
         span=9,
+        counts=torch.tensor([[1] * 8 + [0]]),
         regions=torch.tensor([[0, 1, 1, 2, 1, 3, 3, 4, 5]]),
         num_regions=9,
         special=torch.tensor([[True, False, False, True, False, False, False, True, False]]),
@@ -317,7 +319,7 @@ def test_fourier_of_padded_sequences_equals_the_definition(length, lengths):
     mixer = build(FunnelformerModel, config, dtype=torch.float64).encoder.blocks[0][0].mixer
     hidden = torch.randn(len(lengths), length, 32, dtype=torch.float64)
     keep = torch.arange(length)[None] < torch.tensor(lengths)[:, None]
-    state = SequenceState(keep, None, torch.arange(length)[None], length)
+    state = start_state(length, keep, None, keep.device)
     hidden = hidden.masked_fill(~keep[..., None], 3.0)
     found = mixer(hidden, hidden, mixer.prepare(state, state, config, hidden, False))[0]
     for row, n in enumerate(lengths):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean, reject_unknown
+from ..sentence_modules import model_folder, read_modules, write_modules
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
 from .folders import map_folder, resolve
@@ -188,6 +189,8 @@ def _convert(source: Path, wishes: _Wishes) -> Report:
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
+        if to == "funnelformer" and changed.architecture == "model" and changed.config.vectors is not None:
+            write_modules(folder, changed.config.vectors)
         if to != "funnelformer":
             changed = replace(changed, pretraining=None)
         if is_shortened:
@@ -325,6 +328,15 @@ def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
             return ()
         (folder / original_torch.VOCABULARY).write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
         return (original_torch.VOCABULARY,)
+    modules = read_modules(source)
+    if (
+        modules is not None and modules.lower_case
+    ):  # which the folder's modules did, and now the tokenizer does
+        from ..data.tokenizer import load_tokenizer
+
+        load_tokenizer(source).save_pretrained(folder)
+        return tuple(name for name in _TOKENIZER_FILES if (folder / name).is_file())
+    source = model_folder(source)
     present = [name for name in _TOKENIZER_FILES if (source / name).is_file()]
     for name in present:
         shutil.copyfile(source / name, folder / name)

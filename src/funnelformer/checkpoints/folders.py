@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from ..errors import UserError, did_you_mean
+from ..sentence_modules import MODULES, Modules, model_folder, read_modules
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .bert import BERT
-from .loaded import Loaded
+from .loaded import SEQUENCE_HEADS, Loaded
+from .options import make_config
 from .tensor_bundle import find_index
 from .weights import TRANSFORMERS_WEIGHTS, read_json
 
@@ -44,7 +46,7 @@ _MODEL_TYPES = {
     **{name: name for name in _ENCODERS},
 }
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Config, weights and tokenizer; not the weights of other frameworks that lie beside them.
+# Config, weights, tokenizer and card; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
     "config.json",
     "model*.safetensors",
@@ -53,6 +55,14 @@ _HUB_FILES = [
     "tokenizer*.json",
     "special_tokens_map.json",
     "vocab.txt",
+    "README.md",
+    # of sentence_transformers; its first module may have a folder of its own
+    MODULES,
+    "*sentence*.json",
+    "?_*/*.json",
+    "0_*/model*.safetensors",
+    "0_*/pytorch_model*.bin",
+    "0_*/vocab.txt",
 ]
 
 
@@ -67,6 +77,7 @@ def detect(folder: str | Path) -> str:
         raise UserError(f"{folder}: no such folder{_nearest(folder)}")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds the model")
+    folder = model_folder(folder)
     if (folder / "config.json").is_file():
         return _by_model_type(folder / "config.json")
     if any((folder / name).is_file() for name in original_torch.CONFIGS):
@@ -96,8 +107,25 @@ def map_folder(folder: str | Path) -> Loaded:
     Nothing is copied: what can be mapped stays in its file, which must not be written to meanwhile.
     """
     folder = Path(folder)
-    loaded: Loaded = FORMATS[detect(folder)].load(folder)
-    return loaded
+    form = FORMATS[detect(folder)]
+    modules = read_modules(folder)
+    loaded: Loaded = form.load(folder if modules is None else modules.folder)
+    if modules is None:
+        return loaded
+    return loaded if modules.is_ours else _with_vectors(loaded, modules)
+
+
+def _with_vectors(loaded: Loaded, modules: Modules) -> Loaded:
+    """A model whose config says how a text becomes a vector, and whose heads of sequences read that vector."""
+    config, vectors = loaded.config, modules.vectors
+    if modules.width not in (None, config.hidden_size):
+        raise UserError(
+            f"{modules.folder}: the states are {config.hidden_size} wide, and the pooling's config says {modules.width}"
+        )
+    values: dict[str, Any] = {"sentence_embedding": vectors.to_dict()}
+    if loaded.architecture not in SEQUENCE_HEADS:
+        values["classifier_pooling"] = vectors.pooling
+    return replace(loaded, config=make_config({**config.to_dict(), **values}, str(modules.folder)))
 
 
 def load_foreign(source: str | Path, **hub: Any) -> Loaded:
@@ -137,11 +165,18 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
         from transformers.utils import cached_file
 
         try:
-            config = cached_file(str(source), "config.json", **hub)
+            config = cached_file(
+                str(source), "config.json", _raise_exceptions_for_missing_entries=False, **hub
+            )
         except Exception as error:  # as in `resolve`
             raise _not_on_hub(source, error) from error
+        if config is None:  # a folder of sentence_transformers may have it deeper
+            return resolve(source, **hub)
         return None if _by_model_type(Path(str(config))) == "funnelformer" else resolve(source, **hub)
-    return None if detect(path) == "funnelformer" else path
+    if detect(path) != "funnelformer":
+        return path
+    # Ours as well, but with its config in the folder of a module.
+    return None if (path / "config.json").is_file() else path
 
 
 def _by_model_type(path: Path) -> str:

@@ -12,6 +12,7 @@ from ..embed import embed
 from ..errors import UserError
 from ..inference import Backend
 from ..rank import rank as rank_documents
+from ..sentence_modules import Pooling
 from ..serve.settings import ServeConfig
 from ..training.processes import rank
 from ..use import evaluate, predict
@@ -179,9 +180,10 @@ def _embed(
     *,
     out: Path | None = None,
     text: str | None = None,
-    pooling: Literal["mean", "cls"] | None = None,
+    pooling: Pooling | None = None,
     normalize: Annotated[bool | None, Parameter(negative="--no-normalize")] = None,
     max_length: int | None = None,
+    prompt: str | None = None,
     batch_size: int = 32,
     device: Device = "auto",
     backend: Backend = "auto",
@@ -201,11 +203,14 @@ def _embed(
     text
         Column of the text.
     pooling
-        mean of the encoder's states, or the first of them; by default the mean.
+        cls: the first of the encoder's states; mean: of all of them; mean_tokens: each as often as the tokens it
+        holds; by default as the model was made, else the mean.
     normalize
         Give every vector the length 1.
     max_length
-        Tokens at which a text is cut; by default as in fine-tuning, or 512.
+        Tokens at which a text is cut; by default as the model was made, else as in fine-tuning, or 512.
+    prompt
+        Name of one of the model's prompts, which is put before every text.
     batch_size
         Texts a batch.
     device
@@ -225,6 +230,7 @@ def _embed(
         pooling=pooling,
         normalize=normalize,
         max_length=max_length,
+        prompt=prompt,
         batch_size=batch_size,
         device=device,
         backend=backend,

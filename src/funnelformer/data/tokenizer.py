@@ -13,6 +13,7 @@ from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
 from ..errors import UserError, did_you_mean
+from ..sentence_modules import read_modules
 from .corpus import iter_documents
 from .files import atomic_folder, expand_paths, iter_lines
 
@@ -199,6 +200,7 @@ def _looks_special(token: str) -> bool:
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     """Load a fast tokenizer from a folder, a `vocab*.txt` file, or by its name on the Hugging Face Hub.
 
+    Of a folder of sentence_transformers it is the first module's; where the modules lower-case a text, so does it.
     It returns `token_type_ids` unless told not to.
     Raises UserError when there is none, only a slow one, or one without a mask, cls, sep or pad token.
     """
@@ -207,6 +209,9 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         if path.suffix == ".txt":
             return tokenizer_from_vocab(path)
         raise UserError(f"{path}: not a tokenizer; give its folder or a vocab.txt")
+    modules = read_modules(path)
+    if modules is not None:
+        path = modules.folder
     if path.is_dir():
         known = [path / name for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")]
         vocabularies = sorted(path.glob("vocab*.txt"))
@@ -217,7 +222,15 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     elif path.is_absolute() or str(source).startswith(".") or len(path.parts) > 2:
         near = sorted(entry.name for entry in path.parent.glob("*"))
         raise UserError(f"{path}: no such tokenizer folder{did_you_mean(path.name, near)}")
-    return _check_tokenizer(_load_auto(str(source), near_folder=path), str(source))
+    name = str(source) if modules is None else str(path)
+    tokenizer = _check_tokenizer(_load_auto(name, near_folder=path), name)
+    if modules is not None and modules.lower_case:
+        before = tokenizer.backend_tokenizer.normalizer
+        lower = normalizers.Lowercase()
+        tokenizer.backend_tokenizer.normalizer = (
+            lower if before is None else normalizers.Sequence([lower, before])
+        )
+    return tokenizer
 
 
 def _load_auto(name: str, near_folder: Path) -> Any:

@@ -21,6 +21,8 @@ from ..data.files import atomic_folder, check_file
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
+from ..modeling import FunnelformerModel
+from ..sentence_modules import SentenceEmbedding, model_folder
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, table
 from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
@@ -34,6 +36,7 @@ __all__ = ["REPORT_FILE", "export"]
 REPORT_FILE = "export.json"
 _INT8_FILE = "model.int8.onnx"
 _NEWEST_OPSET = 23
+_EMBEDDINGS = "embeddings"
 _DEFAULT_CHECK = 1025
 
 
@@ -82,6 +85,8 @@ def export(
     )
     if random:
         raise UserError(f"{model}: has no parameter {random[0]}, so no head for {task}")
+    if task == _EMBEDDINGS:
+        network.config.classifier_pooling = (network.config.vectors or SentenceEmbedding()).pooling
     target = of_head(target, network.config)
     network.eval()
     tokenizer = _tokenizer(model, network.config)
@@ -118,17 +123,21 @@ def export(
 
 
 def _task_of(model: str) -> str:
-    """The task of the class a folder's model has."""
+    """The task of the class a folder's model has; of an encoder that was trained to give vectors, these."""
     foreign = find_foreign(model)
     if foreign is not None:
-        return target_of(ARCHITECTURES[map_folder(foreign).architecture])
-    architectures = FunnelformerConfig.from_pretrained(model).architectures
-    return target_of((architectures or ["FunnelformerModel"])[0])
+        loaded = map_folder(foreign)
+        config, architecture = loaded.config, ARCHITECTURES[loaded.architecture]
+    else:
+        config = FunnelformerConfig.from_pretrained(model)
+        architecture = (config.architectures or [FunnelformerModel.__name__])[0]
+    is_encoder = architecture == FunnelformerModel.__name__ and config.vectors is not None
+    return _EMBEDDINGS if is_encoder else target_of(architecture)
 
 
 def _tokenizer(model: str, config: Any) -> Any:
     """The tokenizer beside the model; None where there is none."""
-    folder = Path(model)
+    folder = model_folder(model)
     names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
     if (
         folder.is_dir()

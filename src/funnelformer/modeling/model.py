@@ -35,6 +35,7 @@ class FunnelformerModelOutput(ModelOutput):
     encoder_last_hidden_state: [B, S, D], S the length after the last pooling. With several blocks the first
         real token stands at index 0, also in left-padded batches.
     encoder_attention_mask: [B, S], 1 for the real ones of them; None when no mask was given.
+    encoder_token_counts: [B, S], the real tokens that each of them holds; [1, S] of packed input.
     encoder_position_ids: [1, S] of packed input: `encoder_last_hidden_state` is one row of all sequences then, and a 0
         stands where one begins.
     hidden_states: the embedding output, then one entry a layer application, encoder first, then decoder. Those of
@@ -49,6 +50,7 @@ class FunnelformerModelOutput(ModelOutput):
     encoder_position_ids: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    encoder_token_counts: Tensor | None = None
 
 
 class FunnelformerPreTrainedModel(PreTrainedModel):
@@ -300,8 +302,10 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
                 _reorder(states, inverse) if i < num_full or i >= num_encoder else states
                 for i, states in enumerate(trace.hidden_states)
             )
+        counts = encoded_state.counts.expand(batch_size, -1)
         if config.num_blocks == 1:
             encoded, encoded_keep = _reorder(encoded, inverse), attention_mask
+            counts = counts if inverse is None else counts.gather(1, inverse)
         else:
             encoded_keep = None if encoded_state.keep is None else encoded_state.keep.long()
         output = FunnelformerModelOutput(
@@ -310,6 +314,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             encoder_attention_mask=encoded_keep,
             hidden_states=hidden_states,
             attentions=None if trace.attentions is None else tuple(trace.attentions),
+            encoder_token_counts=counts,
         )
         return output if wants_dict(return_dict, config) else output.to_tuple()
 
@@ -347,34 +352,47 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             encoder_position_ids=packed(places.expand_as(encoded_state.keep), encoded_state.packing),
             hidden_states=None if trace.hidden_states is None else tuple(trace.hidden_states),
             attentions=None if trace.attentions is None else tuple(trace.attentions),
+            encoder_token_counts=packed(encoded_state.counts, encoded_state.packing),
         )
         return output if wants_dict(return_dict, self.config) else output.to_tuple()
 
 
 def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig) -> Float[Tensor, "B D"]:
-    """One vector a sequence: the encoder's first real token ([CLS]), or the mean of its real tokens.
+    """One vector a sequence, as `config.classifier_pooling` says, of the states of the encoder's own length S.
 
-    They are the tokens of the encoder's own length S, and each counts once: [CLS], and every window of 2^(blocks - 1)
-    tokens with a real one in it, however many those are (`encoder_attention_mask` of `padding="exact"`).
+    "cls": the first real one, of [CLS]. "mean": the mean of the real ones, [CLS] and every window of 2^(blocks - 1)
+    tokens with a real one in it (`encoder_attention_mask` of `padding="exact"`), each counted once. "mean_tokens": each
+    counted as often as the real tokens it holds (`encoder_token_counts`), [CLS] once.
     """
-    encoded, mask = output.encoder_last_hidden_state, output.encoder_attention_mask
+    encoded, mask, pooling = (
+        output.encoder_last_hidden_state,
+        output.encoder_attention_mask,
+        config.classifier_pooling,
+    )
     assert encoded is not None
     if output.encoder_position_ids is not None:
         row, is_first = encoded[0], output.encoder_position_ids[0] == 0
-        if config.classifier_pooling == "cls":
+        if pooling == "cls":
             return row[is_first]
         number = is_first.cumsum(0) - 1
-        counts = number.bincount()[:, None]
-        return row.new_zeros(counts.size(0), row.size(1)).index_add(0, number, row) / counts
-    if config.classifier_pooling == "mean":
-        if mask is None:
-            return encoded.mean(1)
-        weight = mask.to(encoded.dtype)[..., None]
-        return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)
-    if config.num_blocks > 1 or mask is None or config.padding != "exact":
-        return encoded[:, 0]
-    first = mask.bool().to(torch.uint8).argmax(1)
-    return encoded[torch.arange(encoded.size(0), device=encoded.device), first]
+        counts = output.encoder_token_counts if pooling == "mean_tokens" else torch.ones_like(number)[None]
+        assert counts is not None
+        weights = counts[0].to(row.dtype)[:, None]
+        sums, totals = (
+            x.new_zeros(int(is_first.sum()), x.size(1)).index_add(0, number, x)
+            for x in (row * weights, weights)
+        )
+        return sums / totals
+    if pooling == "cls":
+        if config.num_blocks > 1 or mask is None or config.padding != "exact":
+            return encoded[:, 0]
+        first = mask.bool().to(torch.uint8).argmax(1)
+        return encoded[torch.arange(encoded.size(0), device=encoded.device), first]
+    weight = output.encoder_token_counts if pooling == "mean_tokens" else mask
+    if weight is None:
+        return encoded.mean(1)
+    weight = weight.to(encoded.dtype)[..., None]
+    return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def _keep_of_packed(position_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "N L"]:
