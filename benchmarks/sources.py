@@ -71,7 +71,7 @@ class Set:
 
 SETS = {
     "sst2": Set("sst2", "accuracy", 64, 3),
-    "films": Set("films", "accuracy", 64, 3, also=("products", "tweets", "editorials")),
+    "films": Set("films", "accuracy", 64, 2, also=("products", "tweets", "editorials")),
     "banking77": Set("banking77", "accuracy", 64, 5, learning_rate=2e-4),
     "mrpc": Set("mrpc", "accuracy", 128, 3),
     "sts": Set("sts", "pearson", 128, 2, options=("--regression",)),
