@@ -23,7 +23,7 @@ __all__ = ["LIBRARIES", "Entry", "read_documentation", "sample", "write_document
 
 # Imported names. "python" is the standard library.
 LIBRARIES = ("numpy", "scipy", "pandas", "sklearn", "torch", "matplotlib", "python")
-_LEAST_WORDS = 60
+_LEAST_WORDS = 100
 # Of the standard library: what others installed into it, and programs that are not for import.
 _NOT_LIBRARY = {"site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "ensurepip"}
 _NOT_DOCUMENTATION = {"test", "tests", "testing", "conftest", "externals", "vendored"}
@@ -42,16 +42,17 @@ class Entry:
 def read_documentation(libraries: Sequence[str] = LIBRARIES) -> list[Entry]:
     """What the libraries say of their public functions, methods and classes, in the order of their files.
 
-    An entry has a summary (the docstring's first paragraph, of one sentence or more) and at least 60 words after it; of
+    An entry has a summary (the docstring's first paragraph, of one sentence or more) and at least 100 words after it; of
     several with one summary or one body the first is taken. Raises ValueError for a library that is not installed.
     """
     entries: list[Entry] = []
     seen: set[str] = set()
     for library in libraries:
         for entry in _entries(library, _folder(library)):
-            if entry.summary.lower() in seen or entry.body in seen:
+            said = entry.summary.lower().rstrip(".")
+            if said in seen or entry.body in seen:
                 continue
-            seen |= {entry.summary.lower(), entry.body}
+            seen |= {said, entry.body}
             entries.append(entry)
     return entries
 
@@ -108,7 +109,8 @@ def _documented(node: ast.Module | ast.ClassDef, library: str, prefix: str) -> I
         name = f"{prefix}.{child.name}" if prefix else child.name
         summary, _, body = inspect.cleandoc(ast.get_docstring(child) or "").partition("\n\n")
         summary, body = " ".join(summary.split()), body.strip()
-        if len(summary.split()) >= 3 and len(body.split()) >= _LEAST_WORDS:
+        is_template = "%(" in summary  # filled in as the library is imported
+        if not is_template and len(summary.split()) >= 3 and len(body.split()) >= _LEAST_WORDS:
             yield Entry(library, name, summary, body)
         if isinstance(child, ast.ClassDef):
             yield from _documented(child, library, name)

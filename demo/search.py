@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 __all__ = ["VECTOR_WEIGHT", "WordIndex", "added", "best", "reciprocal_rank", "similarities"]
 
 # Of a vector's cosine beside the TF-IDF cosine, see `added`.
-VECTOR_WEIGHT = 0.7
+VECTOR_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def similarities(questions: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 
 def added(words: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The weighted sum of the two kinds of scores: TF-IDF's cosine and 0.7 times that of the vectors."""
+    """The weighted sum of the two kinds of scores: TF-IDF's cosine and half that of the vectors."""
     return words + VECTOR_WEIGHT * vectors
 
 

@@ -79,25 +79,31 @@ def remarks(funnel: Row, others: Sequence[Row]) -> list[str]:
     """Where the funnel is ahead of another row and where it is behind, in sentences with the figures."""
     found = []
     for other in others:
-        ahead, behind = [], []
+        ahead: list[str] = []
+        behind: list[str] = []
+        even: list[str] = []
         for kind in KINDS:
             if kind in other.accuracy and kind in funnel.accuracy:
                 gain = 100 * (funnel.accuracy[kind] - other.accuracy[kind])
-                (ahead if gain > 0 else behind).append(f"{gain:+.1f} points on {kind}")
+                (ahead if gain > 0 else behind if gain else even).append(f"{gain:+.1f} points on {kind}")
         for label, mine, theirs in (
             ("search", funnel.mrr, other.mrr),
             ("search added to TF-IDF", funnel.mrr_added, other.mrr_added),
         ):
             if mine is not None and theirs is not None:
-                (ahead if mine > theirs else behind).append(f"{mine - theirs:+.3f} in {label}")
+                (ahead if mine > theirs else behind if mine < theirs else even).append(
+                    f"{mine - theirs:+.3f} in {label}"
+                )
         for label, took, peer in (
             ("sentences", funnel.sentences_s, other.sentences_s),
             ("documents", funnel.documents_s, other.documents_s),
         ):
             if took and peer:
                 ratio = statistics.median(a / b for a, b in zip(took, peer, strict=True))
-                (ahead if ratio < 1 else behind).append(f"{ratio:.2f} of the time for {label}")
-        for verdict, what in (("ahead of", ahead), ("behind", behind)):
+                (ahead if ratio < 1 else behind if ratio > 1 else even).append(
+                    f"{ratio:.2f} of the time for {label}"
+                )
+        for verdict, what in (("ahead of", ahead), ("behind", behind), ("even with", even)):
             if what:
                 found.append(f"{funnel.name} is {verdict} {other.name}: {', '.join(what)}.")
     return found

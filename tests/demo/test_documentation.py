@@ -6,7 +6,7 @@ import documentation
 import pytest
 from documentation import read_documentation, sample, write_documents, write_text
 
-WORDS = " ".join(f"word{number}" for number in range(60))
+WORDS = " ".join(f"word{number}" for number in range(100))
 
 
 @pytest.fixture
@@ -49,8 +49,9 @@ def test_what_is_private_short_or_a_test_is_left_out(library):
     library("tests/b.py", documented("helper", "Help a test run."))
     library("c.py", "def (broken\n")
     library("d.py", documented("one", "Do one thing well."))
-    library("e.py", documented("two", "do one thing well.", WORDS + " more"))
+    library("e.py", documented("two", "do one thing well", WORDS + " more"))
     library("f.py", documented("three", "Do another thing."))
+    library("g.py", documented("four", "Do %(what)s at once.", WORDS + " filled in"))
     assert [entry.name for entry in read_documentation(["madeup"])] == ["madeup.d.one"]
 
 

@@ -18,8 +18,8 @@ def test_cosines_do_not_depend_on_lengths():
     np.testing.assert_allclose(found, [[1, 0], [0.5**0.5, 0.5**0.5]])
 
 
-def test_added_is_words_and_seven_tenths_of_vectors():
-    np.testing.assert_allclose(added(np.array([[0.5, 0.0]]), np.array([[0.0, 1.0]])), [[0.5, 0.7]])
+def test_added_is_words_and_half_of_vectors():
+    np.testing.assert_allclose(added(np.array([[0.5, 0.0]]), np.array([[0.0, 1.0]])), [[0.5, 0.5]])
 
 
 def test_words_find_the_document_that_has_them():

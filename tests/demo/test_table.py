@@ -62,8 +62,8 @@ def test_where_the_funnel_loses_it_is_said():
     other = Row("full", {"films": 0.84, "tweets": 0.72}, 0.7, 0.9, [2.0, 2.0, 2.0], [4.0])
     assert remarks(funnel, [other]) == [
         "funnel is ahead of full: +1.0 points on films, 0.75 of the time for documents.",
-        "funnel is behind full: -2.0 points on tweets, -0.200 in search, -0.100 in search added to TF-IDF, "
-        "1.00 of the time for sentences.",
+        "funnel is behind full: -2.0 points on tweets, -0.200 in search, -0.100 in search added to TF-IDF.",
+        "funnel is even with full: 1.00 of the time for sentences.",
     ]
 
 
