@@ -15,20 +15,23 @@ prints the tables with the cells that were not run, and draws the picture.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shlex
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
 from finetuning import measured, split_file, write_json
+from measure import seconds_in_turns
 
 from funnelformer.data.tables import read_texts
 from funnelformer.embedding import load_embedder
@@ -179,21 +182,19 @@ def texts_of(file: Path, number: int) -> list[str]:
 
 
 def time_models(name: str, models: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds for 1,000 texts of a set with each model, prepacked, in turns: the model changes, then the round."""
+    """Seconds for 1,000 texts of a set with each model, prepacked, in turns."""
     chosen = SETS[name]
     texts = texts_of(files(name, options)["test"], options.texts * 64 // chosen.length)
     embedders = {
         model: load_embedder(str(make_model(model, options)[0]), max_length=chosen.length, only_runs=True)
         for model in models
     }
-    seconds: dict[str, list[float]] = {model: [] for model in models}
     before = load_average()
-    for turn in range(ROUNDS + 1):
-        for model, embedder in embedders.items():
-            start = time.perf_counter()
-            embedder.vectors(texts, BATCH_SIZE, lambda number: None)
-            if turn:  # the first warms up
-                seconds[model].append((time.perf_counter() - start) / len(texts) * 1000)
+    work = {
+        model: functools.partial(embedder.vectors, batch_size=BATCH_SIZE, advance=lambda number: None)
+        for model, embedder in embedders.items()
+    }
+    seconds = seconds_in_turns(work, texts, ROUNDS)
     tokens = embedders[models[0]].tokenizer(texts, truncation=True, max_length=chosen.length)["input_ids"]
     return {
         "set": name,
