@@ -42,8 +42,8 @@ class Entry:
 def read_documentation(libraries: Sequence[str] = LIBRARIES) -> list[Entry]:
     """What the libraries say of their public functions, methods and classes, in the order of their files.
 
-    An entry has a summary (the docstring's first paragraph, of one sentence or more) and at least 100 words after it; of
-    several with one summary or one body the first is taken. Raises ValueError for a library that is not installed.
+    An entry has a summary (the docstring's first paragraph, of one sentence or more) and at least 100 words after it.
+    Of several with one summary or one body the first is taken. Raises ValueError for a library that is not installed.
     """
     entries: list[Entry] = []
     seen: set[str] = set()

@@ -110,8 +110,11 @@ class Demo:
             row.training_s, row.parameters = labeller.training_s, labeller.parameters
         for name in (FULL, FEWER):
             if name not in self.trained:
-                row = self.rows[name]
-                row.accuracy, row.training_s, row.recorded = read_control(RESULTS, name.removesuffix("H384"))
+                row, found = self.rows[name], read_control(RESULTS, name.removesuffix("H384"))
+                if found is None:
+                    print(f"{RESULTS.name} has no {name} trained on the films; make demo-full trains it")
+                else:
+                    row.accuracy, row.training_s, row.recorded = found
 
     # ---- search
 
