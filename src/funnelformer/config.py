@@ -23,6 +23,7 @@ _CHOICES = {
     "initializer": ("truncated_normal", "normal", "uniform"),
     "mlm_head": ("dense", "linear"),
     "classifier_pooling": get_args(Pooling),
+    "classifier_activation": ("tanh", "gelu", "gelu_new", "relu", "silu", "linear"),
     "qa_head": ("simple", "conditional"),
     "ponet_segments": ("separators", "sentences", "chunks"),
 }
@@ -181,7 +182,8 @@ class FunnelformerConfig(PreTrainedConfig):
         labelled positions alone; hide_mask_tokens: a model that predicts hidden tokens treats mask_token_id as
         padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
         ("cls", the paper's), the mean of the encoder's real states ("mean"), or that mean with each state counted as
-        often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled). qa_head: of
+        often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled);
+        classifier_activation: after its dense layer, "tanh" (the paper's), or what another family has. qa_head: of
         question answering, "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the
         end given the start, and whether there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts,
         and ends of each, it looks at.
@@ -248,6 +250,7 @@ class FunnelformerConfig(PreTrainedConfig):
 
     mlm_head: str = "dense"
     classifier_pooling: str = "cls"
+    classifier_activation: str = "tanh"
     qa_head: str = "simple"
     qa_start_beam: int = 5
     qa_end_beam: int = 5
@@ -391,6 +394,10 @@ class FunnelformerConfig(PreTrainedConfig):
             from .checkpoints.ponet import config_from_theirs as config_of_ponet
 
             values = config_of_ponet(values, str(pretrained_model_name_or_path)).to_dict()
+        elif values.get("model_type") == "bert":
+            from .checkpoints.bert import BERT
+
+            values = BERT.config_from_theirs(values, str(pretrained_model_name_or_path)).to_dict()
         return values, kwargs
 
     def to_dict(self) -> dict[str, Any]:

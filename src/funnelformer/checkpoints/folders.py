@@ -12,6 +12,7 @@ import torch
 from ..errors import UserError, did_you_mean
 from ..sentence_modules import MODULES, Modules, model_folder, read_modules
 from . import native, original_tf, original_torch, ponet, transformers_funnel
+from .bert import BERT
 from .loaded import SEQUENCE_HEADS, Loaded
 from .options import make_config
 from .tensor_bundle import find_index
@@ -29,14 +30,21 @@ __all__ = [
     "resolve",
 ]
 
-FORMATS = {
+_ENCODERS = {form.name: form for form in (BERT,)}
+FORMATS: dict[str, Any] = {
     "funnelformer": native,
     "transformers-funnel": transformers_funnel,
     "original-torch": original_torch,
     "original-tf": original_tf,
     "ponet": ponet,
+    **_ENCODERS,
 }
-_MODEL_TYPES = {"funnelformer": "funnelformer", "funnel": "transformers-funnel", "ponet": "ponet"}
+_MODEL_TYPES = {
+    "funnelformer": "funnelformer",
+    "funnel": "transformers-funnel",
+    "ponet": "ponet",
+    **{name: name for name in _ENCODERS},
+}
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Config, weights, tokenizer and card; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
@@ -99,12 +107,10 @@ def map_folder(folder: str | Path) -> Loaded:
     Nothing is copied: what can be mapped stays in its file, which must not be written to meanwhile.
     """
     folder = Path(folder)
-    form = FORMATS[detect(folder)]
+    form: Any = FORMATS[detect(folder)]
     modules = read_modules(folder)
-    if modules is None:
-        return form.load(folder)
-    loaded = form.load(modules.folder)
-    return loaded if modules.is_ours else _with_vectors(loaded, modules)
+    loaded: Loaded = form.load(folder if modules is None else modules.folder)
+    return loaded if modules is None or modules.is_ours else _with_vectors(loaded, modules)
 
 
 def _with_vectors(loaded: Loaded, modules: Modules) -> Loaded:
