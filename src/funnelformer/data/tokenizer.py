@@ -224,13 +224,28 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         raise UserError(f"{path}: no such tokenizer folder{did_you_mean(path.name, near)}")
     name = str(source) if modules is None else str(path)
     tokenizer = _check_tokenizer(_load_auto(name, near_folder=path), name)
-    if modules is not None and modules.lower_case:
-        before = tokenizer.backend_tokenizer.normalizer
-        lower = normalizers.Lowercase()
-        tokenizer.backend_tokenizer.normalizer = (
-            lower if before is None else normalizers.Sequence([lower, before])
-        )
-    return tokenizer
+    return _lower_casing(tokenizer) if modules is not None and modules.lower_case else tokenizer
+
+
+def _lower_casing(tokenizer: Any) -> PreTrainedTokenizerFast:
+    """The same tokenizer behind lower-casing, of the class whose files say all that it does.
+
+    (Others, as BertTokenizer, make their normalizer anew from a few options when they are read.)
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    backend, lower = tokenizer.backend_tokenizer, normalizers.Lowercase()
+    before = backend.normalizer
+    backend.normalizer = lower if before is None else normalizers.Sequence([lower, before])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=list(tokenizer.model_input_names),
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        clean_up_tokenization_spaces=False,
+        **tokenizer.special_tokens_map,
+    )
 
 
 def _load_auto(name: str, near_folder: Path) -> Any:
