@@ -12,6 +12,7 @@ import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..config import FunnelformerConfig
+from ..data.tokenizer import TOKENIZER_FILES
 from ..errors import UserError, did_you_mean
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .bert import BERT
@@ -27,7 +28,6 @@ from .weights import TRANSFORMERS_WEIGHTS, read_json
 __all__ = [
     "ENCODERS",
     "FORMATS",
-    "TOKENIZER_FILES",
     "Loaded",
     "detect",
     "find_foreign",
@@ -68,18 +68,6 @@ _UNSUITABLE = {
     "albert": "layers in shared groups",
 }
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
-)
 # Config, weights and tokenizer; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
     "config.json",
@@ -179,7 +167,7 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
 
 
 def translated(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
-    """The config that the content of a foreign `config.json` stands for. Raises UserError naming `source` and the key."""
+    """The config that a foreign `config.json` stands for. Raises UserError naming `source` and the key."""
     form = FORMATS[_form_of(values, source)]
     config: FunnelformerConfig = form.config_from_theirs(values, source)
     return config
@@ -188,7 +176,9 @@ def translated(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
 def refuse_foreign_code(values: Mapping[str, Any], source: str | Path) -> None:
     """Raise UserError for a config that names Python code of its folder: it is never run, nor offered to be."""
     if values.get("auto_map"):
-        raise UserError(f"{source}: auto_map asks for code that lies beside the model; such code is never run")
+        raise UserError(
+            f"{source}: auto_map asks for code that lies beside the model; such code is never run"
+        )
 
 
 def _by_model_type(path: Path) -> str:

@@ -79,7 +79,9 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 def has_stock(loaded: Part) -> bool:
     """Whether stock transformers reads the folder of a model by itself."""
-    return isinstance(loaded, Loaded) and (loaded.source == "transformers-funnel" or loaded.source in ENCODERS)
+    return isinstance(loaded, Loaded) and (
+        loaded.source == "transformers-funnel" or loaded.source in ENCODERS
+    )
 
 
 def build_stock(loaded: Loaded) -> nn.Module:

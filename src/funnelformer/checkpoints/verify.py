@@ -64,9 +64,7 @@ def compare_with_stock(source: Loaded, written: Part) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _outputs(
-    model: torch.nn.Module, batch: Mapping[str, Tensor], config: FunnelformerConfig
-) -> list[Tensor]:
+def _outputs(model: torch.nn.Module, batch: Mapping[str, Tensor], config: FunnelformerConfig) -> list[Tensor]:
     last, output = run_batch(model, batch, config, output_hidden_states=True)
     # the last one is the decoder's in both; the two list what lies between in different orders
     return [last, without_padding(output.hidden_states[-1].float(), batch, config)]

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from ..checkpoints import convert
+from ..checkpoints.convert import TARGETS
 from ..export.command import export
 from ..export.int8 import Mode
 from ..info import describe, render
@@ -22,13 +23,13 @@ def _convert(
     source: str,
     target: Path,
     *,
-    to: Literal["funnelformer", "transformers", "original-torch", "original-tf"] = "funnelformer",
+    to: Annotated[str, Parameter(help=f"Form to write: {', '.join(TARGETS)}.")] = "funnelformer",
     set: dict[str, str] | None = None,
     verify: str | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Convert a checkpoint: transformers' Funnel, the original PyTorch and TensorFlow releases, PoNet, our own.
+    """Convert a checkpoint between our own form and others: BERT and its family, Funnel-Transformers, PoNet.
 
     Parameters
     ----------
@@ -36,8 +37,6 @@ def _convert(
         Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its form is detected.
     target
         Folder to write.
-    to
-        Form to write.
     set
         Config keys to change on the way, as --set.padding=exact.
     verify
