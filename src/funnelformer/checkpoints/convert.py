@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..data.tokenizer import TOKENIZER_FILES
 from ..errors import UserError, did_you_mean, reject_unknown
 from ..sentence_modules import model_folder, read_modules, write_modules
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
-from .folders import ENCODERS, TOKENIZER_FILES, map_folder, resolve
+from .folders import ENCODERS, map_folder, resolve
 from .loaded import Exported, Loaded, Part
 from .options import make_config
 from .probe import build_model, difference, encoder_only, has_stock, probe_output, reference_model

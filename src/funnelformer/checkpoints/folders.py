@@ -12,6 +12,7 @@ import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..config import FunnelformerConfig
+from ..data.tokenizer import TOKENIZER_FILES
 from ..errors import UserError, did_you_mean
 from ..sentence_modules import MODULES, Modules, model_folder, read_modules
 from . import native, original_tf, original_torch, ponet, transformers_funnel
@@ -30,7 +31,6 @@ __all__ = [
     "ENCODERS",
     "FORMATS",
     "HUB_NAME",
-    "TOKENIZER_FILES",
     "Loaded",
     "detect",
     "find_foreign",
@@ -71,18 +71,6 @@ _UNSUITABLE = {
     "albert": "layers in shared groups",
 }
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
-)
 # Config, weights, tokenizer and card; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
     "config.json",
@@ -211,7 +199,7 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
 
 
 def translated(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
-    """The config that the content of a foreign `config.json` stands for. Raises UserError naming `source` and the key."""
+    """The config that a foreign `config.json` stands for. Raises UserError naming `source` and the key."""
     form = FORMATS[_form_of(values, source)]
     config: FunnelformerConfig = form.config_from_theirs(values, source)
     return config

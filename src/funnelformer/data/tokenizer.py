@@ -20,7 +20,27 @@ from .files import atomic_folder, expand_paths, iter_lines
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["check_vocabulary", "load_tokenizer", "model_ids", "tokenizer_from_vocab", "train_tokenizer"]
+__all__ = [
+    "TOKENIZER_FILES",
+    "check_vocabulary",
+    "load_tokenizer",
+    "model_ids",
+    "tokenizer_from_vocab",
+    "train_tokenizer",
+]
+
+# All that a tokenizer may be kept in; it goes along with its model unchanged.
+_SIDE_FILES = ("special_tokens_map.json", "added_tokens.json")
+_MAIN_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+TOKENIZER_FILES = (*_MAIN_FILES, *_SIDE_FILES, "vocab.txt")
 
 # In the order of their ids, which is that of the transformers port of Funnel-Transformer.
 SPECIAL_TOKENS = {
@@ -213,7 +233,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     if modules is not None:
         path = modules.folder
     if path.is_dir():
-        known = [path / name for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")]
+        known = [path / name for name in _MAIN_FILES]
         vocabularies = sorted(path.glob("vocab*.txt"))
         if not any(file.is_file() for file in known):
             if len(vocabularies) == 1:
