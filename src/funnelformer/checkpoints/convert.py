@@ -278,6 +278,8 @@ def _apply(loaded: Loaded, overrides: Mapping[str, Any]) -> Loaded:
     if not overrides:
         return loaded
     reject_unknown(overrides, {field.name for field in fields(FunnelformerConfig)}, "overrides")
+    if "blocks" in overrides:
+        raise UserError("overrides: blocks does not move the layers; use --layout, as --layout B2-2-2")
     part, ignored = _change(loaded, overrides)
     ignored |= loaded.ignored
     pretraining = loaded.pretraining
