@@ -73,6 +73,11 @@ def test_the_vectors_are_those_of_the_library(
         assert again.vectors(texts) == pytest.approx(expected, abs=TOLERANCE)
         assert again.settings == embedder.settings
     assert loaded.similarity_fn_name == embedder.origin.similarity
+    # In the form of its source again, which needs nothing of ours.
+    convert(tmp_path / "converted", tmp_path / "bert", "bert")
+    stock = load_sentence_transformer(tmp_path / "bert")
+    assert type(stock[0].model).__name__ == "BertModel"
+    assert stock.encode(texts) == pytest.approx(expected, abs=TOLERANCE)
     # Saved once more by that library.
     loaded.save_pretrained(str(tmp_path / "again"))
     again = load_embedder(str(tmp_path / "again"), device="cpu")

@@ -190,8 +190,11 @@ def _convert(source: Path, wishes: _Wishes) -> Report:
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
-        if to == "funnelformer" and changed.architecture == "model" and changed.config.vectors is not None:
-            write_modules(folder, changed.config.vectors)
+        if changed.architecture == "model" and changed.config.vectors is not None:
+            if to == "funnelformer":
+                write_modules(folder, changed.config.vectors)
+            elif to in ENCODERS:  # of one block, whose states are the tokens'
+                write_modules(folder, changed.config.vectors, changed.config.hidden_size)
         if to != "funnelformer":
             changed = replace(changed, pretraining=None)
         if is_shortened:
