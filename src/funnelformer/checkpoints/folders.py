@@ -28,6 +28,7 @@ from .weights import TRANSFORMERS_WEIGHTS, read_json
 __all__ = [
     "ENCODERS",
     "FORMATS",
+    "HUB_NAME",
     "Loaded",
     "detect",
     "find_foreign",
@@ -67,7 +68,7 @@ _UNSUITABLE = {
     "mpnet": "relative scores of its own",
     "albert": "layers in shared groups",
 }
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Config, weights and tokenizer; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
     "config.json",
@@ -138,7 +139,7 @@ def resolve(source: str | Path, **hub: Any) -> Path:
     path = Path(source)
     if path.exists():
         return path
-    if not _HUB_NAME.fullmatch(str(source)):
+    if not HUB_NAME.fullmatch(str(source)):
         raise UserError(f"{source}: no such folder{_nearest(path)}")
     from huggingface_hub import snapshot_download
 
@@ -155,7 +156,7 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
     Raises UserError for what is no model, or neither here nor on the Hub.
     """
     path = Path(source)
-    if not path.exists() and _HUB_NAME.fullmatch(str(source)):
+    if not path.exists() and HUB_NAME.fullmatch(str(source)):
         from transformers.utils import cached_file
 
         try:
