@@ -26,6 +26,7 @@ from funnelformer.checkpoints.folders import ENCODERS, detect
 from funnelformer.checkpoints.native import ARCHITECTURES
 from funnelformer.checkpoints.probe import build_model
 from funnelformer.errors import UserError
+from funnelformer.info import describe
 
 TOLERANCE = 1e-5
 LENGTHS = (1, 7, 33)
@@ -377,3 +378,10 @@ def test_other_classes_are_as_they_were(tmp_path: Path) -> None:
     assert (config.model_type, config.name, config.hidden_act) == ("funnelformer", "L2H24", "gelu")
     changed = FunnelformerModel.from_pretrained(tmp_path, hidden_dropout=0.0)
     assert changed.config.hidden_dropout == 0.0
+
+
+def test_info_says_the_form(tmp_path: Path) -> None:
+    save_stock(tmp_path / "theirs", "electra", "token_detection")
+    info = describe(tmp_path / "theirs", [16], memory=False)
+    assert info.name == "L2H24"
+    assert info.notes == ("read from a model of the form electra (token_detection)",)
