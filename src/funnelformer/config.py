@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -182,7 +183,7 @@ class FunnelformerConfig(PreTrainedConfig):
         labelled positions alone; hide_mask_tokens: a model that predicts hidden tokens treats mask_token_id as
         padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
         ("cls", the paper's), the mean of the encoder's real states ("mean"), or that mean with each state counted as
-        often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled).
+        often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled);
         classifier_activation: after its dense layer, "tanh" (the paper's), or what another family has. qa_head: of
         question answering, "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the
         end given the start, and whether there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts,
@@ -352,6 +353,16 @@ class FunnelformerConfig(PreTrainedConfig):
             value = getattr(self, key)
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"model config: {key} is {value!r}; allowed: 0 <= p < 1")
+        for key in ("layer_norm_eps", "initializer_std", "initializer_range"):
+            value = getattr(self, key)
+            if not 0 <= value < math.inf:
+                raise UserError(f"model config: {key} is {value!r}; allowed: 0 <= number")
+        if self.pad_token_id is not None and not (
+            isinstance(self.pad_token_id, int) and 0 <= self.pad_token_id < self.vocab_size
+        ):
+            raise UserError(
+                f"model config: pad_token_id is {self.pad_token_id!r}; allowed: 0 to {self.vocab_size - 1}"
+            )
         applications = self.block_applications[0]
         if self.decoder_skip_state is not None and not 0 <= self.decoder_skip_state <= applications:
             raise UserError(
@@ -383,21 +394,12 @@ class FunnelformerConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As in transformers; the config of one of its Funnels, or of a published PoNet, is translated."""
+        """As in transformers; the config of another family's model is translated."""
         values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if values.get("model_type") == "funnel":
-            from .checkpoints.transformers_funnel import WITHOUT_DECODER, config_from_theirs
+        if values.get("model_type", cls.model_type) != cls.model_type:
+            from .checkpoints.folders import translated
 
-            decoder = not WITHOUT_DECODER.intersection(values.get("architectures") or ())
-            values = config_from_theirs(values, decoder, str(pretrained_model_name_or_path)).to_dict()
-        elif values.get("model_type") == "ponet":
-            from .checkpoints.ponet import config_from_theirs as config_of_ponet
-
-            values = config_of_ponet(values, str(pretrained_model_name_or_path)).to_dict()
-        elif values.get("model_type") == "bert":
-            from .checkpoints.bert import BERT
-
-            values = BERT.config_from_theirs(values, str(pretrained_model_name_or_path)).to_dict()
+            values = translated(values, str(pretrained_model_name_or_path)).to_dict()
         return values, kwargs
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ Pooling = Literal["cls", "mean", "mean_tokens"]
 
 _LIBRARY = "sentence_transformers."
 _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
+_POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 _NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
 _ORDER = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
 # Of the folders we write, whose model gives the finished vector itself.
@@ -170,38 +171,46 @@ def read_modules(folder: str | Path) -> Modules | None:
     return Modules(inner, vectors, is_ours, lower_case, width)
 
 
-def write_modules(folder: Path, vectors: SentenceEmbedding) -> None:
-    """Make a folder with one of our models one that `sentence_transformers.SentenceTransformer` loads.
+def write_modules(folder: Path, vectors: SentenceEmbedding, stock_width: int | None = None) -> None:
+    """Make a folder with a model one that `sentence_transformers.SentenceTransformer` loads.
 
-    It names modules of sentence_transformers alone, so nothing of ours has to be trusted as remote code: the stock
+    stock_width: of the states of a model of transformers itself, which the library's own Pooling averages; None where
+        the model is ours.
+    Of ours it names modules of sentence_transformers alone, too, so nothing has to be trusted as remote code: the stock
     Transformer calls `FunnelformerModel.sequence_vectors`, which hands over the pooled vector itself. (Its Pooling
     would average the pooled sequence with a mask of the unpooled one's length, and where the lengths differ takes
     padding for tokens.)
     """
-    types = [_TRANSFORMER, _NORMALIZE] if vectors.normalize else [_TRANSFORMER]
+    types = [_TRANSFORMER, *([] if stock_width is None else [_POOLING])]
+    types += [_NORMALIZE] if vectors.normalize else []
+    paths = [f"{number}_{kind.rpartition('.')[2]}" if number else "" for number, kind in enumerate(types)]
     modules = [
-        {"idx": number, "name": str(number), "path": f"{number}_Normalize" if number else "", "type": name}
-        for number, name in enumerate(types)
+        {"idx": number, "name": str(number), "path": path, "type": kind}
+        for number, (path, kind) in enumerate(zip(paths, types, strict=True))
     ]
     _write(folder / MODULES, modules)
-    _write(
-        folder / _SETTINGS[0],
-        {
+    settings: dict[str, Any] = {} if vectors.max_length is None else {"max_seq_length": vectors.max_length}
+    if stock_width is None:
+        settings |= {
             "transformer_task": "feature-extraction",
             "modality_config": {"text": {"method": _METHOD, "method_output_name": None}},
             "module_output_name": _VECTOR,
-            **({} if vectors.max_length is None else {"max_seq_length": vectors.max_length}),
-        },
-    )
+        }
+    _write(folder / _SETTINGS[0], settings)
     library: dict[str, Any] = {"model_type": "SentenceTransformer", "similarity_fn_name": vectors.similarity}
     if vectors.prompts:
         library |= {"prompts": vectors.prompts, "default_prompt_name": vectors.default_prompt}
     _write(folder / _LIBRARY_SETTINGS, library)
-    if vectors.normalize:
-        (folder / "1_Normalize").mkdir()
+    if stock_width is not None:
+        pooling = "cls" if vectors.pooling == "cls" else "mean"
+        (folder / paths[1]).mkdir()
         _write(
-            folder / "1_Normalize" / "config.json",
-            {"module_input_name": _VECTOR, "module_output_name": _VECTOR},
+            folder / paths[1] / "config.json", {"embedding_dimension": stock_width, "pooling_mode": pooling}
+        )
+    if vectors.normalize:
+        (folder / paths[-1]).mkdir()
+        _write(
+            folder / paths[-1] / "config.json", {"module_input_name": _VECTOR, "module_output_name": _VECTOR}
         )
 
 

@@ -293,6 +293,7 @@ def test_what_does_not_fit_is_one_line(
             ("--layout", "B3-3", "--verify", "transformers"),
             "--verify compares with the source, whose layers --layout and --layers change",
         ),
+        (("--set.blocks=[3,3]",), "blocks does not move the layers; use --layout, as --layout B2-2-2"),
         (("--layout", "B3-3", "--to", "original-torch"), "cannot hold position='absolute'"),
     ):
         assert message in fails(capsys, "convert", standard, out, *arguments)

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..data.tokenizer import TOKENIZER_FILES
 from ..errors import UserError, did_you_mean, reject_unknown
 from ..sentence_modules import model_folder, read_modules, write_modules
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
-from .folders import map_folder, resolve
+from .folders import ENCODERS, map_folder, resolve
 from .loaded import Exported, Loaded, Part
 from .options import make_config
-from .probe import build_model, difference, encoder_only, probe_output, reference_model
+from .probe import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .provenance import CARD, card_of, source_name
 from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
@@ -33,10 +34,10 @@ FORMS: dict[str, Any] = {
     "transformers": transformers_funnel,
     "original-torch": original_torch,
     "original-tf": original_tf,
+    **ENCODERS,
 }
 TARGETS = tuple(FORMS)
 _TIED = "lm_head.decoder.weight"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _MODEL_FILES = (
     "config.json",
     *TRANSFORMERS_WEIGHTS,
@@ -146,7 +147,7 @@ class _Wishes(NamedTuple):
 def _convert(source: Path, wishes: _Wishes) -> Report:
     target, to, verify = wishes.target, wishes.to, wishes.verify
     loaded = map_folder(source)
-    if verify is not None and str(verify) == STOCK and loaded.source != "transformers-funnel":
+    if verify is not None and str(verify) == STOCK and not has_stock(loaded):
         raise UserError(f"{source}: --verify {STOCK} is for its own folders; give recorded cases (.npz)")
     source_format, num_layers = loaded.source, loaded.config.num_hidden_layers
     is_dealt = not (wishes.layout is None and wishes.layers is None)
@@ -189,8 +190,11 @@ def _convert(source: Path, wishes: _Wishes) -> Report:
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
-        if to == "funnelformer" and changed.architecture == "model" and changed.config.vectors is not None:
-            write_modules(folder, changed.config.vectors)
+        if changed.architecture == "model" and changed.config.vectors is not None:
+            if to == "funnelformer":
+                write_modules(folder, changed.config.vectors)
+            elif to in ENCODERS:  # of one block, whose states are the tokens'
+                write_modules(folder, changed.config.vectors, changed.config.hidden_size)
         if to != "funnelformer":
             changed = replace(changed, pretraining=None)
         if is_shortened:
@@ -219,7 +223,7 @@ def _convert(source: Path, wishes: _Wishes) -> Report:
 
 def _let_go(loaded: Loaded) -> Loaded:
     """Without the tensors of a folder that stock transformers reads by itself: mapped twice, they count twice."""
-    return replace(loaded, state_dict={}) if loaded.source == "transformers-funnel" else loaded
+    return replace(loaded, state_dict={}) if has_stock(loaded) else loaded
 
 
 def _outputs(loaded: Loaded) -> list[Tensor]:
@@ -277,6 +281,8 @@ def _apply(loaded: Loaded, overrides: Mapping[str, Any]) -> Loaded:
     if not overrides:
         return loaded
     reject_unknown(overrides, {field.name for field in fields(FunnelformerConfig)}, "overrides")
+    if "blocks" in overrides:
+        raise UserError("overrides: blocks does not move the layers; use --layout, as --layout B2-2-2")
     part, ignored = _change(loaded, overrides)
     ignored |= loaded.ignored
     pretraining = loaded.pretraining
@@ -329,22 +335,21 @@ def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
         (folder / original_torch.VOCABULARY).write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
         return (original_torch.VOCABULARY,)
     modules = read_modules(source)
-    if (
-        modules is not None and modules.lower_case
-    ):  # which the folder's modules did, and now the tokenizer does
+    if modules is not None and modules.lower_case:
         from ..data.tokenizer import load_tokenizer
 
+        # The folder's modules lower-case a text; in the new folder the tokenizer does.
         load_tokenizer(source).save_pretrained(folder)
-        return tuple(name for name in _TOKENIZER_FILES if (folder / name).is_file())
+        return tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
     source = model_folder(source)
-    present = [name for name in _TOKENIZER_FILES if (source / name).is_file()]
+    present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
     for name in present:
         shutil.copyfile(source / name, folder / name)
     if not present and (source / original_torch.VOCABULARY).is_file():
         from ..data.tokenizer import tokenizer_from_vocab
 
         tokenizer_from_vocab(source / original_torch.VOCABULARY).save_pretrained(folder)
-        present = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+        present = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
     return tuple(present)
 
 

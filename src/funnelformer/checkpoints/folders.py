@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from ..config import FunnelformerConfig
+from ..data.tokenizer import TOKENIZER_FILES
 from ..errors import UserError, did_you_mean
 from ..sentence_modules import MODULES, Modules, model_folder, read_modules
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .bert import BERT
+from .distilbert import DISTILBERT
+from .electra import ELECTRA
+from .encoder_format import EncoderFormat
+from .fnet import FNET
 from .loaded import SEQUENCE_HEADS, Loaded
 from .options import make_config
+from .roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from .tensor_bundle import find_index
 from .weights import TRANSFORMERS_WEIGHTS, read_json
 
 __all__ = [
+    "ENCODERS",
     "FORMATS",
     "HUB_NAME",
     "Loaded",
@@ -27,23 +37,38 @@ __all__ = [
     "load_folder",
     "load_foreign",
     "map_folder",
+    "refuse_foreign_code",
     "resolve",
+    "translated",
 ]
 
-_ENCODERS = {form.name: form for form in (BERT,)}
+# transformers' encoders, by their model_type
+ENCODERS: dict[str, EncoderFormat] = {
+    form.name: form for form in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, FNET)
+}
 FORMATS: dict[str, Any] = {
     "funnelformer": native,
     "transformers-funnel": transformers_funnel,
     "original-torch": original_torch,
     "original-tf": original_tf,
     "ponet": ponet,
-    **_ENCODERS,
+    **ENCODERS,
 }
 _MODEL_TYPES = {
     "funnelformer": "funnelformer",
     "funnel": "transformers-funnel",
     "ponet": "ponet",
-    **{name: name for name in _ENCODERS},
+    **{name: name for name in ENCODERS},
+}
+# What stops a type that people may try; all others that transformers knows are refused without a reason.
+_UNSUITABLE = {
+    "modernbert": "rotary positions, norms before its layers and a gated feed-forward layer",
+    "neobert": "rotary positions, norms before its layers and a gated feed-forward layer",
+    "nomic_bert": "rotary positions and a gated feed-forward layer",
+    "deberta": "relative scores of its own",
+    "deberta-v2": "relative scores of its own",
+    "mpnet": "relative scores of its own",
+    "albert": "layers in shared groups",
 }
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Config, weights, tokenizer and card; not the weights of other frameworks that lie beside them.
@@ -52,17 +77,13 @@ _HUB_FILES = [
     "model*.safetensors",
     "pytorch_model*.bin",
     *(name for name in TRANSFORMERS_WEIGHTS if name.endswith(".index.json")),
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "vocab.txt",
+    *TOKENIZER_FILES,
     "README.md",
     # of sentence_transformers; its first module may have a folder of its own
     MODULES,
     "*sentence*.json",
     "?_*/*.json",
-    "0_*/model*.safetensors",
-    "0_*/pytorch_model*.bin",
-    "0_*/vocab.txt",
+    *(f"0_*/{name}" for name in ("model*.safetensors", "pytorch_model*.bin", *TOKENIZER_FILES)),
 ]
 
 
@@ -86,7 +107,7 @@ def detect(folder: str | Path) -> str:
         if find_index(folder):
             return "original-tf"
     raise UserError(
-        f"{folder}: no model; looked for config.json (funnelformer, transformers' Funnel, PoNet) and for "
+        f"{folder}: no model; looked for config.json (of model_type {', '.join(_MODEL_TYPES)}) and for "
         f"{' or '.join(original_torch.CONFIGS)} with {', '.join(original_torch.WEIGHTS)} or model.ckpt.index"
     )
 
@@ -107,12 +128,10 @@ def map_folder(folder: str | Path) -> Loaded:
     Nothing is copied: what can be mapped stays in its file, which must not be written to meanwhile.
     """
     folder = Path(folder)
-    form = FORMATS[detect(folder)]
+    form: Any = FORMATS[detect(folder)]
     modules = read_modules(folder)
     loaded: Loaded = form.load(folder if modules is None else modules.folder)
-    if modules is None:
-        return loaded
-    return loaded if modules.is_ours else _with_vectors(loaded, modules)
+    return loaded if modules is None or modules.is_ours else _with_vectors(loaded, modules)
 
 
 def _with_vectors(loaded: Loaded, modules: Modules) -> Loaded:
@@ -179,11 +198,40 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
     return None if (path / "config.json").is_file() else path
 
 
+def translated(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
+    """The config that a foreign `config.json` stands for. Raises UserError naming `source` and the key."""
+    form = FORMATS[_form_of(values, source)]
+    config: FunnelformerConfig = form.config_from_theirs(values, source)
+    return config
+
+
+def refuse_foreign_code(values: Mapping[str, Any], source: str | Path) -> None:
+    """Raise UserError for a config that names Python code of its folder: it is never run, nor offered to be."""
+    if values.get("auto_map"):
+        raise UserError(
+            f"{source}: auto_map asks for code that lies beside the model; such code is never run"
+        )
+
+
 def _by_model_type(path: Path) -> str:
-    model_type = read_json(path).get("model_type")
-    if model_type not in _MODEL_TYPES:
-        raise UserError(f"{path}: model_type is {model_type!r}; allowed: {', '.join(_MODEL_TYPES)}")
-    return _MODEL_TYPES[model_type]
+    return _form_of(read_json(path), path)
+
+
+def _form_of(values: Mapping[str, Any], source: str | Path) -> str:
+    """The format of a config's model. Raises UserError that says what a model of another type is good for."""
+    model_type = values.get("model_type")
+    if model_type != "funnelformer":
+        refuse_foreign_code(values, source)
+    if isinstance(model_type, str) and model_type in _MODEL_TYPES:
+        return _MODEL_TYPES[model_type]
+    allowed = f"allowed: {', '.join(_MODEL_TYPES)}"
+    if isinstance(model_type, str) and (model_type in _UNSUITABLE or model_type in CONFIG_MAPPING_NAMES):
+        reason = f" ({_UNSUITABLE[model_type]})" if model_type in _UNSUITABLE else ""
+        raise UserError(
+            f"{source}: model_type is {model_type!r}{reason}, which no funnelformer can be made from; "
+            f"use it through transformers, as a teacher for example; {allowed}"
+        )
+    raise UserError(f"{source}: model_type is {model_type!r}; {allowed}")
 
 
 def _nearest(path: Path) -> str:

@@ -48,8 +48,8 @@ LAYER = {
 class Row:
     """One tensor: our name and shape, theirs, and how the numbers differ.
 
-    input_first: theirs is a kernel [in, out...]. skips_first: theirs has rows before ours that nothing reads, zeros when
-    written. negated: theirs is minus ours.
+    input_first: theirs is a kernel [in, out...]. skips_first: theirs has rows before ours that nothing reads, zeros
+    when written. negated: theirs is minus ours.
     """
 
     ours: str
@@ -67,7 +67,10 @@ class Row:
         return tuple(self.size[dim] for dim in spec.split())
 
     def import_tensor(self, tensor: Tensor) -> Tensor:
-        """Theirs as ours: a view unless negated, so that a checkpoint mapped from its file stays there; so is the inverse."""
+        """Theirs as ours: a view, so that a checkpoint mapped from its file stays there; a copy where negated.
+
+        So is the inverse, which also copies what it puts rows before.
+        """
         ours = self.shape("ours")
         if self.skips_first:
             tensor = tensor[len(tensor) - ours[0] :]

@@ -50,6 +50,7 @@ def card_of(loaded: Loaded, source: str | Path, folder: Path, layers: Sequence[i
     base = _hub_name(source) or theirs.get("base_model")
     data = ModelCardData(
         library_name="transformers",
+        pipeline_tag="sentence-similarity" if _gives_vectors(loaded) else None,
         tags=["funnelformer"],
         base_model=base if isinstance(base, str | list) else None,
         **{key: theirs[key] for key in _LICENSE if isinstance(theirs.get(key), str)},
@@ -62,12 +63,23 @@ def card_of(loaded: Loaded, source: str | Path, folder: Path, layers: Sequence[i
         f"# {name} as {config.name}",
         f"An encoder of texts, {made}.",
         _origin(config, layers),
-        "```python\n"
-        f"from funnelformer import {ARCHITECTURES[loaded.architecture]}\n\n"
-        f'model = {ARCHITECTURES[loaded.architecture]}.from_pretrained("the folder of this file")\n'
-        "```",
+        f"```python\n{_example(loaded)}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _gives_vectors(loaded: Loaded) -> bool:
+    return loaded.architecture == "model" and loaded.config.vectors is not None
+
+
+def _example(loaded: Loaded) -> str:
+    if _gives_vectors(loaded):
+        return (
+            "from funnelformer.embedding import load_embedder\n\n"
+            'vectors = load_embedder("the folder of this file").vectors(["a text", "another"])'
+        )
+    name = ARCHITECTURES[loaded.architecture]
+    return f'from funnelformer import {name}\n\nmodel = {name}.from_pretrained("the folder of this file")'
 
 
 def _origin(config: FunnelformerConfig, layers: Sequence[int] | None) -> str:

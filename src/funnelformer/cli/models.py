@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from ..checkpoints import convert
+from ..checkpoints.convert import TARGETS
 from ..checkpoints.shortening import parse_layers
 from ..export.command import export
 from ..export.int8 import Mode
@@ -23,7 +24,7 @@ def _convert(
     source: str,
     target: Path,
     *,
-    to: Literal["funnelformer", "transformers", "original-torch", "original-tf"] = "funnelformer",
+    to: Annotated[str, Parameter(help=f"Form to write: {', '.join(TARGETS)}.")] = "funnelformer",
     layout: str | None = None,
     layers: str | None = None,
     set: dict[str, str] | None = None,
@@ -31,7 +32,7 @@ def _convert(
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Convert a checkpoint: transformers' Funnel, the original PyTorch and TensorFlow releases, PoNet, our own.
+    """Convert a checkpoint between our own form and others: BERT and its family, Funnel-Transformers, PoNet.
 
     Parameters
     ----------
@@ -39,8 +40,6 @@ def _convert(
         Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its form is detected.
     target
         Folder to write.
-    to
-        Form to write.
     layout
         Blocks to put the layers in, as B2-2-2: an encoder of one length becomes a funnel. The width stays.
     layers

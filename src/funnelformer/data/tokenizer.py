@@ -20,7 +20,27 @@ from .files import atomic_folder, expand_paths, iter_lines
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["check_vocabulary", "load_tokenizer", "model_ids", "tokenizer_from_vocab", "train_tokenizer"]
+__all__ = [
+    "TOKENIZER_FILES",
+    "check_vocabulary",
+    "load_tokenizer",
+    "model_ids",
+    "tokenizer_from_vocab",
+    "train_tokenizer",
+]
+
+# All that a tokenizer may be kept in; it goes along with its model unchanged.
+_SIDE_FILES = ("special_tokens_map.json", "added_tokens.json")
+_MAIN_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+TOKENIZER_FILES = (*_MAIN_FILES, *_SIDE_FILES, "vocab.txt")
 
 # In the order of their ids, which is that of the transformers port of Funnel-Transformer.
 SPECIAL_TOKENS = {
@@ -213,7 +233,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     if modules is not None:
         path = modules.folder
     if path.is_dir():
-        known = [path / name for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")]
+        known = [path / name for name in _MAIN_FILES]
         vocabularies = sorted(path.glob("vocab*.txt"))
         if not any(file.is_file() for file in known):
             if len(vocabularies) == 1:
@@ -224,13 +244,28 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         raise UserError(f"{path}: no such tokenizer folder{did_you_mean(path.name, near)}")
     name = str(source) if modules is None else str(path)
     tokenizer = _check_tokenizer(_load_auto(name, near_folder=path), name)
-    if modules is not None and modules.lower_case:
-        before = tokenizer.backend_tokenizer.normalizer
-        lower = normalizers.Lowercase()
-        tokenizer.backend_tokenizer.normalizer = (
-            lower if before is None else normalizers.Sequence([lower, before])
-        )
-    return tokenizer
+    return _lower_casing(tokenizer) if modules is not None and modules.lower_case else tokenizer
+
+
+def _lower_casing(tokenizer: Any) -> PreTrainedTokenizerFast:
+    """The same tokenizer behind lower-casing, of the class whose files say all that it does.
+
+    (Others, as BertTokenizer, make their normalizer anew from a few options when they are read.)
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    backend, lower = tokenizer.backend_tokenizer, normalizers.Lowercase()
+    before = backend.normalizer
+    backend.normalizer = lower if before is None else normalizers.Sequence([lower, before])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=list(tokenizer.model_input_names),
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        clean_up_tokenization_spaces=False,
+        **tokenizer.special_tokens_map,
+    )
 
 
 def _load_auto(name: str, near_folder: Path) -> Any:

@@ -18,7 +18,7 @@ from ..checkpoints.folders import map_folder
 from ..checkpoints.native import ARCHITECTURES
 from ..config import FunnelformerConfig
 from ..data.files import atomic_folder, check_file
-from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
 from ..modeling import FunnelformerModel
@@ -138,10 +138,9 @@ def _task_of(model: str) -> str:
 def _tokenizer(model: str, config: Any) -> Any:
     """The tokenizer beside the model; None where there is none."""
     folder = model_folder(model)
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
     if (
         folder.is_dir()
-        and not any((folder / name).is_file() for name in names)
+        and not any((folder / name).is_file() for name in TOKENIZER_FILES)
         and not any(folder.glob("vocab*.txt"))
     ):
         return None

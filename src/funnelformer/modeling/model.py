@@ -67,7 +67,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers; a folder or name of a foreign format loads as well (see `checkpoints`).
+        """As in transformers; a folder or name of another format loads as well, see docs/checkpoints.md.
 
         blocks, repeats, layout, layers: put the layers of the encoder in other blocks, or keep some of them, as
             `blocks=[2, 2, 2]`, `layout="B2-2-2"`, `layers=[0, 2, 3, 5]`; see `checkpoints.shortening.deal`.
@@ -213,7 +213,8 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         """Encode a batch of token sequences of any length >= 1.
 
         attention_mask: 1 for real tokens, 0 for padding. With `padding="exact"` padding may be on either side.
-        token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one.
+        token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one. A model with absolute
+            positions and a `config.type_vocab_size` of 1 knows none.
         segment_ids: PoNet's segments, numbers below a sequence's length, in place of those of `config.ponet_segments`.
         position_ids: rows are packed: each sequence follows the last one without padding and counts from 0 on, as in
             transformers' `DataCollatorWithFlattening`. Every state is what the sequence has alone; hidden states and
@@ -239,6 +240,8 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         ):
             if tensor is not None and tensor.shape != (batch_size, length):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the input {(batch_size, length)}")
+        if config.position == "absolute" and config.type_vocab_size == 1:
+            token_type_ids = None  # there is one segment, whatever a tokenizer says of pairs
         if token_type_ids is None and config.default_token_type_id is not None:
             token_type_ids = torch.full(
                 (batch_size, length), config.default_token_type_id, dtype=torch.long, device=given.device

@@ -51,6 +51,8 @@ from .windows import weighted_windows
 
 __all__ = ["FinetuneConfig", "finetune"]
 
+_DECODER = "funnelformer.decoder."
+
 
 @Parameter(name="*")
 @dataclass(kw_only=True)
@@ -271,7 +273,9 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "versions": versions(),
         }
         log = trainer.state.log_history
-        run = FinishedRun(config, kind.task, max_length, train.num_cut, metrics, log, judged)
+        run = FinishedRun(
+            config, kind.task, max_length, train.num_cut, metrics, log, judged, model.config.made_from
+        )
         write_report(run)
         with atomic_writer(config.out / TASK_FILE) as file:
             json.dump(_task_entry(tuned, max_length), file, indent=2)
@@ -368,14 +372,17 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
         except ValueError as error:  # of a head that needs a decoder
             raise UserError(f"--model {config.model}: {error}") from error
     else:
-        # A model fine-tuned before may know other classes.
-        model, _ = load_model(
+        # A model fine-tuned before may know other classes; one without a decoder gets that which was asked for.
+        decoder = (_DECODER,) if settings.get("decoder_layers") else ()
+        model, random = load_model(
             kind.model_class,
             config.model,
-            may_miss=kind.new_parameters,
+            may_miss=(*kind.new_parameters, *decoder),
             may_differ=kind.other_shapes,
             **settings,
         )
+        if any(name.startswith(_DECODER) for name in random):
+            say(f"decoder: {model.config.decoder_layers} new layers, their weights random")
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
     if kind.task.kind == "regression":
         # Else its CrossEncoder would squeeze an amount between 0 and 1.
