@@ -79,8 +79,8 @@ SETS = {
     "mrpc": Set("mrpc", "accuracy", 128, 3),
     "sts": Set("sts", "pearson", 128, 2, options=("--regression",)),
     "ag": Set("ag_news_small", "accuracy", 128, 2),
-    "reviews256": Set("movie_reviews_long", "accuracy", 256, 3),
-    "reviews": Set("movie_reviews_long", "accuracy", 512, 3),
+    "reviews256": Set("movie_reviews_long", "accuracy", 256, 2),
+    "reviews": Set("movie_reviews_long", "accuracy", 512, 2),
 }
 
 
