@@ -38,8 +38,9 @@ from finetuning import (
 )
 from transformers import TrainingArguments, set_seed
 
-from funnelformer.data.build import RowSettings, rows_from_text
+from funnelformer.data.build import rows_from_text
 from funnelformer.data.files import iter_lines
+from funnelformer.data.row_settings import RowSettings
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.training.masking import MaskedBlocks, Masking
 from funnelformer.training.objectives import OBJECTIVES

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from funnelformer import cli
+from funnelformer.options import parse_options
 from funnelformer.training.objectives import OBJECTIVES
-from funnelformer.training.run import config_from_name, parse_options
+from funnelformer.training.run import config_from_name
 from training.toy import fails
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))

@@ -1,31 +1,56 @@
-"""Text encoders that shorten the sequence as they deepen."""
+"""Text encoders that shorten the sequence as they deepen: Funnel-Transformer, PoNet and hybrids of them.
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+The command line, `funnelformer --help`, needs no Python. From Python:
 
-from .config import FunnelformerConfig
-from .errors import UserError
-from .modeling import (
-    FunnelformerForElectra,
-    FunnelformerForMaskedLM,
-    FunnelformerForMultipleChoice,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    FunnelformerForTokenDetection,
-    FunnelformerModel,
-    prepack,
-)
+    from funnelformer import finetune, FinetuneConfig, load_predictor, Embedder
+    finetune(FinetuneConfig(model="B4-4-4H768", train="train.csv", out=Path("model")))
+    load_predictor("model").say(["a text"])
+
+After `import funnelformer`, transformers' AutoModel and AutoConfig load the folders that this package writes.
+A name is imported when it is first used, so `import funnelformer` alone loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .auto_classes import register_when_used
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .answers import answer
+    from .checkpoints import convert
+    from .command_configs import EvaluateConfig, PredictConfig
+    from .config import FunnelformerConfig
+    from .data.prepare import prepare
+    from .data.prepare_config import PrepareConfig
+    from .data.tokenizer import load_tokenizer, train_tokenizer
+    from .embedding import Embedder, load_embedder
+    from .errors import UserError
+    from .inference import Predictor, load_predictor
+    from .info import describe
+    from .modeling import (
+        FunnelformerForElectra,
+        FunnelformerForMaskedLM,
+        FunnelformerForMultipleChoice,
+        FunnelformerForQuestionAnswering,
+        FunnelformerForSequenceClassification,
+        FunnelformerForTokenClassification,
+        FunnelformerForTokenDetection,
+        FunnelformerModel,
+        prepack,
+    )
+    from .training.finetune import finetune
+    from .training.finetune_config import FinetuneConfig
+    from .training.pretrain import pretrain
+    from .training.pretrain_config import PretrainConfig
+    from .use import evaluate, predict
+
 __all__ = [
+    "Embedder",
+    "EvaluateConfig",
+    "FinetuneConfig",
     "FunnelformerConfig",
     "FunnelformerForElectra",
     "FunnelformerForMaskedLM",
@@ -35,15 +60,63 @@ __all__ = [
     "FunnelformerForTokenClassification",
     "FunnelformerForTokenDetection",
     "FunnelformerModel",
+    "PredictConfig",
+    "Predictor",
+    "PrepareConfig",
+    "PretrainConfig",
     "UserError",
     "__version__",
+    "answer",
+    "convert",
+    "describe",
+    "evaluate",
+    "finetune",
+    "load_embedder",
+    "load_predictor",
+    "load_tokenizer",
+    "predict",
     "prepack",
+    "prepare",
+    "pretrain",
+    "train_tokenizer",
 ]
 
-AutoConfig.register(FunnelformerConfig.model_type, FunnelformerConfig)
-AutoModel.register(FunnelformerConfig, FunnelformerModel)
-AutoModelForMaskedLM.register(FunnelformerConfig, FunnelformerForMaskedLM)
-AutoModelForSequenceClassification.register(FunnelformerConfig, FunnelformerForSequenceClassification)
-AutoModelForTokenClassification.register(FunnelformerConfig, FunnelformerForTokenClassification)
-AutoModelForQuestionAnswering.register(FunnelformerConfig, FunnelformerForQuestionAnswering)
-AutoModelForMultipleChoice.register(FunnelformerConfig, FunnelformerForMultipleChoice)
+# Where a name is, for those that are not heads of models; the imports above say the same to type checkers.
+_HOMES = {
+    "Embedder": "embedding",
+    "EvaluateConfig": "command_configs",
+    "FinetuneConfig": "training.finetune_config",
+    "FunnelformerConfig": "config",
+    "PredictConfig": "command_configs",
+    "Predictor": "inference",
+    "PrepareConfig": "data.prepare_config",
+    "PretrainConfig": "training.pretrain_config",
+    "UserError": "errors",
+    "answer": "answers",
+    "convert": "checkpoints",
+    "describe": "info",
+    "evaluate": "use",
+    "finetune": "training.finetune",
+    "load_embedder": "embedding",
+    "load_predictor": "inference",
+    "load_tokenizer": "data.tokenizer",
+    "predict": "use",
+    "prepare": "data.prepare",
+    "pretrain": "training.pretrain",
+    "train_tokenizer": "data.tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES.get(name, 'modeling')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_when_used()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from .errors import UserError, did_you_mean, reject_unknown
 from .version import VERSION_KEY, stamped
@@ -423,3 +423,6 @@ def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         hint = did_you_mean(str(value), allowed)
         raise UserError(f"model config: {key} is {value!r}; allowed: {', '.join(allowed)}{hint}")
+
+
+AutoConfig.register(FunnelformerConfig.model_type, FunnelformerConfig)

@@ -11,19 +11,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .command_configs import EmbedConfig
 from .data.files import atomic_path, atomic_writer
 from .data.formats import Row, row_name
 from .data.tables import check_column, collect, guess_single_text, iter_texts
 from .data.values import BadValue, read_text
-from .embedding import Embedder, Pooling, load_embedder, save_sentence_transformers
+from .embedding import Embedder, load_embedder, save_sentence_transformers
 from .errors import UserError, one_line
-from .inference import Backend, progress_bar, read_settings
+from .inference import progress_bar, read_settings
+from .options import takes
 
 __all__ = ["embed"]
 
@@ -32,21 +34,8 @@ _COLUMN = "embedding"
 _CHUNK = 4096
 
 
-def embed(
-    model: str,
-    data: str | None = None,
-    *,
-    out: Path | None = None,
-    text: str | None = None,
-    pooling: Pooling | None = None,
-    normalize: bool | None = None,
-    max_length: int | None = None,
-    batch_size: int = 32,
-    device: Literal["auto", "cpu"] = "auto",
-    backend: Backend = "auto",
-    save_to: Path | None = None,
-    overwrite: bool = False,
-) -> int:
+@takes(EmbedConfig)
+def embed(config: EmbedConfig) -> int:
     """Write the vectors of the texts of a file (or of stdin: "-", None) to `out`; return their number.
 
     out: .npy (float32 [N, D], in the order of the rows), or .parquet or .jsonl (with all columns of the input).
@@ -56,34 +45,32 @@ def embed(
     overwrite: allow a `save_to` that is not empty.
     Raises UserError for input that cannot be used, before the first text is embedded; then nothing is written.
     """
-    if batch_size < 1:
-        raise UserError(f"--batch-size is {batch_size}; allowed: 1 and more")
-    if out is None and (data is not None or save_to is None):
+    if config.out is None and (config.data is not None or config.save_to is None):
         raise UserError("embed needs --out, a .npy, .parquet or .jsonl file, or --save-sentence-transformers")
-    write = None if out is None else _writer(out)
+    write = None if config.out is None else _writer(config.out)
     embedder = load_embedder(
-        model,
-        pooling=pooling,
-        normalize=normalize,
-        max_length=max_length,
-        device=device,
-        backend=backend,
-        only_runs=save_to is None,
+        config.model,
+        pooling=config.pooling,
+        normalize=config.normalize,
+        max_length=config.max_length,
+        device=config.device,
+        backend=config.backend,
+        only_runs=config.save_to is None,
     )
-    if save_to is not None:
+    if config.save_to is not None:
         _ = embedder.weights  # what has none is refused before the first text
     number = 0
-    if out is not None and write is not None:
-        known = read_settings(model).get("text")
-        with _open_texts(data or "-") as read:
-            checked = _check(read, text, known, embedder.size, out.suffix)
+    if config.out is not None and write is not None:
+        known = read_settings(config.model).get("text")
+        with _open_texts(config.data or "-") as read:
+            checked = _check(read, config.text, known, embedder.size, config.out.suffix)
             for message in checked.messages:
                 print(message, file=sys.stderr)
             with progress_bar("embed", checked.number) as advance:
-                write(out, checked, _vectors(read, checked, embedder, batch_size, advance))
+                write(config.out, checked, _vectors(read, checked, embedder, config.batch_size, advance))
             number = checked.number
-    if save_to is not None:
-        save_sentence_transformers(embedder, save_to, overwrite=overwrite)
+    if config.save_to is not None:
+        save_sentence_transformers(embedder, config.save_to, overwrite=config.overwrite)
     return number
 
 

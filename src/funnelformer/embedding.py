@@ -18,8 +18,9 @@ from .data.files import atomic_folder
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .errors import UserError
 from .export.onnx_model import OnnxModel, is_export
-from .inference import Backend, check_length, in_batches, load_model, progress_bar, read_settings, ready
+from .inference import check_length, in_batches, load_model, progress_bar, read_settings, ready
 from .modeling import FunnelformerModel
+from .options import Backend
 
 __all__ = ["Embedder", "Pooling", "load_embedder", "save_sentence_transformers"]
 

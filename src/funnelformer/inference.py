@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
@@ -33,11 +33,11 @@ from .modeling import (
     FunnelformerForTokenClassification,
     prepack,
 )
+from .options import Backend
 from .training.processes import gather_lists, num_processes, rank
 
 __all__ = [
     "TASK_FILE",
-    "Backend",
     "Predictor",
     "check_length",
     "in_batches",
@@ -47,8 +47,6 @@ __all__ = [
     "read_settings",
     "ready",
 ]
-
-Backend = Literal["auto", "torch", "onnx"]
 
 # Of a fine-tuned model's folder.
 TASK_FILE = "task.json"

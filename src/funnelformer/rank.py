@@ -5,33 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from .command_configs import RankConfig
 from .data.files import atomic_writer
 from .data.tables import TaskColumns, guess_single_text, read_texts
 from .data.values import load_task, text_problem
 from .errors import UserError, did_you_mean
 from .inference import Predictor, load_predictor
+from .options import takes
 
 __all__ = ["rank", "scores"]
 
 
-def rank(
-    model: str,
-    query: str,
-    documents: str = "-",
-    *,
-    top_k: int | None = None,
-    label: str | None = None,
-    out: Path | None = None,
-    text: str | None = None,
-    max_length: int | None = None,
-    batch_size: int = 32,
-    device: Literal["auto", "cpu"] = "auto",
-) -> int:
+@takes(RankConfig)
+def rank(config: RankConfig) -> int:
     """Score the pairs of `query` and each document with a fine-tuned model; write the best as JSON lines.
 
     Every column of the documents stays; `rank` (from 1), `row` (of the document, from 1) and `score` come with it.
@@ -39,25 +29,21 @@ def rank(
     documents: a file as for `predict`, or "-" for stdin. top_k: by default all. out: a file, or None for stdout.
     Returns the number that was written. Raises UserError for input that cannot be used; then nothing is written.
     """
-    if batch_size < 1:
-        raise UserError(f"--batch-size is {batch_size}; allowed: 1 and more")
-    if top_k is not None and top_k < 1:
-        raise UserError(f"--top-k is {top_k}; allowed: 1 and more")
-    if problem := text_problem(query):
+    if problem := text_problem(config.query):
         raise UserError(f"--query {problem}")
-    predictor = load_predictor(model, max_length, device)
-    score_column = _score_column(predictor, model, label)
-    table = read_texts(documents)
-    column, messages = guess_single_text(table, text)
+    predictor = load_predictor(config.model, config.max_length, config.device)
+    score_column = _score_column(predictor, config.model, config.label)
+    table = read_texts(config.documents)
+    column, messages = guess_single_text(table, config.text)
     texts = list(load_task(table, TaskColumns(column))["text"])
     for name in ("rank", "row", "score"):
         if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the ranking needs; rename it")
-    with nullcontext(sys.stdout) if out is None else atomic_writer(out) as file:
+    with nullcontext(sys.stdout) if config.out is None else atomic_writer(config.out) as file:
         for message in messages:
             print(message, file=sys.stderr)
-        found = scores(predictor, query, texts, score_column, batch_size)
-        best = np.argsort(-found, kind="stable")[:top_k]
+        found = scores(predictor, config.query, texts, score_column, config.batch_size)
+        best = np.argsort(-found, kind="stable")[: config.top_k]
         for place, index in enumerate(best.tolist(), start=1):
             row = {name: values[index] for name, values in table.columns.items()}
             entry = {"rank": place, "row": index + 1, "score": float(found[index]), **row}

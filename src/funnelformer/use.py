@@ -15,6 +15,7 @@ from typing import Any, Literal, TextIO
 import datasets
 
 from .answers import answer_all, questions_of, write_answers
+from .command_configs import EvaluateConfig, PredictConfig
 from .data.bad_rows import BadRows, OnBadRow
 from .data.files import atomic_writer
 from .data.tables import Table, TaskColumns, guess_columns, is_hub_name, read_table, read_texts
@@ -22,11 +23,12 @@ from .data.tasks import Task, find_task, read_part
 from .data.tasks.squad import WHERE
 from .data.values import load_task
 from .errors import UserError
-from .inference import Backend, Predictor, load_predictor
+from .inference import Predictor, load_predictor
 from .kinds import Kind, kind_of
 from .kinds.answers import answers
 from .kinds.questions import Questions
 from .metrics import DEFAULT_SCORES
+from .options import takes
 from .submit import submit
 from .training.processes import num_processes, rank, start_processes
 from .version import stamped
@@ -36,22 +38,8 @@ __all__ = ["evaluate", "predict", "read_examples", "score"]
 Format = Literal["jsonl", "csv"]
 
 
-def evaluate(
-    model: str,
-    data: str,
-    *,
-    task: str | None = None,
-    part: str | None = None,
-    out: Path | None = None,
-    text: str | None = None,
-    text_pair: str | None = None,
-    label: str | None = None,
-    skip_bad_rows: bool = False,
-    max_length: int | None = None,
-    batch_size: int = 32,
-    device: Literal["auto", "cpu"] = "auto",
-    backend: Backend = "auto",
-) -> dict[str, Any]:
+@takes(EvaluateConfig)
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Score a model on labelled data; return the metrics, and write them to `out` (JSON) when given.
 
     task: read `data` as the release of that task; by default the model's own where `data` is a folder, or its name on
@@ -61,31 +49,34 @@ def evaluate(
     Under torchrun every process calls it and returns the same; the first one writes and prints.
     Raises UserError for data that does not fit the model, a label unseen in training included.
     """
-    _check_batch_size(batch_size)
-    start_processes(cpu=device == "cpu")
-    predictor = load_predictor(model, max_length, device, backend)
-    named = _named_task(predictor, model, task, data)
-    bad = BadRows(skip_bad_rows)
+    start_processes(cpu=config.device == "cpu")
+    predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
+    named = _named_task(predictor, config.model, config.task, config.data)
+    bad = BadRows(config.skip_bad_rows)
     messages: list[str] = []
     parts: dict[str, datasets.Dataset] = {}
     kind: Kind
     if named is not None:
         kind = _kind(predictor, named.columns, named)
-        for variant, table in _labelled_parts(named, data, part, bad).items():
+        for variant, table in _labelled_parts(named, config.data, config.part, bad).items():
             parts[variant] = kind.examples(table, bad)
     else:
-        _check_part(data, part)
-        table = read_table(data, split=None if Path(data).is_file() else part or "test", bad=bad)
-        columns, messages = _columns(predictor, table, text, text_pair, label, labelled=True)
+        _check_part(config.data, config.part)
+        table = read_table(
+            config.data, split=None if Path(config.data).is_file() else config.part or "test", bad=bad
+        )
+        columns, messages = _columns(
+            predictor, table, config.text, config.text_pair, config.label, labelled=True
+        )
         kind = _kind(predictor, columns, None)
         parts[""] = kind.examples(table, bad)
-    with nullcontext() if out is None or rank() else atomic_writer(out) as file:
+    with nullcontext() if config.out is None or rank() else atomic_writer(config.out) as file:
         _say([*messages, *filter(None, [bad.report()])])
-        metrics: dict[str, Any] = {"data": data, "examples": sum(len(rows) for rows in parts.values())}
-        if skip_bad_rows:
+        metrics: dict[str, Any] = {"data": config.data, "examples": sum(len(rows) for rows in parts.values())}
+        if config.skip_bad_rows:
             metrics["skipped_rows"] = len(bad.problems)
         for variant, examples in parts.items():
-            scores = score(predictor, kind, examples, batch_size)
+            scores = score(predictor, kind, examples, config.batch_size)
             metrics |= {f"{variant}_{name}" if variant else name: value for name, value in scores.items()}
         if file is not None:
             json.dump(stamped(metrics), file, indent=2)
@@ -119,22 +110,8 @@ def read_examples(predictor: Predictor, data: str, *, labelled: bool) -> tuple[K
     return kind, kind.examples(table)
 
 
-def predict(
-    model: str,
-    data: str = "-",
-    *,
-    task: str | None = None,
-    part: str | None = None,
-    submit_to: Path | None = None,
-    out: Path | None = None,
-    format: Format | None = None,
-    text: str | None = None,
-    text_pair: str | None = None,
-    max_length: int | None = None,
-    batch_size: int = 32,
-    device: Literal["auto", "cpu"] = "auto",
-    backend: Backend = "auto",
-) -> int:
+@takes(PredictConfig)
+def predict(config: PredictConfig) -> int:
     """Label the texts of a file (or of stdin, "-") and write them with labels and probabilities.
 
     Every column of the input stays; `prediction` and, for classes, `probability` and `probabilities` come
@@ -147,55 +124,55 @@ def predict(
     out: a file, or None for stdout. format: by default that of `out`'s suffix, else jsonl.
     Returns the number of texts. Raises UserError for input that cannot be used; then nothing is written.
     """
-    format = format or ("csv" if out is not None and out.suffix == ".csv" else "jsonl")
-    _check_batch_size(batch_size)
-    if num_processes() > 1 and data == "-":
+    format: Format = config.format or (
+        "csv" if config.out is not None and config.out.suffix == ".csv" else "jsonl"
+    )
+    if num_processes() > 1 and config.data == "-":
         raise UserError("several processes cannot share stdin; name a file")
-    start_processes(cpu=device == "cpu")
-    predictor = load_predictor(model, max_length, device, backend)
-    named = _named_task(predictor, model, task, data)
-    if submit_to is not None and predictor.kind != "span":
-        if part is not None:
-            raise UserError(f"--part {part} and --submit exclude each other: a submission has all test parts")
+    start_processes(cpu=config.device == "cpu")
+    predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
+    named = _named_task(predictor, config.model, config.task, config.data)
+    if config.submit_to is not None and predictor.kind != "span":
+        if config.part is not None:
+            raise UserError(
+                f"--part {config.part} and --submit exclude each other: a submission has all test parts"
+            )
         if named is None:
             raise UserError(
                 "--submit needs the folder of the task's files as data, and --task where the model has none"
             )
-        return submit(predictor, named, data, submit_to, batch_size)
+        return submit(predictor, named, config.data, config.submit_to, config.batch_size)
     messages: list[str] = []
     if named is not None:
-        chosen = named.part(part) if part is not None else named.of_role("test")[0]
-        table = read_part(named, data, chosen)
+        chosen = named.part(config.part) if config.part is not None else named.of_role("test")[0]
+        table = read_part(named, config.data, chosen)
         columns = dataclasses.replace(named.columns, label=None)
     else:
-        _check_part(data, part)
-        table = read_texts(data) if part is None else read_table(data, split=part)
-        columns, messages = _columns(predictor, table, text, text_pair, None, labelled=False)
+        _check_part(config.data, config.part)
+        table = read_texts(config.data) if config.part is None else read_table(config.data, split=config.part)
+        columns, messages = _columns(predictor, table, config.text, config.text_pair, None, labelled=False)
         if predictor.kind == "tokens":
             table, columns = _split_at_spaces(table, columns)
     kind = _kind(predictor, columns, named)
     examples = kind.examples(table)
-    if submit_to is not None:
+    if config.submit_to is not None:
         assert isinstance(kind, Questions)
-        return write_answers(answer_all(predictor, kind, examples, batch_size, "predict"), submit_to)
+        return write_answers(
+            answer_all(predictor, kind, examples, config.batch_size, "predict"), config.submit_to
+        )
     shown = {name: values for name, values in table.columns.items() if name != WHERE}
     table = dataclasses.replace(table, columns=shown)
     for name in _answer_columns(predictor, format):
         if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the predictions need; rename it")
-    answered = _answers(predictor, kind, examples, batch_size)
+    answered = _answers(predictor, kind, examples, config.batch_size)
     if rank():  # it has its part in them, and the first process writes
         deque(answered, maxlen=0)
         return len(table)
-    with nullcontext(sys.stdout) if out is None else atomic_writer(out) as file:
+    with nullcontext(sys.stdout) if config.out is None else atomic_writer(config.out) as file:
         _say(messages)
         _write(file, format, table, answered)
     return len(table)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise UserError(f"--batch-size is {batch_size}; allowed: 1 and more")
 
 
 def _check_part(data: str, part: str | None) -> None:

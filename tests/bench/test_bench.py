@@ -12,6 +12,7 @@ from matplotlib.image import imread
 
 from funnelformer import UserError, __version__
 from funnelformer.bench import suite
+from funnelformer.bench.bench_config import BenchConfig
 from funnelformer.bench.compare import compare, verdict
 from funnelformer.bench.measure import Case, make_call, make_ids, num_parameters, peak_memory, time_pairs
 from funnelformer.bench.models import find_subject
@@ -27,7 +28,7 @@ from funnelformer.bench.results import (
     spread,
     write_results,
 )
-from funnelformer.bench.suite import BenchConfig, bench
+from funnelformer.bench.suite import bench
 from funnelformer.flops import forward_flops, training_flops
 from training.toy import fails, run, tree
 

@@ -14,7 +14,8 @@ from funnelformer.data import prepare as prepare_module
 from funnelformer.data.build import iter_parts, rows_from_text
 from funnelformer.data.corpus import iter_documents
 from funnelformer.data.manifest import hash_tokenizer, length_histogram
-from funnelformer.data.prepare import PrepareConfig, prepare
+from funnelformer.data.prepare import prepare
+from funnelformer.data.prepare_config import PrepareConfig
 from funnelformer.data.prepared import is_prepared, open_prepared, read_manifest
 
 

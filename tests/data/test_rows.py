@@ -5,11 +5,12 @@ import pytest
 from scipy.stats import chisquare
 
 from data.support import error_of, number_tokenizer, words, write
-from funnelformer.data.build import RowSettings, build_part, iter_parts, rows_from_text
+from funnelformer.data.build import build_part, iter_parts, rows_from_text
 from funnelformer.data.corpus import in_validation
 from funnelformer.data.encode import encode_documents, split_sentences
 from funnelformer.data.pack import pack_rows
 from funnelformer.data.pairs import ELSEWHERE, FOLLOWS, PRECEDES, pair_rows
+from funnelformer.data.row_settings import RowSettings
 from funnelformer.data.rows import NO_LABEL, join_rows, rows_of_table, table_of_rows
 
 SPECIAL = (1, 2, 0)  # [CLS], [SEP], padding

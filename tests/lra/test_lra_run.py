@@ -12,7 +12,8 @@ import torch
 
 from funnelformer.errors import UserError
 from funnelformer.lra import run as run_module
-from funnelformer.lra.run import Clock, LraConfig, run_lra
+from funnelformer.lra.lra_config import LraConfig
+from funnelformer.lra.run import Clock, run_lra
 from funnelformer.lra.tasks import TASKS, find_task
 from funnelformer.training.throughput import peak_memory_bytes
 from training.children import finish, start

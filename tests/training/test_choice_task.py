@@ -8,7 +8,7 @@ import random
 import pytest
 
 from funnelformer import FunnelformerForMultipleChoice
-from funnelformer.training.finetune import FinetuneConfig
+from funnelformer.training.finetune_config import FinetuneConfig
 from funnelformer.training.finetune_trainer import FinetuneTrainer
 from funnelformer.training.task_data import load_task_data
 from funnelformer.use import evaluate, predict

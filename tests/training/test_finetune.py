@@ -14,7 +14,7 @@ from transformers import DataCollatorWithPadding
 from funnelformer import FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.kinds import texts
-from funnelformer.training.finetune import FinetuneConfig
+from funnelformer.training.finetune_config import FinetuneConfig
 from funnelformer.training.task_data import load_task_data
 from funnelformer.use import evaluate, predict
 from training.toy import (

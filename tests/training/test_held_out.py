@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from funnelformer import FunnelformerForMaskedLM
-from funnelformer.data.build import RowSettings, rows_from_text
+from funnelformer.data.build import rows_from_text
+from funnelformer.data.row_settings import RowSettings
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.modeling.electra import FunnelformerForElectra
 from funnelformer.modeling.structure import FunnelformerForSentenceStructure

@@ -11,20 +11,20 @@ import tomli_w
 
 from funnelformer.cli import app
 from funnelformer.errors import UserError
-from funnelformer.training.finetune import FinetuneConfig
-from funnelformer.training.pretrain import PretrainConfig
+from funnelformer.options import parse_options
+from funnelformer.training.finetune_config import FinetuneConfig
+from funnelformer.training.pretrain_config import PretrainConfig
 from funnelformer.training.run import (
-    RunConfig,
     check_run,
     complete_checkpoints,
     last_checkpoint,
     mark_complete,
     one_line_errors,
     open_run,
-    parse_options,
     remove_checkpoint,
     resolved,
 )
+from funnelformer.training.run_config import RunConfig
 from training.toy import tree
 
 

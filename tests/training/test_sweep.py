@@ -10,7 +10,7 @@ import pytest
 from funnelformer.cli import main
 from funnelformer.errors import UserError
 from funnelformer.training import finetune as module
-from funnelformer.training.finetune import FinetuneConfig
+from funnelformer.training.finetune_config import FinetuneConfig
 from funnelformer.training.series import run_all
 from funnelformer.training.sweep import grid
 from training.toy import FINETUNE, animal_rows, fails, tokens, tree, write_table

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import cyclopts
-import datasets
-import transformers
 from cyclopts import Parameter
 
 from ..data.files import iter_lines
 from ..errors import UserError, joined, reject_unknown
 from ..training.processes import rank
-from . import inference, measuring, models, training  # noqa: F401  # they add their commands
+from . import completion, inference, measuring, models, training  # noqa: F401  # they add their commands
 from .app import app
 
 __all__ = ["main"]
@@ -37,7 +35,9 @@ def _meta(
         TOML file with options of the command; flags on the command line win.
     """
     # As an argument of its own "-" is stdin, the default of `predict`; cyclopts takes it for an option.
-    tokens = tuple(token for i, token in enumerate(tokens) if token != "-" or tokens[i - 1].startswith("--"))
+    tokens = tuple(
+        token for i, token in enumerate(tokens) if token != "-" or (i > 0 and tokens[i - 1].startswith("--"))
+    )
     app.config = ()
     if config is not None and tokens:
         # Commands below it, as those of lra and bench.
@@ -81,10 +81,7 @@ def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, s
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit code 2 and one line for input that cannot be used, 130 when interrupted."""
-    transformers.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers.logging.disable_progress_bar()
-        datasets.disable_progress_bars()
+    _quieten_libraries()
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
     except (UserError, cyclopts.CycloptsError) as error:
@@ -100,6 +97,22 @@ def main(arguments: list[str] | None = None) -> None:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
         sys.exit(_fail(f"{error.filename or 'output'}: {error.strerror}"))
+
+
+def _quieten_libraries() -> None:
+    """No advice and no bars of transformers, datasets and the Hub; by variables, which need no import."""
+    bars = not sys.stderr.isatty()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if bars:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # In a process that has imported them before, the variables are read no more.
+    if (transformers := sys.modules.get("transformers")) is not None:
+        transformers.logging.set_verbosity_error()
+        if bars:
+            transformers.logging.disable_progress_bar()
+    if bars and (datasets := sys.modules.get("datasets")) is not None:
+        datasets.disable_progress_bars()
 
 
 def _fail(message: str) -> int:

@@ -8,13 +8,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ..bench.compare import compare
-from ..bench.report import tables
-from ..bench.suite import BenchConfig, bench
-from ..lra.readers import write_data
-from ..lra.report import report
-from ..lra.run import LraConfig, run_lra
-from ..report.page import write_page
+from ..bench.bench_config import BenchConfig
+from ..lra.lra_config import LraConfig
 from .app import app, print_metrics
 
 lra = App(name="lra", help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.")
@@ -29,6 +24,8 @@ def _lra(
     settings: LraConfig,
 ) -> None:
     """Train a model on a task of the Long Range Arena, and score it on the test part."""
+    from ..lra.run import run_lra
+
     print_metrics(run_lra(dataclasses.replace(settings, task=task)), f"the model is in {settings.out}")
 
 
@@ -56,6 +53,8 @@ def _lra_generate(
     seed
         Seed; the same one gives the same data.
     """
+    from ..lra.readers import write_data
+
     write_data(task, out, count, length, seed)
     print(f"the data are in {out}")
 
@@ -69,6 +68,8 @@ def _lra_report(runs: Annotated[list[Path], Parameter(consume_multiple=True)]) -
     runs
         Folders of runs.
     """
+    from ..lra.report import report
+
     print(report(runs), end="")
 
 
@@ -81,6 +82,9 @@ app.command(benchmark)
 @benchmark.default
 def _bench(*, settings: BenchConfig) -> None:
     """Measure time and memory of models beside transformers', in pairs, and write tables, JSON and a figure."""
+    from ..bench.report import tables
+    from ..bench.suite import bench
+
     results = bench(settings)
     print(tables(results), end="")
     print(f"\nthe results are in {settings.out}")
@@ -97,6 +101,8 @@ def _bench_compare(before: Path, after: Path) -> None:
     after
         results.json of the second, or its folder.
     """
+    from ..bench.compare import compare
+
     print(compare(before, after), end="")
 
 
@@ -111,5 +117,7 @@ def _report(runs: Annotated[list[Path], Parameter(consume_multiple=True)], *, ou
     out
         HTML file to write; it needs no other file and no network.
     """
+    from ..report.page import write_page
+
     number = write_page(runs, out)
     print(f"{number} row{'s' if number > 1 else ''}; the page is in {out}")

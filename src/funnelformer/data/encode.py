@@ -6,16 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ..options import Sentences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["EncodedDocuments", "Sentences", "encode_documents", "split_sentences"]
-
-Sentences = Literal["lines", "punctuation"]
+__all__ = ["EncodedDocuments", "encode_documents", "split_sentences"]
 
 # A sentence ends after . ! ? and closing quotes or brackets, before white space and what may begin another.
 _END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]*[^\W_a-z])")

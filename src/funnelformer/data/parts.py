@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import UserError
-from .build import SPLITS, TOO_FEW_DOCUMENTS, RowSettings, build_part
+from .build import SPLITS, TOO_FEW_DOCUMENTS, build_part
 from .corpus import Split
 from .manifest import (
     MANIFEST,
@@ -23,6 +23,7 @@ from .manifest import (
     read_json_file,
     write_json_file,
 )
+from .row_settings import RowSettings
 from .rows import Rows, table_of_rows
 
 __all__ = [

@@ -8,7 +8,6 @@ one's own or a second one beside it (datatrove's) would have to give more than t
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections import deque
@@ -16,85 +15,25 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from ..errors import UserError
-from .build import Form, RowSettings, iter_parts
+from .build import iter_parts
 from .corpus import Source, documents_of, expand_sources
-from .encode import Sentences
 from .manifest import hash_tokenizer, read_json_file, write_json_file
 from .parts import JOBS, PARTS, SETTINGS, VERSION, finish_jobs, is_finished, part_name, prepare_part
+from .prepare_config import PrepareConfig
 from .progress import counting
 from .tokenizer import load_tokenizer
 
-__all__ = ["PrepareConfig", "prepare"]
+__all__ = ["prepare"]
 
 # Small files are prepared together up to this size on disk.
 _GROUP_BYTES = 16_000_000
-
-
-@Parameter(name="*")
-@dataclass(kw_only=True)
-class PrepareConfig:
-    """What `prepare` can be told."""
-
-    train: Annotated[list[str], Parameter(consume_multiple=True, negative="")]
-    "Files or globs (txt with an empty line between documents, jsonl, csv, tsv, parquet; .gz, .zst, .bz2, .xz), a \
-folder of `Dataset.save_to_disk`, or a Hub name user/name[:config]."
-    tokenizer: Path
-    "Tokenizer folder or vocabulary file."
-    out: Path
-    "Folder to write; what is finished in it is kept."
-    block_size: int = 512
-    "Tokens of a training sequence."
-    form: Form = "single"
-    "single: packed documents. continuation: pairs A, B with B the continuation or not. structure: B follows A, \
-precedes it, or is from elsewhere (needed for the objective mlm+sso)."
-    stride: int = 1
-    "2^(blocks - 1) of a funnel that truncates: ends rows where its pooled lengths stay whole."
-    passes: int = 1
-    "Times that the text is used, in another order or as other pairs."
-    sentences: Sentences = "lines"
-    "What a sentence is: a line, or also what punctuation ends."
-    text_column: str | None = None
-    "Column of the text in tables."
-    validation_fraction: float = 0.01
-    "Fraction of the documents held out."
-    part_chars: int = 32_000_000
-    "Characters of text in an output file; memory is a few times that for each worker."
-    seed: int = 42
-    "Seed of the order of documents and of the pairs."
-    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    "Processes; their number does not change the result."
-    shard: str = "1/1"
-    "Do part i of n of the work, as 3/8; n such jobs, anywhere and in any order, fill the folder."
-
-    def __post_init__(self) -> None:
-        self.tokenizer, self.out = Path(self.tokenizer), Path(self.out)
-        if self.workers < 1:
-            raise UserError(f"--workers is {self.workers}; allowed: 1 and more")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed is {self.seed}; allowed: 0 to {2**32 - 1}")
-        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UserError(f"--shard is {self.shard!r}; allowed: i/n with i from 1 to n, as 3/8")
-        self.rows  # noqa: B018 - checks the settings
-
-    @property
-    def rows(self) -> RowSettings:
-        return RowSettings(**{name: getattr(self, name) for name in RowSettings.__dataclass_fields__})
-
-    @property
-    def job(self) -> tuple[int, int]:
-        """This job's number from 1, and how many there are."""
-        number, count = self.shard.split("/")
-        return int(number), int(count)
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:

@@ -16,15 +16,16 @@ import transformers
 from ..checkpoints import find_foreign
 from ..checkpoints.folders import map_folder
 from ..checkpoints.native import ARCHITECTURES
+from ..command_configs import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
 from ..config import FunnelformerConfig
 from ..data.files import atomic_folder, check_file
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
 from .calibration import Calibration, read_calibration
-from .check import check_graph, grid, table
-from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
-from .int8 import Mode, products_of, quantise, quantise_measured
+from .check import check_graph, grid, summary, table
+from .graph import export_graph
+from .int8 import products_of, quantise, quantise_measured
 from .onnx_model import MODEL_FILE, OnnxModel, open_session
 from .packages import need
 from .targets import INPUTS, Target, find_target, of_head, target_of
@@ -33,7 +34,6 @@ __all__ = ["REPORT_FILE", "export"]
 
 REPORT_FILE = "export.json"
 _INT8_FILE = "model.int8.onnx"
-_NEWEST_OPSET = 23
 _DEFAULT_CHECK = 1025
 
 
@@ -43,10 +43,11 @@ def export(
     *,
     format: str = "onnx",
     task: str | None = None,
-    int8: Mode | None = None,
+    int8: Int8 | None = None,
     calibration: str | None = None,
     opset: int = DEFAULT_OPSET,
     check_to: int = _DEFAULT_CHECK,
+    all_shapes: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -56,14 +57,15 @@ def export(
     int8: "dynamic", or "static" with ranges from `calibration`, a file of texts on which is also measured what the
         outputs are most sensitive to: that stays in float32 while the score, or without labels the answers, suffer.
     check_to: the longest inputs that PyTorch and ONNX Runtime are compared on.
-    say: told the table of differences, and what became int8.
+    all_shapes: show the difference for every one of them, and not the largest alone.
+    say: told the differences, and what became int8.
     Raises UserError when the model cannot be exported, or the graph differs; then nothing is written.
     """
     need("onnx", "onnxscript", "onnxruntime")
     if format != "onnx":
         raise UserError(f"--format {format!r} is unknown; allowed: onnx")
-    if not LEAST_OPSET <= opset <= _NEWEST_OPSET:
-        raise UserError(f"--opset is {opset}; allowed: {LEAST_OPSET} to {_NEWEST_OPSET}")
+    if not LEAST_OPSET <= opset <= NEWEST_OPSET:
+        raise UserError(f"--opset is {opset}; allowed: {LEAST_OPSET} to {NEWEST_OPSET}")
     if check_to < 1:
         raise UserError(f"--check-to is {check_to}; allowed: 1 and more")
     if int8 == "static" and calibration is None:
@@ -94,7 +96,7 @@ def export(
         file = folder / MODEL_FILE
         export_graph(network, target, file, inputs=names, opset=opset)
         differences = check_graph(network, open_session(file), target, check_to)
-        say(table(differences))
+        say(table(differences) if all_shapes else summary(differences))
         _write_settings(folder, network.config, target, tokenizer, settings)
         worst = max(differences, key=lambda difference: difference.relative)
         report: dict[str, Any] = {
@@ -164,7 +166,7 @@ def _make_int8(
     folder: Path,
     network: torch.nn.Module,
     target: Target,
-    mode: Mode,
+    mode: Int8,
     examples: Calibration | None,
     check_to: int,
     say: Callable[[str], None],

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..command_configs import DEFAULT_OPSET
 from ..errors import UserError
 from .packages import need
 from .targets import INPUTS, Target, Traced
 
-__all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "LONGEST", "export_graph", "sample_inputs", "trace"]
+__all__ = ["LONGEST", "export_graph", "sample_inputs", "trace"]
 
-LEAST_OPSET = 18  # the exporter's
-DEFAULT_OPSET = 20  # the first in which GELU is one operator, not eight
 LONGEST = 1 << 20
 _MOST_SEQUENCES = 1 << 20
 # Of protobuf: a larger model keeps its weights in a file beside it.

@@ -5,86 +5,32 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from cyclopts import Parameter
 from torch import Tensor
 from transformers import EvalPrediction, TrainerCallback
 
 from ..data.files import atomic_writer
-from ..errors import UserError
 from ..metrics import classification_metrics
+from ..options import parse_options
 from ..training.processes import first, say, start_processes
-from ..training.run import METRICS_FILE, RunConfig, check_run, finished_metrics, flag, open_run, parse_options
+from ..training.run import METRICS_FILE, check_run, finished_metrics, open_run
 from ..training.throughput import peak_memory_bytes, reset_peak_memory
 from ..training.trainer import RunTrainer, run_trainer, training_arguments
 from ..version import stamped
 from .examples import LraData, collate
 from .listops import TOKENS
+from .lra_config import LraConfig
 from .models import build_config, build_model
 from .readers import generate_data, read_data
 from .tasks import Task, find_task
 
-__all__ = ["LraConfig", "run_lra"]
-
-
-@Parameter(name="*")
-@dataclass(kw_only=True)
-class LraConfig(RunConfig):
-    """What a run on the Long Range Arena can be told; what is not given comes from the task's recipe."""
-
-    task: Annotated[str, Parameter(parse=False)] = ""
-    "listops, text, retrieval, image, pathfinder or path-x; on the command line the first word, not an option."
-    model: str
-    "transformer, ponet, fnet, funnel, hybrid, or a layout such as B1-1H64."
-    data: Path | None = None
-    "Folder of the task's release (nothing is downloaded)."
-    generate: int | None = None
-    "Instead: examples to generate and train on, and a tenth as many each to validate and test on."
-    data_seed: int = 0
-    "Seed of the generated data."
-    length: int | None = None
-    "Tokens of a sequence: text is cut there, generated data are made so long."
-    steps: int | None = None
-    "Steps of training."
-    batch_size: int | None = None  # type: ignore[assignment] # never None once the recipe has filled it in
-    "Sequences a step on each device, before accumulation."
-    warmup: float | None = None  # type: ignore[assignment]
-    "Fraction of the steps during which the learning rate rises."
-    weight_decay: float = 0.0
-    "Decoupled weight decay; biases and LayerNorms have none."
-    evaluate_every: int | None = None
-    "Steps between two checkpoints, scored on the validation part; by default a tenth of the steps."
-    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
-        default_factory=dict
-    )
-    "Config keys of the model, as --set.hidden_dropout=0.2."
-
-    def __post_init__(self) -> None:
-        if not self.task:  # the command line's options before they meet their task; run_lra refuses it
-            return
-        task = find_task(self.task)
-        self.length = task.length if self.length is None else self.length
-        self.steps = task.num_steps if self.steps is None else self.steps
-        self.batch_size = task.batch_size if self.batch_size is None else self.batch_size
-        self.warmup = task.warmup if self.warmup is None else self.warmup
-        super().__post_init__()
-        if self.evaluate_every is None:
-            self.evaluate_every = max(1, self.steps // 10)
-        for name in ("length", "steps", "evaluate_every", "generate"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{flag(name)} is {value}; allowed: 1 and more")
-        if (self.data is None) == (self.generate is None):
-            raise UserError("give either --data, a folder, or --generate, a number of examples")
-        self.data = None if self.data is None else Path(self.data)
-        if not 0 <= self.data_seed < 2**32:
-            raise UserError(f"--data-seed is {self.data_seed}; allowed: 0 to {2**32 - 1}")
+__all__ = ["run_lra"]
 
 
 @dataclass(frozen=True)

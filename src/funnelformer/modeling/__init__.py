@@ -1,5 +1,15 @@
-"""Models: encoder and decoder, and the heads on them."""
+"""Models: encoder and decoder, and the heads on them; transformers' Auto classes know them from here on."""
 
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from ..config import FunnelformerConfig
 from .electra import ElectraOutput, FunnelformerForElectra
 from .heads import (
     FunnelformerForMaskedLM,
@@ -36,3 +46,10 @@ __all__ = [
     "num_prepacked",
     "prepack",
 ]
+
+AutoModel.register(FunnelformerConfig, FunnelformerModel)
+AutoModelForMaskedLM.register(FunnelformerConfig, FunnelformerForMaskedLM)
+AutoModelForSequenceClassification.register(FunnelformerConfig, FunnelformerForSequenceClassification)
+AutoModelForTokenClassification.register(FunnelformerConfig, FunnelformerForTokenClassification)
+AutoModelForQuestionAnswering.register(FunnelformerConfig, FunnelformerForQuestionAnswering)
+AutoModelForMultipleChoice.register(FunnelformerConfig, FunnelformerForMultipleChoice)

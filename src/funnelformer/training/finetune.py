@@ -7,13 +7,12 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import transformers
-from cyclopts import Parameter
 from transformers import EarlyStoppingCallback, EvalPrediction
 from transformers.trainer_utils import PredictionOutput
 
@@ -25,21 +24,20 @@ from ..inference import TASK_FILE, check_length, load_model
 from ..kinds import Encoded, Kind, kind_of
 from ..kinds.answers import judge
 from ..machine import versions
+from ..options import parse_options
 from .class_weights import task_weights, weighted_loss
 from .data_hashes import describe_data
+from .finetune_config import FinetuneConfig
 from .finetune_trainer import FinetuneTrainer
 from .max_length import choose_max_length
 from .model_card import FinishedRun
 from .processes import first, num_processes, say, start_processes
 from .run import (
     METRICS_FILE,
-    RunConfig,
     check_run,
     config_from_name,
     finished_metrics,
-    flag,
     open_run,
-    parse_options,
     sequences_per_step,
 )
 from .run_report import dev_calibration, write_report
@@ -49,96 +47,7 @@ from .throughput import peak_memory_bytes, reset_peak_memory
 from .trainer import run_trainer, training_arguments
 from .windows import weighted_windows
 
-__all__ = ["FinetuneConfig", "finetune"]
-
-
-@Parameter(name="*")
-@dataclass(kw_only=True)
-class FinetuneConfig(RunConfig):
-    """What `finetune` can be told."""
-
-    model: str
-    "Folder of a pretrained model (any known format), or a layout such as B4-4-4H768 to start from nothing."
-    task: str | None = None
-    "A task of the papers, as cola, mnli, imdb, yelp5; its columns, labels and scores are known. With --data."
-    data: str | None = None
-    "Where the --task is: the folder of its official files, of several tasks' folders, or a `datasets` name."
-    train: str | None = None
-    "Training data: csv, tsv, jsonl, parquet (.gz, .zst, .bz2, .xz), a folder, or a `datasets` name."
-    dev: str | None = None
-    "Data that selects the best epoch; by default a part of the training data."
-    dev_fraction: float = 0.1
-    "That part, drawn from every class alike."
-    tokenizer: Path | None = None
-    "Tokenizer; by default the model's own."
-    text: str | None = None
-    "Column of the text."
-    text_pair: str | None = None
-    "Column of the second text."
-    label: str | None = None
-    "Column of the label."
-    regression: Annotated[bool, Parameter(negative="")] = False
-    "The label is an amount, not a class."
-    multi_label: Annotated[bool, Parameter(negative="")] = False
-    "A text has any number of labels: a list, or a text with --label-separator."
-    label_separator: str | None = None
-    "What stands between the labels of a text."
-    skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
-    "Leave out rows that cannot be used, and count them; by default the first ends the run."
-    class_weights: str | None = None
-    "Weight of each class in the loss: balanced, or as no=1,yes=3."
-    max_length: int | Literal["auto"] = 512
-    "Tokens of a sequence; longer ones are cut. auto: what 99% of the training texts fit in."
-    doc_stride: int | None = None
-    "Read longer texts in windows of --max-length that begin so many tokens apart; a text's logits are their mean. Of \
-squad, squad2: passages, 128 by default."
-    max_answer_length: int | None = None
-    "Of squad, squad2: tokens of an answer at most; 64 by default."
-    epochs: float = 3.0
-    "Passes over the training data."
-    steps: int | None = None
-    "Steps of training, in place of --epochs."
-    evaluate_every: int | None = None
-    "Steps between two checkpoints, scored on the dev data; by default an epoch."
-    early_stopping: int | None = None
-    "End when so many scores on the dev data in a row were no better than the best."
-    layer_decay: float = 1.0
-    "Factor of the learning rate from each layer to the one below it; 1 is none, 0.75 the paper's on SQuAD."
-    sweep: list[str] = field(default_factory=list)
-    "Runs at all points of a grid: lr=1e-5,2e-5 (batch, epochs, any option), once for each option; --seeds at each."
-    seeds: int = 1
-    "Runs with as many seeds, from --seed on, each in a folder of --out, and a table of means."
-    split_seed: int | None = None
-    "Seed of the dev part that is drawn; by default --seed."
-    group_by_length: Annotated[bool, Parameter(negative="")] = False
-    "Batches of texts of similar length: less padding, so faster where lengths differ much."
-    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
-        default_factory=dict
-    )
-    "Config keys of the model, as --set.hidden_dropout=0.2."
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.epochs < math.inf:
-            raise UserError(f"--epochs is {self.epochs}; allowed: a number above 0")
-        for name in ("steps", "evaluate_every", "early_stopping", "seeds", "doc_stride", "max_answer_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{flag(name)} is {value}; allowed: 1 and more")
-        if not 0 < self.layer_decay <= 1:
-            raise UserError(f"--layer-decay is {self.layer_decay}; allowed: 0 < factor <= 1")
-        if self.max_length != "auto" and self.max_length < 3:
-            raise UserError(f"--max-length is {self.max_length}; allowed: 3 and more, or auto")
-        if self.doc_stride is not None and self.max_length == "auto":
-            raise UserError("--doc-stride needs a --max-length in tokens, of a window")
-        if not 0 < self.dev_fraction < 1:
-            raise UserError(f"--dev-fraction is {self.dev_fraction}; allowed: 0 < fraction < 1")
-        if self.regression and self.multi_label:
-            raise UserError("--regression and --multi-label exclude each other")
-        if self.label_separator is not None and not (self.multi_label and self.label_separator):
-            raise UserError(
-                "--label-separator is a text between the labels of a row, and needs --multi-label"
-            )
+__all__ = ["finetune"]
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import datasets
 import numpy as np
@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..data.rows import Rows, rows_of_table
+from ..options import Strategy
 from .counter_random import row_keys, uniforms
 from .targets import choose_single, choose_spans, choose_words
 
-__all__ = ["STRATEGIES", "MaskedBlocks", "Masking", "NextEpoch", "Strategy"]
+__all__ = ["STRATEGIES", "MaskedBlocks", "Masking", "NextEpoch"]
 
-Strategy = Literal["single_token", "whole_word", "token_span", "word_span"]
 STRATEGIES = get_args(Strategy)
 _KIND, _REPLACEMENT = 10, 11  # streams of random numbers, beside those of `targets`
 

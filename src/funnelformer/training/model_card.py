@@ -15,10 +15,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..data.tasks import Task
 from ..kinds.answers import Judged
-from .run import flag, resolved
+from .run import resolved
 
 if TYPE_CHECKING:
-    from .finetune import FinetuneConfig
+    from .finetune_config import FinetuneConfig
 
 __all__ = ["FinishedRun", "command_line", "model_card"]
 

@@ -1,115 +1,33 @@
 """Pretraining from text files or prepared data."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import transformers
-from cyclopts import Parameter
 
-from ..data.build import RowSettings, rows_from_text
+from ..data.build import rows_from_text
 from ..data.corpus import Split, expand_sources
 from ..data.files import atomic_writer
 from ..data.prepared import is_prepared, open_prepared
+from ..data.row_settings import RowSettings
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
+from ..options import parse_options
 from ..version import stamped
-from .masking import MaskedBlocks, Masking, NextEpoch, Strategy
+from .masking import MaskedBlocks, Masking, NextEpoch
 from .objectives import OBJECTIVES
-from .pretrain_trainer import OnNan
+from .pretrain_config import PretrainConfig
 from .probe import Probe
 from .processes import first, num_processes, say, start_processes
-from .run import METRICS_FILE, RunConfig, check_run, config_from_name, flag, open_run, parse_options
-from .sharded_trainer import Parallel
-from .tracking import Tracker, choose_tracker, tracker_settings
+from .run import METRICS_FILE, check_run, config_from_name, open_run
+from .tracking import choose_tracker, tracker_settings
 from .trainer import run_trainer, training_arguments
 
-__all__ = ["PretrainConfig", "pretrain"]
+__all__ = ["pretrain"]
 
-_LEAST = (("block_size", 8), ("num_predict", 1), ("probe_every", 1))
 _DEFAULT_BLOCK_SIZE = 128
-
-
-@Parameter(name="*")
-@dataclass(kw_only=True)
-class PretrainConfig(RunConfig):
-    """What `pretrain` can be told."""
-
-    train: Annotated[list[str], Parameter(consume_multiple=True, negative="")]
-    "A folder of `funnelformer prepare`, or text files or globs to prepare in memory: txt (empty line between \
-documents), jsonl, csv, tsv, parquet; .gz, .zst, .bz2, .xz."
-    tokenizer: Path
-    "Tokenizer folder (see `funnelformer tokenizer`) or vocabulary file."
-    model: str = "B4-4-4H768"
-    "Layout (B4-4-4H768, L12H768, funnel-small, ...), or the folder of a model to go on from."
-    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
-        default_factory=dict
-    )
-    "Config keys of the model, as --set.pooling=max --set.embedding_size=128."
-    objective: Literal["mlm", "mlm+sso", "electra"] = "mlm"
-    "mlm: predict hidden tokens. mlm+sso: also how two parts of the text stand to each other (PoNet's). electra: a \
-generator fills the hidden tokens in, the model tells which of all tokens are replaced."
-    text_column: str | None = None
-    "Column of the text in tables."
-    block_size: int | None = None
-    "Tokens of a training sequence; by default that of prepared data, 128 for text."
-    masking: Strategy = "single_token"
-    "What is hidden: single tokens, whole words, or spans of 1 to 5 tokens or words."
-    mlm_probability: float = 0.15
-    "Fraction of the tokens that are predicted."
-    num_predict: int | None = None
-    "Tokens of every sequence that are predicted, in place of a fraction."
-    optimizer: Literal["modern", "paper"] = "modern"
-    "modern: torch's AdamW, betas 0.9 and 0.98. paper: the original's, betas 0.9 and 0.99, with decay of everything."
-    parallel: Parallel = "ddp"
-    "What several processes hold. ddp: each the whole model. fsdp: each a share of weights, gradients and optimizer \
-state, for models that one device cannot hold; checkpoints are sharded too."
-    gradient_checkpointing: Annotated[bool, Parameter(negative="")] = False
-    "Compute layers again in the backward pass: less memory, more time."
-    compile: Annotated[bool, Parameter(negative="")] = False
-    "Compile the model with torch.compile."
-    on_nan: OnNan = "stop"
-    "When the loss or the gradient is NaN or infinite: stop and keep the batch, or skip the update and count it."
-    spike_factor: float = 1.5
-    "A loss above this many times its running mean is a warning in the log."
-    report_to: Tracker | None = None
-    "Where the log goes beside log.jsonl; by default tensorboard where it is installed."
-    steps: int = 10_000
-    "Optimizer steps."
-    validation_fraction: float = 0.01
-    "Fraction of the documents held out to measure loss, accuracy and perplexity."
-    evaluate_every: int = 1000
-    "Steps between two measurements on the held-out documents."
-    save_every: int = 1000
-    "Steps between two checkpoints."
-    probe_train: str | None = None
-    "Labelled texts, as `finetune --train` takes them: now and then a copy of the model is fine-tuned on them, and \
-what it reaches goes to the log."
-    probe_dev: str | None = None
-    "Labelled texts to measure that on; by default a part of --probe-train."
-    probe_every: int | None = None
-    "Steps between two such fine-tunings; by default those of --evaluate-every."
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.tokenizer = Path(self.tokenizer)
-        if not 0 < self.mlm_probability < 1:
-            raise UserError(f"--mlm-probability is {self.mlm_probability}; allowed: 0 < fraction < 1")
-        for name, least in (("steps", 1), ("evaluate_every", 1), ("save_every", 1), *_LEAST):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: {least} and more")
-        for name in ("probe_dev", "probe_every"):
-            if getattr(self, name) is not None and self.probe_train is None:
-                raise UserError(f"{flag(name)} needs --probe-train")
-        if not self.spike_factor > 1:
-            raise UserError(f"--spike-factor is {self.spike_factor}; allowed: more than 1")
-        if not 0 <= self.validation_fraction < 1:
-            raise UserError(
-                f"--validation-fraction is {self.validation_fraction}; allowed: 0 <= fraction < 1"
-            )
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:

@@ -19,15 +19,15 @@ from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import UserError
+from ..options import OnNan
 from .optimizer import build_optimizer
 from .probe import Probe
 from .processes import first, rank
 from .sharded_trainer import ShardedTrainer
 from .throughput import Throughput, device_peak
 
-__all__ = ["OnNan", "PretrainTrainer", "Unit"]
+__all__ = ["PretrainTrainer", "Unit"]
 
-OnNan = Literal["stop", "skip"]
 # What a value that the model gives of a batch is the mean over: hidden tokens, tokens that are no padding, sequences.
 Unit = Literal["targets", "tokens", "rows"]
 # Of the running mean of the loss: what a step keeps of it, and the steps before which there are no spikes.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .finetune import FinetuneConfig
+from .finetune_config import FinetuneConfig
 from .run import METRICS_FILE, resolved, save_final
 from .task_data import load_task_data
 

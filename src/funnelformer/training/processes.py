@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import torch
-
 from ..errors import UserError
 
 __all__ = ["first", "gather_lists", "num_processes", "rank", "say", "start_processes"]
@@ -48,6 +46,8 @@ def first(action: Callable[[], T]) -> T:
             outcome[0] = action()
         except UserError as error:
             outcome[1] = error
+    import torch
+
     torch.distributed.broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]
@@ -60,5 +60,7 @@ def gather_lists(own: Sequence[T]) -> list[T]:
     if num_processes() == 1:
         return list(own)
     parts: list[Any] = [None] * num_processes()
+    import torch
+
     torch.distributed.all_gather_object(parts, list(own))
     return [item for part in parts for item in part]

@@ -10,13 +10,11 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tomli_w
 import torch
-from cyclopts import Parameter
 from huggingface_hub.errors import StrictDataclassError
 
 from ..config import FunnelformerConfig, parse_name
@@ -25,19 +23,17 @@ from ..data.manifest import read_json_file
 from ..errors import UserError, did_you_mean, joined
 from ..machine import versions
 from .processes import num_processes
+from .run_config import RunConfig
 
 __all__ = [
-    "RunConfig",
     "check_run",
     "complete_checkpoints",
     "config_from_name",
     "finished_metrics",
-    "flag",
     "last_checkpoint",
     "mark_complete",
     "one_line_errors",
     "open_run",
-    "parse_options",
     "remove_checkpoint",
     "resolved",
     "save_final",
@@ -52,81 +48,6 @@ COMPLETE_FILE = "complete.json"  # of a checkpoint
 _MAY_CHANGE = {"out", "on-nan", "report-to", "probe-train", "probe-dev", "probe-every"}
 # The parts of a step, beside the number of processes: they may change as long as the step is the same sequences.
 _PARTS_OF_STEP = {"batch-size", "gradient-accumulation"}
-
-
-@Parameter(name="*")
-@dataclass(kw_only=True)
-class RunConfig:
-    """What every training run can be told."""
-
-    out: Path
-    "Folder of the run: the model, its tokenizer, metrics, checkpoints, the resolved config."
-    batch_size: int = 32
-    "Sequences a step on each device, before accumulation."
-    gradient_accumulation: int = 1
-    "Batches a step."
-    learning_rate: float = 1e-4
-    "Highest learning rate."
-    weight_decay: float = 0.01
-    "Decoupled weight decay; biases and LayerNorms have none."
-    warmup: float = 0.1
-    "Fraction of the steps during which the learning rate rises."
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    "How the learning rate falls to 0 after the warm-up."
-    clip: float = 1.0
-    "Largest norm of the gradient."
-    precision: Literal["fp32", "bf16"] = "fp32"
-    "Arithmetic: float32, or bfloat16 autocast."
-    log_every: int = 20
-    "Steps between two entries of the log."
-    keep_checkpoints: int = 2
-    "Checkpoints that are kept."
-    seed: int = 42
-    "Seed of everything random; the same seed on the same machine repeats the run."
-    device: Literal["auto", "cpu"] = "auto"
-    "auto takes an accelerator when there is one."
-    resume: Annotated[bool, Parameter(negative="")] = False
-    "Go on from the last complete checkpoint of --out."
-    auto_resume: Annotated[bool, Parameter(negative="")] = False
-    "As --resume if --out holds a complete checkpoint, else begin: for jobs that are started again when they fail."
-    overwrite: Annotated[bool, Parameter(negative="")] = False
-    "Replace what is in --out."
-
-    def __post_init__(self) -> None:
-        self.out = Path(self.out)
-        for name in ("batch_size", "gradient_accumulation", "log_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: 1 and more")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: more than 0")
-        if not self.weight_decay >= 0:
-            raise UserError(f"--weight-decay is {self.weight_decay}; allowed: 0 and more")
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"--warmup is {self.warmup}; allowed: 0 <= fraction < 1")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed is {self.seed}; allowed: 0 to {2**32 - 1}")
-        chosen = [flag(name) for name in ("resume", "auto_resume", "overwrite") if getattr(self, name)]
-        if len(chosen) > 1:
-            raise UserError(f"{chosen[0]} and {chosen[1]} exclude each other")
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def parse_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Read the values of `--set.KEY=VALUE` as TOML does, "none" as None; what is no TOML value stays text."""
-    parsed: dict[str, Any] = {}
-    for key, value in options.items():
-        try:
-            if value == "none":
-                parsed[key] = None
-                continue
-            parsed[key] = tomllib.loads(f"value = {value}")["value"] if isinstance(value, str) else value
-        except tomllib.TOMLDecodeError:
-            parsed[key] = value
-    return parsed
 
 
 def config_from_name(name: str, settings: dict[str, Any]) -> FunnelformerConfig:

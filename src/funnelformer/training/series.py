@@ -24,7 +24,7 @@ from .run import CONFIG_FILE, METRICS_FILE, check_run, open_run
 from .sweep import Point, grid
 
 if TYPE_CHECKING:
-    from .finetune import FinetuneConfig
+    from .finetune_config import FinetuneConfig
 
 __all__ = ["SWEEP_FILE", "run_all", "summary"]
 

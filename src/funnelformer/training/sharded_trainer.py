@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..options import Parallel
 from .sharding import load_model, load_optimizer, save_shards, shard, whole_state
 from .trainer import RunTrainer
 
-__all__ = ["Parallel", "ShardedTrainer"]
-
-Parallel = Literal["ddp", "fsdp"]
+__all__ = ["ShardedTrainer"]
 
 
 class ShardedTrainer(RunTrainer):

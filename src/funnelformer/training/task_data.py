@@ -19,7 +19,6 @@ from ..errors import UserError
 from ..kinds import Kind, kind_of
 from ..metrics import DEFAULT_SCORES
 from .processes import say
-from .run import flag
 
 __all__ = ["DataConfig", "TaskData", "load_task_data"]
 

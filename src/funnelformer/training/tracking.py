@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import UserError
+from ..options import Tracker
 
-__all__ = ["Tracker", "choose_tracker", "tracker_settings"]
-
-Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
+__all__ = ["choose_tracker", "tracker_settings"]
 
 
 def choose_tracker(name: Tracker | None) -> Tracker:

@@ -16,13 +16,13 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from ..data.files import atomic_writer
 from .processes import first, rank
 from .run import (
-    RunConfig,
     complete_checkpoints,
     mark_complete,
     one_line_errors,
     remove_checkpoint,
     save_final,
 )
+from .run_config import RunConfig
 
 __all__ = ["RunTrainer", "run_trainer", "training_arguments"]
 

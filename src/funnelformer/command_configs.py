@@ -1,0 +1,297 @@
+"""What the commands that use, convert and describe models can be told; those that train have a file each."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from .options import Backend, Device, Files, Int8, at_least, between, check_ranges, grouped
+
+__all__ = [
+    "DEFAULT_OPSET",
+    "LEAST_OPSET",
+    "NEWEST_OPSET",
+    "ConvertConfig",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "InfoConfig",
+    "PredictConfig",
+    "RankConfig",
+    "TokenizerConfig",
+]
+
+# The least of the exporter; from 20 on GELU is one operator, not eight.
+LEAST_OPSET, DEFAULT_OPSET, NEWEST_OPSET = 18, 20, 23
+_OPSET = between(f"{LEAST_OPSET} to {NEWEST_OPSET}", lambda value: LEAST_OPSET <= value <= NEWEST_OPSET)
+
+
+@grouped(
+    most="model data task out batch_size",
+    data="part text text_pair label skip_bad_rows max_length",
+    run="device backend",
+)
+@dataclass
+class EvaluateConfig:
+    """What `evaluate` can be told."""
+
+    model: str
+    "Folder of the model."
+    data: str
+    "csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name."
+    _: KW_ONLY
+    task: str | None = None
+    "Task whose official files the data are; of a folder, and of its name on the Hub, by default the one learned."
+    part: str | None = None
+    "Part of these, as dev-matched; by default what has labels and was not trained on. Of other folders and names a \
+split; by default test."
+    out: Path | None = None
+    "File for the metrics (JSON)."
+    text: str | None = None
+    "Column of the text."
+    text_pair: str | None = None
+    "Column of the second text."
+    label: str | None = None
+    "Column of the label."
+    skip_bad_rows: bool = False
+    "Leave out rows that cannot be used, and count them."
+    max_length: Annotated[int | None, at_least(3)] = None
+    "Tokens at which a text is cut; by default as in training."
+    batch_size: Annotated[int, at_least(1)] = 32
+    "Texts a batch."
+    device: Device = "auto"
+    "auto takes an accelerator when there is one."
+    backend: Backend = "auto"
+    "onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights."
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@grouped(
+    most="model data out format batch_size",
+    data="task part text text_pair max_length",
+    run="device backend",
+    output="submit_to",
+)
+@dataclass
+class PredictConfig:
+    """What `predict` can be told."""
+
+    model: str
+    "Folder of the model."
+    data: str = "-"
+    'txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin; a folder, or a `datasets` name.'
+    _: KW_ONLY
+    task: str | None = None
+    "Task whose official files the data are; of a folder, and of its name on the Hub, by default the one learned."
+    part: str | None = None
+    "Part of these, as dev-matched; by default the first test part. Of other folders and names a split."
+    submit_to: Annotated[Path | None, Parameter(name="--submit")] = None
+    "Zip for the leaderboard of GLUE, to which the predictions for the task's test parts are added; of squad and \
+squad2 a folder for predictions.json, nbest_predictions.json and null_odds.json."
+    out: Path | None = None
+    "File to write; by default stdout."
+    format: Literal["jsonl", "csv"] | None = None
+    "Form of the output; by default that of the file's suffix, else jsonl."
+    text: str | None = None
+    "Column of the text."
+    text_pair: str | None = None
+    "Column of the second text."
+    max_length: Annotated[int | None, at_least(3)] = None
+    "Tokens at which a text is cut; by default as in training."
+    batch_size: Annotated[int, at_least(1)] = 32
+    "Texts a batch."
+    device: Device = "auto"
+    "auto takes an accelerator when there is one."
+    backend: Backend = "auto"
+    "onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights."
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@grouped(
+    most="model data out pooling batch_size",
+    data="text max_length",
+    model="normalize",
+    run="device backend",
+    output="save_to overwrite",
+)
+@dataclass
+class EmbedConfig:
+    """What `embed` can be told."""
+
+    model: str
+    "Folder of a model, pretrained or fine-tuned, of any known format; or a name on the Hub."
+    data: str | None = None
+    'txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin.'
+    _: KW_ONLY
+    out: Path | None = None
+    "File to write: .npy (the vectors alone), .parquet or .jsonl (with the columns of the input)."
+    text: str | None = None
+    "Column of the text."
+    pooling: Literal["mean", "cls"] | None = None
+    "mean of the encoder's states, or the first of them; by default the mean."
+    normalize: Annotated[bool | None, Parameter(negative="--no-normalize")] = None
+    "Give every vector the length 1."
+    max_length: Annotated[int | None, at_least(3)] = None
+    "Tokens at which a text is cut; by default as in fine-tuning, or 512."
+    batch_size: Annotated[int, at_least(1)] = 32
+    "Texts a batch."
+    device: Device = "auto"
+    "auto takes an accelerator when there is one."
+    backend: Backend = "auto"
+    "onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights."
+    save_to: Annotated[Path | None, Parameter(name="--save-sentence-transformers")] = None
+    "Folder to write that SentenceTransformer loads, with this pooling, length and normalisation."
+    overwrite: bool = False
+    "Replace the files of such a folder that is not empty."
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@grouped(
+    most="model documents query top_k out",
+    data="label text max_length",
+    run="batch_size device",
+)
+@dataclass
+class RankConfig:
+    """What `rank` can be told."""
+
+    model: str
+    "Folder of a model fine-tuned on pairs of texts, with classes or amounts."
+    documents: str = "-"
+    'txt (one a line), csv, tsv, jsonl, parquet; "-" is stdin.'
+    _: KW_ONLY
+    query: str
+    "First text of every pair."
+    top_k: Annotated[int | None, at_least(1)] = None
+    "Number of documents to write; by default all."
+    label: str | None = None
+    "Class whose probability is the score; by default the second of two."
+    out: Path | None = None
+    "File to write (JSON lines); by default stdout."
+    text: str | None = None
+    "Column of the document."
+    max_length: Annotated[int | None, at_least(3)] = None
+    "Tokens at which a pair is cut; by default as in training."
+    batch_size: Annotated[int, at_least(1)] = 32
+    "Pairs a batch."
+    device: Device = "auto"
+    "auto takes an accelerator when there is one."
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@grouped(
+    most="train out vocab_size cased text_column",
+    model="min_frequency max_length",
+    output="overwrite",
+)
+@dataclass
+class TokenizerConfig:
+    """What `tokenizer` can be told."""
+
+    train: Files
+    "Text files or globs (txt, jsonl, csv, tsv, parquet; compressed or not)."
+    out: Path
+    "Folder to write."
+    _: KW_ONLY
+    vocab_size: int = 30522
+    "Most entries of the vocabulary."
+    cased: bool = False
+    "Keep capital letters and accents."
+    min_frequency: Annotated[int, at_least(1)] = 2
+    "Pairs that occur less often are not merged."
+    text_column: str | None = None
+    "Column of the text in tables."
+    max_length: Annotated[int, at_least(1)] = 512
+    "Tokens at which truncation cuts by default."
+    overwrite: bool = False
+    "Replace the tokenizer in a folder that is not empty."
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@grouped(
+    most="source target to set dry_run",
+    run="verify",
+    output="overwrite",
+)
+@dataclass
+class ConvertConfig:
+    """What `convert` can be told."""
+
+    source: str
+    "Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its form is detected."
+    target: Path
+    "Folder to write."
+    _: KW_ONLY
+    to: Literal["funnelformer", "transformers", "original-torch", "original-tf"] = "funnelformer"
+    "Form to write."
+    set: dict[str, str] | None = None
+    "Config keys to change on the way, as --set.padding=exact."
+    verify: str | None = None
+    'Compare with the source\'s own outputs: "transformers" runs that library, a .npz has recorded cases.'
+    dry_run: bool = False
+    "Check everything, print the table of the tensors and what would be left out, and write nothing."
+    overwrite: bool = False
+    "Replace the files of a folder that is not empty."
+
+
+@grouped(
+    most="model out task int8 calibration",
+    run="check_to",
+    output="format opset all_shapes overwrite",
+)
+@dataclass
+class ExportConfig:
+    """What `export` can be told."""
+
+    model: str
+    "Folder of the model, or a name on the Hub."
+    out: Path
+    "Folder to write."
+    _: KW_ONLY
+    format: Literal["onnx"] = "onnx"
+    "Form of the graph."
+    task: str | None = None
+    "What the graph gives: text-classification, token-classification, fill-mask, multiple-choice, question-answering, \
+token-detection, feature-extraction, embeddings; by default what the model was made for."
+    int8: Int8 | None = None
+    "Weights as int8: dynamic, or static with ranges from --calibration."
+    calibration: str | None = None
+    "File of texts, with labels or without: what costs too much on them stays in float32."
+    opset: Annotated[int, _OPSET] = DEFAULT_OPSET
+    "Version of ONNX's operators."
+    check_to: Annotated[int, at_least(1)] = 1025
+    "Longest input, in tokens, on which PyTorch and ONNX Runtime are compared."
+    all_shapes: bool = False
+    "Print the difference from PyTorch for every shape that was compared, and not the largest alone."
+    overwrite: bool = False
+    "Replace the files of a folder that is not empty."
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@grouped(most="model lengths json")
+@dataclass
+class InfoConfig:
+    """What `info` can be told."""
+
+    model: str
+    "A model's folder, or a layout or preset (B4-4-4H768, L12H768, funnel-small)."
+    _: KW_ONLY
+    lengths: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None
+    "Tokens of the sequences to count for; by default 128, 512 and 2048."
+    json: bool = False
+    "Print JSON."
