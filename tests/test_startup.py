@@ -109,6 +109,7 @@ def test_public_names_are_where_type_checkers_see_them():
         funnelformer.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_every_module_can_be_the_first_that_is_imported():
     """After the libraries, each in a fork of its own: no circle of imports depends on which end is first."""
     code = """

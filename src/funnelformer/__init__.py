@@ -20,7 +20,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .answers import answer
-    from .checkpoints import convert
+    from .checkpoints.convert import convert
     from .command_configs import EvaluateConfig, PredictConfig
     from .config import FunnelformerConfig
     from .data.prepare import prepare
@@ -93,7 +93,7 @@ _HOMES = {
     "PretrainConfig": "training.pretrain_config",
     "UserError": "errors",
     "answer": "answers",
-    "convert": "checkpoints",
+    "convert": "checkpoints.convert",
     "describe": "info",
     "evaluate": "use",
     "finetune": "training.finetune",

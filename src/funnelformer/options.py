@@ -130,7 +130,7 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
         hints = get_type_hints(config_class, include_extras=True)
         annotations = inspect.get_annotations(config_class)
         for name, entry in known.items():
-            hint, settings = hints[name], {}
+            hint, settings = hints[name], dict[str, Any]()
             if name in group_of:
                 settings["group"] = group_of[name]
             if (allowed := _range_of(hint)) is not None:
@@ -195,5 +195,5 @@ def _range_of(hint: Any) -> Range | None:
 def _flag_of(name: str, hint: Any) -> str:
     """The first name that an option was given, or that of its field."""
     parts = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    given = [part.name for part in parts if isinstance(part, Parameter) and part.name]
-    return given[0][0] if given else flag(name)
+    given: list[Any] = [part.name for part in parts if isinstance(part, Parameter) and part.name]
+    return next(iter(given[0])) if given else flag(name)

@@ -116,8 +116,8 @@ def test_resolved_leaves_out_what_is_unset(out):
 def parsed_again(command, file, monkeypatch):
     """The config that --config `file` gives."""
     seen = []
-    monkeypatch.setattr("funnelformer.cli.training.pretrain", lambda config: seen.append(config) or {})
-    monkeypatch.setattr("funnelformer.cli.training.finetune", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("funnelformer.training.pretrain.pretrain", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("funnelformer.training.finetune.finetune", lambda config: seen.append(config) or {})
     app.meta([command, "--config", str(file)], exit_on_error=False, print_error=False)
     return seen[0]
 
@@ -161,7 +161,7 @@ def test_typed_options_in_toml_and_flags_that_win(tmp_path, out, monkeypatch, ca
     assert (config.steps, config.batch_size, str(config.tokenizer)) == (3, 5, "t")
 
     seen = []
-    monkeypatch.setattr("funnelformer.cli.training.pretrain", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("funnelformer.training.pretrain.pretrain", lambda config: seen.append(config) or {})
     flags = ["--steps", "9", "--out", str(out), "--tokenizer", "other"]
     app.meta(["pretrain", "--config", str(file), *flags], exit_on_error=False, print_error=False)
     (config,) = seen

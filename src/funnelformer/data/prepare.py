@@ -28,6 +28,7 @@ from .manifest import hash_tokenizer, read_json_file, write_json_file
 from .parts import JOBS, PARTS, SETTINGS, VERSION, finish_jobs, is_finished, part_name, prepare_part
 from .prepare_config import PrepareConfig
 from .progress import counting
+from .row_settings import RowSettings
 from .tokenizer import load_tokenizer
 
 __all__ = ["prepare"]

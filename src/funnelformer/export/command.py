@@ -22,6 +22,7 @@ from ..data.files import atomic_folder, check_file
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
+from ..options import Int8
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, summary, table
 from .graph import export_graph

@@ -167,6 +167,8 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        # Relative to the document, so that it is right below a proxy's path too.
+        servers=[{"url": config.root_path or "."}],
     )
     app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     app.add_exception_handler(HTTPException, _say_status)
@@ -210,12 +212,15 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
         text: text_or_pair
 
     refusals: dict[int | str, dict[str, Any]] = {
-        400: {"model": Error, "description": "The body is no JSON, or no UTF-8."},
+        400: {"model": Error, "description": "The body is no JSON, no UTF-8, or cannot be decompressed."},
         401: {"model": Error, "description": "The bearer token is missing or wrong."},
         408: {"model": Error, "description": "The body came too slowly."},
         409: {"model": Error, "description": "The model has no such head."},
         413: {"model": Error, "description": "The body is too large."},
-        415: {"model": Error, "description": "The body is not said to be JSON."},
+        415: {
+            "model": Error,
+            "description": "The body is not said to be JSON, or is compressed in a way not known.",
+        },
         422: {"model": Error, "description": "A field is wrong, missing, unknown or beyond its limit."},
         429: {"model": Error, "description": "Too much is waiting; Retry-After says when to come again."},
         500: {"model": Error, "description": "The model failed."},

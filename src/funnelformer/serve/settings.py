@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +19,14 @@ __all__ = ["TOKEN_VARIABLE", "ServeConfig"]
 
 TOKEN_VARIABLE = "FUNNELFORMER_TOKEN"
 _LEAST_TOKEN_CHARS = 16
+_ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
 
 
 @grouped(
-    most="host port token_file device max_length",
+    most="host port root_path token_file device",
     model="backend",
     run="max_delay_ms max_batch_tokens max_queue max_requests client_timeout_s shutdown_timeout_s",
-    data="max_texts max_text_chars max_body_bytes inspect_tokens",
+    data="max_length max_texts max_text_chars max_body_bytes inspect_tokens",
 )
 @dataclass(kw_only=True)
 class ServeConfig:
@@ -35,6 +37,8 @@ class ServeConfig:
     "Address to listen on; 0.0.0.0 is every one of this machine."
     port: Annotated[int, between("0 to 65535", lambda value: 0 <= value <= 65535)] = 8000
     "Port to listen on; 0 takes a free one."
+    root_path: str = ""
+    "Path below which a proxy shows the service, as /nlp for https://host/nlp/; it may take it off or leave it in."
     token_file: Path | None = None
     "File with the bearer token that requests must carry; by default that of FUNNELFORMER_TOKEN, or none."
     backend: Backend = "auto"
@@ -68,6 +72,11 @@ class ServeConfig:
         if self.token_file is not None:
             self.token_file = Path(self.token_file)
         check_ranges(self)
+        if self.root_path and not _ROOT_PATH.fullmatch(self.root_path):
+            raise UserError(
+                f"--root-path is {self.root_path!r}; allowed: a path as /nlp, of letters, digits and -._~/"
+            )
+        self.root_path = self.root_path.rstrip("/")
         if self.max_texts > self.max_queue:
             raise UserError(f"--max-texts {self.max_texts} is more than --max-queue {self.max_queue}")
 

@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..data.tasks import Task
 from ..kinds.answers import Judged
+from ..options import flag
 from .run import resolved
 
 if TYPE_CHECKING:

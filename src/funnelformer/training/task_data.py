@@ -18,6 +18,7 @@ from ..data.values import build_labels
 from ..errors import UserError
 from ..kinds import Kind, kind_of
 from ..metrics import DEFAULT_SCORES
+from ..options import flag
 from .processes import say
 
 __all__ = ["DataConfig", "TaskData", "load_task_data"]
