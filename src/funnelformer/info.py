@@ -15,8 +15,9 @@ from rich.text import Text
 
 from .bench.memory import DTYPES, MemoryEstimate, ParameterCounts, count_parameters, estimate_for, meta_model
 from .config import FunnelformerConfig, parse_name
-from .errors import UserError, did_you_mean, joined
+from .errors import UserError, joined
 from .flops import Flops, LayerFlops, flops_ratio, forward_flops
+from .model_source import Folder, Layout, find_model
 from .modeling import FunnelformerModel
 
 __all__ = ["Info", "LengthInfo", "describe", "equal_transformer", "render"]
@@ -100,7 +101,7 @@ def describe(
 ) -> Info:
     """Describe a layout ("B4-4-4H768"), a preset ("funnel-small") or a model's folder ("./funnel-small").
 
-    A name that can be read as a layout is one, also where a folder is called so.
+    A folder comes first, also where its name can be read as a layout; a name on the Hub, as user/name, works too.
     lengths: tokens of one sequence. Those that absolute positions do not reach are left out, with a note.
     memory: also estimate memory, which takes a second or more a length.
     Raises UserError for a source that is neither, and for a length below 1.
@@ -161,29 +162,13 @@ def render(info: Info) -> RenderableType:
 
 
 def _config_of(source: str | os.PathLike[str]) -> FunnelformerConfig:
-    text = os.fspath(source)
-    path = Path(os.path.expanduser(text))
-    try:
-        return FunnelformerConfig(**parse_name(text))
-    except UserError:
-        if text and os.path.exists(path):
-            return _config_in(path)
-        if _is_path_like(source):
-            raise UserError(f"{text}: no such folder{_nearest(path)}") from None
-        raise
+    found = find_model(source)
+    if isinstance(found, Layout):
+        return FunnelformerConfig(**parse_name(found.name))
+    return _config_in(found.path if isinstance(found, Folder) else found.name)
 
 
-def _is_path_like(source: str | os.PathLike[str]) -> bool:
-    text = os.fspath(source)
-    return not isinstance(source, str) or "/" in text or os.sep in text or text.startswith((".", "~"))
-
-
-def _nearest(path: Path) -> str:
-    parent = path.parent
-    return did_you_mean(path.name, [entry.name for entry in parent.iterdir()]) if parent.is_dir() else ""
-
-
-def _config_in(folder: Path) -> FunnelformerConfig:
+def _config_in(folder: Path | str) -> FunnelformerConfig:
     # The formats' readers are not needed for a name, and take longer to import than all else here.
     from .checkpoints import find_foreign, load_foreign
 
@@ -195,7 +180,7 @@ def _config_in(folder: Path) -> FunnelformerConfig:
     except (
         Exception
     ) as error:  # ours, transformers' and the strict dataclass's errors have no common base class
-        raise UserError(f"{folder / 'config.json'}: {joined(error)}") from error
+        raise UserError(f"{folder}: config.json: {joined(error)}") from error
 
 
 def _headline(info: Info) -> Text:

@@ -64,6 +64,7 @@ def test_hub_name_is_downloaded(tmp_path: Path, golden: Path, monkeypatch: pytes
         asked.update(name=name, **kwargs)
         return str(golden / "pt_single_sep")
 
+    monkeypatch.setattr("funnelformer.checkpoints.folders.reach_hub", lambda name: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     monkeypatch.setattr(transformers.utils, "cached_file", lambda *_, **__: str(config))
     assert load_foreign("user/name", revision="main").architecture == "model"
@@ -79,6 +80,7 @@ def test_hub_failure_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError("offline\nwith much detail")
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("funnelformer.checkpoints.folders.reach_hub", lambda name: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     monkeypatch.setattr(transformers.utils, "cached_file", fail)
     for function in (resolve, find_foreign):

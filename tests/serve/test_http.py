@@ -17,7 +17,17 @@ from funnelformer.serve.memory import FreedMemory
 from funnelformer.serve.settings import ServeConfig
 from serve.running import running
 
-GET_ROUTES = ("/", "/docs", "/openapi.json", "/health", "/metrics", "/page.css", "/page.js", "/docs.js", "/icon.svg")
+GET_ROUTES = (
+    "/",
+    "/docs",
+    "/openapi.json",
+    "/health",
+    "/metrics",
+    "/page.css",
+    "/page.js",
+    "/docs.js",
+    "/icon.svg",
+)
 LIMIT = 5000
 
 

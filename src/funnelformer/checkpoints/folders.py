@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError
+from ..hub import HUB_NAME, reach_hub
+from ..model_source import Folder, Hub, find_model, nearest
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .loaded import Loaded
 from .tensor_bundle import find_index
@@ -34,7 +35,6 @@ FORMATS = {
     "ponet": ponet,
 }
 _MODEL_TYPES = {"funnelformer": "funnelformer", "funnel": "transformers-funnel", "ponet": "ponet"}
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Config, weights and tokenizer; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
     "config.json",
@@ -55,7 +55,7 @@ def detect(folder: str | Path) -> str:
     """
     folder = Path(folder)
     if not folder.exists():
-        raise UserError(f"{folder}: no such folder{_nearest(folder)}")
+        raise UserError(f"{folder}: no such folder{nearest(folder)}")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds the model")
     if (folder / "config.json").is_file():
@@ -103,11 +103,9 @@ def resolve(source: str | Path, **hub: Any) -> Path:
     hub: `revision`, `token`, `cache_dir`, `local_files_only` of `snapshot_download`.
     Raises UserError when there is neither.
     """
-    path = Path(source)
-    if path.exists():
-        return path
-    if not _HUB_NAME.fullmatch(str(source)):
-        raise UserError(f"{source}: no such folder{_nearest(path)}")
+    found = _located(source, **hub)
+    if isinstance(found, Path):
+        return found
     from huggingface_hub import snapshot_download
 
     try:
@@ -122,8 +120,8 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
     source, hub: as for `resolve`; of the Hub, only the config is fetched before the format is known.
     Raises UserError for what is no model, or neither here nor on the Hub.
     """
-    path = Path(source)
-    if not path.exists() and _HUB_NAME.fullmatch(str(source)):
+    found = _located(source, **hub)
+    if isinstance(found, Hub):
         from transformers.utils import cached_file
 
         try:
@@ -131,7 +129,20 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
         except Exception as error:  # as in `resolve`
             raise _not_on_hub(source, error) from error
         return None if _by_model_type(Path(str(config))) == "funnelformer" else resolve(source, **hub)
-    return None if detect(path) == "funnelformer" else path
+    return None if detect(found) == "funnelformer" else found
+
+
+def _located(source: str | Path, **hub: Any) -> Path | Hub:
+    """A folder, or a name on a Hub that can be asked. Raises UserError for what is neither."""
+    if not HUB_NAME.fullmatch(str(source)) and not Path(source).exists():
+        raise UserError(f"{source}: no such folder{nearest(Path(source))}")  # a layout has no weights to read
+    found = find_model(source)
+    if isinstance(found, Hub):
+        if not hub.get("local_files_only"):
+            reach_hub(found.name)
+        return found
+    assert isinstance(found, Folder)
+    return found.path
 
 
 def _by_model_type(path: Path) -> str:
@@ -141,13 +152,7 @@ def _by_model_type(path: Path) -> str:
     return _MODEL_TYPES[model_type]
 
 
-def _nearest(path: Path) -> str:
-    parent = path.parent
-    names = sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
-    return did_you_mean(path.name, names)
-
-
 def _not_on_hub(source: str | Path, error: Exception) -> UserError:
-    near = _nearest(Path(source))
+    near = nearest(Path(source))
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(f"{source}: no such folder{near}, and not found on the Hugging Face Hub ({reason})")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ..command_configs import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
 from ..errors import UserError
+from ..hub import check_reachable
 from ..serve.settings import ServeConfig
 from .app import app, print_metrics, process_rank
 
@@ -16,6 +17,7 @@ from .app import app, print_metrics, process_rank
 @app.command(name="evaluate")
 def _evaluate(settings: EvaluateConfig) -> None:
     """Score a fine-tuned model on labelled data."""
+    check_reachable(settings.model)
     from ..use import evaluate
 
     print_metrics(evaluate(**vars(settings)))
@@ -24,6 +26,7 @@ def _evaluate(settings: EvaluateConfig) -> None:
 @app.command(name="predict")
 def _predict(settings: PredictConfig) -> None:
     """Label the texts of a file or of stdin."""
+    check_reachable(settings.model)
     from ..use import predict
 
     number = predict(**vars(settings))
@@ -39,6 +42,7 @@ def _serve(
     settings: ServeConfig | None = None,
 ) -> None:
     """Answer HTTP requests with a model: /classify, /embed, /fill, /answer, and a page to try it."""
+    check_reachable(model)
     try:
         from ..serve.server import serve
     except ModuleNotFoundError as error:
@@ -53,6 +57,7 @@ def _serve(
 @app.command(name="embed")
 def _embed(settings: EmbedConfig) -> None:
     """Write the vectors of the texts of a file or of stdin, or a folder for sentence_transformers."""
+    check_reachable(settings.model)
     from ..embed import embed
 
     number = embed(**vars(settings))
@@ -65,6 +70,7 @@ def _embed(settings: EmbedConfig) -> None:
 @app.command(name="rank")
 def _rank(settings: RankConfig) -> None:
     """Order documents by what a model of pairs makes of a query and each of them."""
+    check_reachable(settings.model)
     from ..rank import rank
 
     number = rank(**vars(settings))

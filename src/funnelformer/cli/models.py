@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from ..command_configs import ConvertConfig, ExportConfig, InfoConfig
+from ..hub import check_reachable
 from ..options import parse_options
 from .app import app
 
@@ -12,6 +13,7 @@ from .app import app
 @app.command(name="convert")
 def _convert(settings: ConvertConfig) -> None:
     """Convert a checkpoint: transformers' Funnel, the original PyTorch and TensorFlow releases, PoNet, our own."""
+    check_reachable(settings.source)
     from ..checkpoints import convert
 
     report = convert(
@@ -43,6 +45,7 @@ def _convert(settings: ConvertConfig) -> None:
 @app.command(name="export")
 def _export(settings: ExportConfig) -> None:
     """Export a model as an ONNX graph for batches of any size and length, checked against PyTorch."""
+    check_reachable(settings.model)
     from ..export.command import export
 
     report = export(**vars(settings))
@@ -53,6 +56,7 @@ def _export(settings: ExportConfig) -> None:
 @app.command(name="info")
 def _info(settings: InfoConfig) -> None:
     """Print a model's parameters, operations a token and memory, by part."""
+    check_reachable(settings.model)
     from rich.console import Console
 
     from ..info import describe, render

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..command_configs import TokenizerConfig
 from ..data.prepare_config import PrepareConfig
+from ..hub import check_reachable
 from ..training.finetune_config import FinetuneConfig
 from ..training.pretrain_config import PretrainConfig
 from .app import app, print_metrics
@@ -20,6 +21,7 @@ def _prepare(settings: PrepareConfig) -> None:
 @app.command(name="pretrain")
 def _pretrain(settings: PretrainConfig) -> None:
     """Pretrain a model on text or prepared data; torchrun -m funnelformer pretrain trains on several devices."""
+    check_reachable(settings.model)
     from ..training.pretrain import pretrain
 
     print_metrics(pretrain(settings), f"the model is in {settings.out}")
@@ -28,6 +30,7 @@ def _pretrain(settings: PretrainConfig) -> None:
 @app.command(name="finetune")
 def _finetune(settings: FinetuneConfig) -> None:
     """Fine-tune a model: on a --task of the papers, or on a table of texts with classes, labels or amounts."""
+    check_reachable(settings.model)
     from ..training.finetune import finetune
 
     metrics = finetune(settings)

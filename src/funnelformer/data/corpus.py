@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import UserError, joined
+from ..hub import reach_hub
 from .files import expand_paths, iter_lines, plain_suffix
 from .formats import FORMATS, iter_rows, row_name
 from .tables import check_column, guess_text_column
@@ -86,6 +87,7 @@ def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, An
             data: Any = datasets.load_from_disk(source.name)
         else:
             repository, _, config = source.name.partition(":")
+            reach_hub(repository, "dataset")
             data = datasets.load_dataset(repository, config or None)
     except Exception as error:  # network, Hub and builder errors have no common base class
         raise UserError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, one_line
+from ..hub import reach_hub
 from .bad_rows import OnBadRow, refuse
 from .files import decode_lines, iter_lines, plain_suffix
 from .formats import FORMATS, Line, Row, iter_rows, jsonl_rows, row_name
@@ -157,6 +158,7 @@ def _read_hub(name: str, split: str | None) -> Table:
 
     repository, _, config = name.partition(":")
     try:
+        reach_hub(repository, "dataset")
         data = datasets.load_dataset(repository, config or None)
     except Exception as error:  # network, Hub and builder errors have no common base class
         near = sorted(entry.name for entry in Path(repository).parent.glob("*"))

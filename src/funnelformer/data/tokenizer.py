@@ -13,6 +13,7 @@ from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
 from ..errors import UserError, did_you_mean
+from ..hub import reach_hub
 from .corpus import iter_documents
 from .files import atomic_folder, expand_paths, iter_lines
 
@@ -217,6 +218,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     elif path.is_absolute() or str(source).startswith(".") or len(path.parts) > 2:
         near = sorted(entry.name for entry in path.parent.glob("*"))
         raise UserError(f"{path}: no such tokenizer folder{did_you_mean(path.name, near)}")
+    if not path.exists():
+        reach_hub(str(source))
     return _check_tokenizer(_load_auto(str(source), near_folder=path), str(source))
 
 

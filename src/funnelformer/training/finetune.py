@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from ..inference import TASK_FILE, check_length, load_model
 from ..kinds import Encoded, Kind, kind_of
 from ..kinds.answers import judge
 from ..machine import versions
+from ..model_source import Layout, find_model
 from ..options import parse_options
 from .class_weights import task_weights, weighted_loss
 from .data_hashes import describe_data
@@ -260,8 +260,7 @@ def _task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
 
 
 def _tokenizer_of(model: str) -> str:
-    if not Path(model).is_dir() and "/" not in model:
-        config_from_name(model, {})
+    if isinstance(find_model(model), Layout):
         raise UserError(f"--model {model} starts from nothing, so --tokenizer is needed")
     return model
 
@@ -269,7 +268,7 @@ def _tokenizer_of(model: str) -> str:
 def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
     """The pretrained model with the kind's head, or a new one of the layout's name."""
     settings = parse_options(config.model_options) | kind.settings()
-    if not Path(config.model).is_dir() and "/" not in config.model:
+    if isinstance(find_model(config.model), Layout):
         settings = {**model_ids(tokenizer), **settings}
         model_config = config_from_name(config.model, settings)
         try:

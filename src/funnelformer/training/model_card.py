@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..data.tasks import Task
 from ..kinds.answers import Judged
+from ..model_source import Hub, Layout, find_model
 from ..options import flag
 from .run import resolved
 
@@ -136,12 +137,12 @@ def _metadata(run: FinishedRun, name: str) -> str:
         for score in task.scores
         if f"{role}_{score}" in run.metrics
     ]
-    is_hub_name = "/" in run.config.model and not Path(run.config.model).exists()
+    start = find_model(run.config.model)
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=pipeline,
         tags=["funnelformer"],
-        base_model=run.config.model if is_hub_name else None,
+        base_model=start.name if isinstance(start, Hub) else None,
         datasets=[hub] if hub else None,
         metrics=list(task.scores),
         model_name=f"{run.metrics['model']}-{name}" if results else None,
@@ -154,7 +155,7 @@ def _introduction(run: FinishedRun, name: str) -> str:
     task, source = run.task, run.config.model
     start = (
         f"fine-tuned from `{_text(source)}`"
-        if Path(source).exists() or "/" in source
+        if not isinstance(find_model(source), Layout)
         else "trained from random weights"
     )
     what = {

@@ -1,7 +1,6 @@
 """Pretraining from text files or prepared data."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import transformers
@@ -14,6 +13,7 @@ from ..data.row_settings import RowSettings
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
+from ..model_source import Layout, find_model
 from ..options import parse_options
 from ..version import stamped
 from .masking import MaskedBlocks, Masking, NextEpoch
@@ -175,7 +175,7 @@ def _check_rows(config: PretrainConfig, blocks: dict[Split, Any]) -> None:
 def _model(config: PretrainConfig, tokenizer: Any, block_size: int) -> Any:
     objective = OBJECTIVES[config.objective]
     options = parse_options(config.model_options)
-    if Path(config.model).is_dir() or "/" in config.model:
+    if not isinstance(find_model(config.model), Layout):
         # An encoder alone has neither decoder nor head; --set.decoder_layers=2 adds the first.
         model, _ = load_model(
             objective.model_class,

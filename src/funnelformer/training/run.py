@@ -17,11 +17,12 @@ import tomli_w
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from ..config import FunnelformerConfig, parse_name
+from ..config import FunnelformerConfig
 from ..data.files import atomic_writer
 from ..data.manifest import read_json_file
-from ..errors import UserError, did_you_mean, joined
+from ..errors import UserError, joined
 from ..machine import versions
+from ..model_source import find_model
 from .processes import num_processes
 from .run_config import RunConfig
 
@@ -52,11 +53,7 @@ _PARTS_OF_STEP = {"batch-size", "gradient-accumulation"}
 
 def config_from_name(name: str, settings: dict[str, Any]) -> FunnelformerConfig:
     """Build a config from a layout or preset; a name that is none may be a mistyped folder."""
-    try:
-        parse_name(name)
-    except UserError as error:
-        folders = [entry.name for entry in Path().iterdir() if entry.is_dir()]
-        raise UserError(f"{error}; nor is it a folder{did_you_mean(name, folders)}") from None
+    find_model(name)
     try:
         return FunnelformerConfig.from_name(name, **settings)
     except UserError:
