@@ -17,6 +17,7 @@ from .checkpoints.weights import read_json
 from .data.files import atomic_folder
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .errors import UserError
+from .foreign_code import refuse_foreign_code
 from .export.onnx_model import OnnxModel, is_export
 from .inference import Backend, check_length, in_batches, load_model, progress_bar, read_settings, ready
 from .modeling import FunnelformerModel
@@ -108,6 +109,7 @@ def load_embedder(
     """
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
+    refuse_foreign_code(source)
     saved = _read_modules(source)
     tokenizer = load_tokenizer(source)
     settings: dict[str, Any] = {"decoder_layers": 0, "decoder_skip_state": None}

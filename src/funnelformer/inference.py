@@ -12,7 +12,6 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 from transformers import DataCollatorWithPadding
@@ -33,6 +32,7 @@ from .modeling import (
     FunnelformerForTokenClassification,
     prepack,
 )
+from .terminal import plain_console
 from .training.processes import gather_lists, num_processes, rank
 
 __all__ = [
@@ -80,7 +80,11 @@ def load_model(
     """
     try:
         model, report = model_class.from_pretrained(
-            source, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+            source,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+            **settings,
         )
     except UserError:
         raise
@@ -345,6 +349,6 @@ def progress_bar(title: str | None, total: int) -> Iterator[Callable[[int], None
     if title is None or not sys.stderr.isatty():
         yield lambda number: None
         return
-    with Progress(console=Console(stderr=True)) as bar:
+    with Progress(console=plain_console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda number: bar.advance(task, number)

@@ -13,7 +13,7 @@ import numpy as np
 from .data.files import atomic_writer
 from .data.tables import TaskColumns, guess_single_text, read_texts
 from .data.values import load_task, text_problem
-from .errors import UserError, did_you_mean
+from .errors import UserError, did_you_mean, printable
 from .inference import Predictor, load_predictor
 
 __all__ = ["rank", "scores"]
@@ -55,7 +55,7 @@ def rank(
             raise UserError(f"{table.name}: has a column {name!r}, which the ranking needs; rename it")
     with nullcontext(sys.stdout) if out is None else atomic_writer(out) as file:
         for message in messages:
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)
         found = scores(predictor, query, texts, score_column, batch_size)
         best = np.argsort(-found, kind="stable")[:top_k]
         for place, index in enumerate(best.tolist(), start=1):

@@ -21,7 +21,7 @@ from .data.tables import Table, TaskColumns, guess_columns, is_hub_name, read_ta
 from .data.tasks import Task, find_task, read_part
 from .data.tasks.squad import WHERE
 from .data.values import load_task
-from .errors import UserError
+from .errors import UserError, printable
 from .inference import Backend, Predictor, load_predictor
 from .kinds import Kind, kind_of
 from .kinds.answers import answers
@@ -304,7 +304,7 @@ def _columns(
 def _say(messages: list[str]) -> None:
     """Tell what was guessed, once nothing can fail any more: an error is one line."""
     for message in messages if rank() == 0 else []:
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
 
 
 def _answers(

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
+from ..errors import printable
 from ..training.processes import rank
 
-__all__ = ["Device", "Files", "app", "print_metrics"]
+__all__ = ["Device", "Files", "app", "print_metrics", "show"]
 
 app = App(
     name="funnelformer",
@@ -26,6 +27,11 @@ Files = Annotated[list[str], Parameter(consume_multiple=True)]
 Device = Literal["auto", "cpu"]
 
 
+def show(line: str) -> None:
+    """Print a line of what was done; names in it, of files and tensors, steer no terminal."""
+    print(printable(line))
+
+
 def print_metrics(metrics: dict[str, Any], last_line: str | None = None) -> None:
     """Of the first process alone; tables are for programs."""
     if rank() > 0:
@@ -33,6 +39,6 @@ def print_metrics(metrics: dict[str, Any], last_line: str | None = None) -> None
     for key, value in metrics.items():
         if isinstance(value, dict):
             continue
-        print(f"{key}: {value:.4f}" if isinstance(value, float) else f"{key}: {value}")
+        show(f"{key}: {value:.4f}" if isinstance(value, float) else f"{key}: {value}")
     if last_line:
-        print(last_line)
+        show(last_line)

@@ -16,7 +16,7 @@ import transformers
 from cyclopts import Parameter
 
 from ..data.files import iter_lines
-from ..errors import UserError, joined, reject_unknown
+from ..errors import UserError, joined, printable, reject_unknown
 from ..training.processes import rank
 from . import inference, measuring, models, training  # noqa: F401  # they add their commands
 from .app import app
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (UserError, cyclopts.CycloptsError) as error:
         sys.exit(_fail(joined(error)))
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        print(printable(str(interrupt)) or "interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of stdout left, as `head` does; Python must not try to flush it again.
@@ -104,5 +104,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str) -> int:
     process = f" (process {rank()})" if rank() else ""
-    print(f"error{process}: {message}", file=sys.stderr)
+    print(f"error{process}: {printable(message)}", file=sys.stderr)
     return 2

@@ -122,7 +122,7 @@ def _task_of(model: str) -> str:
     foreign = find_foreign(model)
     if foreign is not None:
         return target_of(ARCHITECTURES[map_folder(foreign).architecture])
-    architectures = FunnelformerConfig.from_pretrained(model).architectures
+    architectures = FunnelformerConfig.from_pretrained(model, trust_remote_code=False).architectures
     return target_of((architectures or ["FunnelformerModel"])[0])
 
 

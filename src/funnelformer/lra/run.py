@@ -20,7 +20,9 @@ from ..data.files import atomic_writer
 from ..errors import UserError
 from ..metrics import classification_metrics
 from ..training.processes import first, say, start_processes
-from ..training.run import METRICS_FILE, RunConfig, check_run, finished_metrics, flag, open_run, parse_options
+from ..training.input_files import files_of
+from ..training.learning_rate import choose_rate
+from ..training.run import METRICS_FILE, RunConfig, check_run, finished_metrics, flag, model_options, open_run
 from ..training.throughput import peak_memory_bytes, reset_peak_memory
 from ..training.trainer import RunTrainer, run_trainer, training_arguments
 from ..version import stamped
@@ -56,6 +58,8 @@ class LraConfig(RunConfig):
     "Sequences a step on each device, before accumulation."
     warmup: float | None = None  # type: ignore[assignment]
     "Fraction of the steps during which the learning rate rises."
+    learning_rate: float | Literal["auto"] = 1e-4
+    "Highest learning rate: the recipe's; auto: by the model's width."
     weight_decay: float = 0.0
     "Decoupled weight decay; biases and LayerNorms have none."
     evaluate_every: int | None = None
@@ -85,6 +89,14 @@ class LraConfig(RunConfig):
         self.data = None if self.data is None else Path(self.data)
         if not 0 <= self.data_seed < 2**32:
             raise UserError(f"--data-seed is {self.data_seed}; allowed: 0 to {2**32 - 1}")
+        self.parsed_options()
+
+    def parsed_options(self) -> dict[str, Any]:
+        """What `--set` says. Raises UserError for a key that the task decides."""
+        return model_options(self.model_options, ("cls_token_id", "sep_token_id", "mask_token_id"))
+
+    def input_files(self) -> list[Path]:
+        return files_of(self.data)
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     assert config.steps is not None
     assert config.batch_size is not None
     assert config.evaluate_every is not None
-    model_config = build_config(task, config.model, config.length, parse_options(config.model_options))
+    model_config = build_config(task, config.model, config.length, config.parsed_options())
     data = _load(config, task)
     model = build_model(task, model_config)
     checkpoint = first(lambda: open_run(config, "lra"))
@@ -173,6 +185,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     )
     for note in data.notes:
         say(note)
+    rate = choose_rate(config.learning_rate, model_config.hidden_size, from_nothing=True)
     clock = Clock()
     # Transformers saves where it evaluates; without a validation part of its own a run keeps its last state.
     selection: dict[str, Any] = {"save_strategy": "steps", "save_steps": config.evaluate_every}
@@ -186,7 +199,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         }
     trainer = RunTrainer(
         model=model,
-        args=training_arguments(config, config.steps, remove_unused_columns=False, **selection),
+        args=training_arguments(config, config.steps, learning_rate=rate, remove_unused_columns=False, **selection),
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=collate,
@@ -221,7 +234,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
             "num_test": len(data.test),
             "generated": config.generate is not None,
             "data_seed": None if config.generate is None else config.data_seed,
-            "learning_rate": config.learning_rate,
+            "learning_rate": rate,
             "warmup": config.warmup,
             "schedule": config.schedule,
             "weight_decay": config.weight_decay,

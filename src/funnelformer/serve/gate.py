@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from ..errors import printable
 from .errors import Refused
 from .metrics import Metrics
 from .settings import ServeConfig
@@ -85,7 +86,7 @@ class Gate:
         except Refused as refusal:
             await _send_error(send_with_headers, refusal)
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %s failed", scope["method"], printable(scope["path"]))
             if status is None:
                 await _send_error(send_with_headers, Refused(500, "the request failed; the log says why"))
         finally:

@@ -26,8 +26,10 @@ from ..kinds import Encoded, Kind, kind_of
 from ..kinds.answers import judge
 from ..machine import versions
 from .class_weights import task_weights, weighted_loss
-from .data_hashes import describe_data
+from .data_hashes import data_files, describe_data
 from .finetune_trainer import FinetuneTrainer
+from .input_files import tokenizer_files
+from .learning_rate import choose_rate
 from .max_length import choose_max_length
 from .model_card import FinishedRun
 from .processes import first, num_processes, say, start_processes
@@ -38,8 +40,8 @@ from .run import (
     config_from_name,
     finished_metrics,
     flag,
+    model_options,
     open_run,
-    parse_options,
     sequences_per_step,
 )
 from .run_report import dev_calibration, write_report
@@ -139,6 +141,15 @@ squad, squad2: passages, 128 by default."
             raise UserError(
                 "--label-separator is a text between the labels of a row, and needs --multi-label"
             )
+        model_options(self.model_options)
+
+    @property
+    def is_from_nothing(self) -> bool:
+        return not Path(self.model).is_dir() and "/" not in self.model
+
+    def input_files(self) -> list[Path]:
+        """The tables, or the files of the task's parts, and the tokenizer's."""
+        return [*data_files(self), *tokenizer_files(self.tokenizer or self.model)]
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -204,6 +215,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
     kind = data.kind
     checkpoint = first(lambda: open_run(config, "finetune"))
+    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=config.is_from_nothing)
     say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
     num_dev = sum(len(part) for part in data.dev.values())
     say(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
@@ -217,6 +229,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         args=training_arguments(
             config,
             config.steps or _steps_of_epochs(config, len(train.features)),
+            learning_rate=rate,
             **_evaluations(config),
             load_best_model_at_end=True,
             metric_for_best_model=metric,
@@ -253,6 +266,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "kind": kind.task.kind,
             "steps": trainer.state.global_step,
             "best_step": trainer.state.best_global_step,
+            "chosen": {"learning_rate": rate},
             **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
             **scores,
             "metric": f"dev_{metric}",
@@ -359,8 +373,8 @@ def _tokenizer_of(model: str) -> str:
 
 def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
     """The pretrained model with the kind's head, or a new one of the layout's name."""
-    settings = parse_options(config.model_options) | kind.settings()
-    if not Path(config.model).is_dir() and "/" not in config.model:
+    settings = model_options(config.model_options) | kind.settings()
+    if config.is_from_nothing:
         settings = {**model_ids(tokenizer), **settings}
         model_config = config_from_name(config.model, settings)
         try:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from ..data.files import atomic_writer
+from ..terminal import cell, plain_console
 from ..version import stamped
 from .processes import first, rank, say
 from .run import CONFIG_FILE, METRICS_FILE, check_run, open_run
@@ -174,11 +174,11 @@ def _grid_table(points: Sequence[Point], found: Sequence[Mapping[str, Any]], met
     """A point a row, the best by the dev score marked; a score in one column."""
     scores = [name for name in _score_names(found) if not name.endswith("_sd")]
     scores = [metric, *(name for name in scores if name != metric)]
-    table = Table(*points[0].options, *scores, "seconds", "")
+    table = Table(*map(cell, [*points[0].options, *scores]), "seconds", "")
     for number, (point, metrics) in enumerate(zip(points, found, strict=True)):
         cells: Iterable[str] = (_mean(metrics, name) for name in scores)
         seconds = f"{metrics['cost']['train_seconds']:.1f}"
-        table.add_row(*map(str, point.options.values()), *cells, seconds, "best" if number == best else "")
+        table.add_row(*map(cell, point.options.values()), *cells, seconds, "best" if number == best else "")
     return table
 
 
@@ -189,9 +189,9 @@ def _mean(metrics: Mapping[str, Any], name: str) -> str:
 
 def _show(table: Table) -> None:
     if rank() == 0:
-        console = Console()
+        console = plain_console()
         # Written to a file it need not fit a screen.
-        (console if console.is_terminal else Console(width=200)).print(table)
+        (console if console.is_terminal else plain_console(width=200)).print(table)
 
 
 def _write(file: Path, value: Any) -> None:

@@ -27,14 +27,16 @@ from .run import (
 __all__ = ["RunTrainer", "run_trainer", "training_arguments"]
 
 
-def training_arguments(config: RunConfig, num_steps: int, **overrides: Any) -> TrainingArguments:
+def training_arguments(
+    config: RunConfig, num_steps: int, *, learning_rate: float, **overrides: Any
+) -> TrainingArguments:
     """Arguments of a run of `num_steps` optimizer steps; `overrides` are TrainingArguments' own names."""
     settings: dict[str, Any] = {
         "output_dir": str(config.out / "checkpoints"),
         "per_device_train_batch_size": config.batch_size,
         "per_device_eval_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation,
-        "learning_rate": config.learning_rate,
+        "learning_rate": learning_rate,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.clip,
         "max_steps": num_steps,
@@ -44,7 +46,8 @@ def training_arguments(config: RunConfig, num_steps: int, **overrides: Any) -> T
         "logging_steps": config.log_every,
         "save_total_limit": config.keep_checkpoints,
         "seed": config.seed,
-        "use_cpu": config.device == "cpu",
+        # Without an accelerator transformers refuses bfloat16, which torch computes on a CPU as well, unless told so.
+        "use_cpu": config.device == "cpu" or not torch.accelerator.is_available(),
         "report_to": "none",
         "dataloader_pin_memory": False,
     }

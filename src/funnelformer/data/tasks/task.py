@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ...errors import UserError
 from ..bad_rows import OnBadRow, refuse
 from ..files import COMPRESSIONS
+from ..local_folder import check_inside
 from ..tables import Table, TaskColumns, collect, read_table
 
 __all__ = ["KindName", "Part", "Release", "Role", "Spans", "Task", "find_part", "read_part"]
@@ -143,6 +144,8 @@ def read_part(task: Task, source: str, part: Part, bad: OnBadRow = refuse) -> Ta
     assert task.release is not None
     file = find_part(task, source, part)
     if file is not None:
+        if Path(source).is_dir():
+            check_inside(file, Path(source))
         return _renamed(task.release.read(file, part, bad), task)
     path = Path(source)
     if path.is_dir() and (any(find_part(task, source, other) for other in task.parts) or not _is_saved(path)):
