@@ -54,7 +54,9 @@ def planted(classifier, tmp_path):
 
 ATTACKS = {
     "tokenizer_config.json": {"auto_map": {"AutoTokenizer": [None, "planted.Planted"]}},
-    "config.json": {"auto_map": {"AutoConfig": "planted.Planted", "AutoTokenizer": [None, "planted.Planted"]}},
+    "config.json": {
+        "auto_map": {"AutoConfig": "planted.Planted", "AutoTokenizer": [None, "planted.Planted"]}
+    },
     "generator/config.json": {"auto_map": {"AutoConfig": "planted.Planted"}},
     "generator/tokenizer_config.json": {"auto_map": {"AutoTokenizer": [None, "planted.Planted"]}},
     "processor_config.json": {"auto_map": {"AutoProcessor": "planted.Planted"}},
@@ -156,7 +158,10 @@ def _sets_trust(file: Path, line: int) -> bool:
     """Whether the method around a call sets the key in the keywords that it hands on."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0):
-            if any('kwargs["trust_remote_code"] = False' == ast.unparse(part).replace("'", '"') for part in node.body):
+            if any(
+                ast.unparse(part).replace("'", '"') == 'kwargs["trust_remote_code"] = False'
+                for part in node.body
+            ):
                 return True
     return False
 

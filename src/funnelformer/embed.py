@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from .data.values import BadValue, read_text
 from .embedding import Embedder, Pooling, load_embedder, save_sentence_transformers
 from .errors import UserError, one_line, printable
 from .inference import Backend, progress_bar, read_settings
+from .strict_json import json_line
 
 __all__ = ["embed"]
 
@@ -238,4 +238,4 @@ def _write_jsonl(out: Path, checked: _Checked, chunks: Chunks) -> None:
             for row, vector in zip(rows, vectors, strict=True):
                 # The fewest digits that give the float32 back.
                 numbers = [float(str(number)) for number in vector]
-                file.write(json.dumps({**row, _COLUMN: numbers}, ensure_ascii=False, default=str) + "\n")
+                file.write(json_line({**row, _COLUMN: numbers}))

@@ -17,10 +17,20 @@ from .checkpoints.weights import read_json
 from .data.files import atomic_folder
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .errors import UserError
-from .foreign_code import refuse_foreign_code
 from .export.onnx_model import OnnxModel, is_export
-from .inference import Backend, check_length, in_batches, load_model, progress_bar, read_settings, ready
+from .foreign_code import refuse_foreign_code
+from .inference import (
+    Backend,
+    check_length,
+    in_batches,
+    load_model,
+    progress_bar,
+    read_settings,
+    ready,
+    refuse_not_finite,
+)
 from .modeling import FunnelformerModel
+from .strict_json import json_text
 
 __all__ = ["Embedder", "Pooling", "load_embedder", "save_sentence_transformers"]
 
@@ -85,7 +95,7 @@ class Embedder:
             return self.vectors(texts, batch_size, shown)
 
     def _forward(self, **batch: Tensor) -> Tensor:
-        vectors = self.model.sequence_vectors(**batch)
+        vectors = refuse_not_finite(self.model.sequence_vectors(**batch))
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
 
@@ -209,4 +219,4 @@ def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite
 
 
 def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")

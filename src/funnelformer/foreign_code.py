@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .strict_json import json_text
 
 __all__ = ["refuse_foreign_code", "runs_foreign_code"]
 
@@ -80,14 +81,16 @@ def _named_code(file: Path, content: Any) -> Iterator[tuple[str, str]]:
             waiting.extend(value)
         elif isinstance(value, dict):
             for key, entry in value.items():
-                if key in _CODE_KEYS and entry:
+                if (
+                    (key in _CODE_KEYS and entry)
+                    or (key.endswith("attn_implementation") and "/" in str(entry))
+                    or (
+                        key == "auto_mapping"
+                        and isinstance(entry, dict)
+                        and not _is_trusted(entry.get("parent_library", "transformers"))
+                    )
+                ):
                     yield repr(key), _shown(entry)
-                # "owner/name": a kernel of the Hub.
-                elif key.endswith("attn_implementation") and "/" in str(entry):
-                    yield repr(key), _shown(entry)
-                elif key == "auto_mapping" and isinstance(entry, dict):
-                    if not _is_trusted(entry.get("parent_library", "transformers")):
-                        yield repr(key), _shown(entry)
                 waiting.append(entry)
 
 
@@ -96,5 +99,5 @@ def _is_trusted(name: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = json_text(value)
     return text if len(text) <= 100 else text[:97] + "..."

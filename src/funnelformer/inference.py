@@ -46,6 +46,7 @@ __all__ = [
     "progress_bar",
     "read_settings",
     "ready",
+    "refuse_not_finite",
 ]
 
 Backend = Literal["auto", "torch", "onnx"]
@@ -202,11 +203,12 @@ class Predictor:
         def forward(**batch: Tensor) -> Tensor:
             output = self.model(**batch)
             if reduce is None:
-                return output.logits
+                return refuse_not_finite(output.logits)
             ignored = ("loss", *self.model.config.keys_to_ignore_at_inference)
-            return reduce(
-                tuple(tensor for name, tensor in output.items() if name not in ignored), self.model.config
-            )
+            given = tuple(tensor for name, tensor in output.items() if name not in ignored)
+            for tensor in given:
+                refuse_not_finite(tensor, may_be_lowest=True)
+            return reduce(given, self.model.config)
 
         with progress_bar(progress, len(features)) as advance:
             return in_batches(self.model, forward, columns, collator, batch_size, advance)
@@ -285,6 +287,19 @@ def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
     if device == "auto" and torch.accelerator.is_available():
         return model.to(torch.accelerator.current_accelerator()).eval()
     return prepack(model) if only_runs else model.eval()
+
+
+def refuse_not_finite(output: Tensor, *, may_be_lowest: bool = False) -> Tensor:
+    """Return what a model gave; raise UserError when it has a NaN or is infinite, which no answer can be made of.
+
+    may_be_lowest: of spans, where -inf is the score of one that cannot be.
+    """
+    is_right = output.isfinite() | output.isneginf() if may_be_lowest else output.isfinite()
+    if not bool(is_right.all()):
+        raise UserError(
+            "the model gives NaN or infinity: its weights are damaged, or its training has diverged"
+        )
+    return output
 
 
 def in_batches(

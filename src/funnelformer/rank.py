@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from .data.tables import TaskColumns, guess_single_text, read_texts
 from .data.values import load_task, text_problem
 from .errors import UserError, did_you_mean, printable
 from .inference import Predictor, load_predictor
+from .strict_json import json_line
 
 __all__ = ["rank", "scores"]
 
@@ -61,7 +61,7 @@ def rank(
         for place, index in enumerate(best.tolist(), start=1):
             row = {name: values[index] for name, values in table.columns.items()}
             entry = {"rank": place, "row": index + 1, "score": float(found[index]), **row}
-            file.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
+            file.write(json_line(entry))
     return len(best)
 
 

@@ -43,7 +43,12 @@ def card(folder, data_files, name="README.md", **entries):
     write(folder / name, f"---\nconfigs: {json.dumps(configs)}\n---\n# Data\n")
 
 
-OUTSIDE = ["../secret.jsonl", "http://127.0.0.1:9/x.jsonl", "hf://datasets/a/b/x.jsonl", "zip://x::http://h/y.zip"]
+OUTSIDE = [
+    "../secret.jsonl",
+    "http://127.0.0.1:9/x.jsonl",
+    "hf://datasets/a/b/x.jsonl",
+    "zip://x::http://h/y.zip",
+]
 
 
 @pytest.mark.parametrize("named", [*OUTSIDE, "/etc/passwd", "~/x.jsonl"])
@@ -83,7 +88,12 @@ def test_a_card_says_which_files_are_a_split(folder, offline):
 
 
 def test_splits_by_the_names_of_files_and_folders(folder, offline):
-    for name in ("data/train-00000-of-00002", "data/train-00001-of-00002", "data/more-00000-of-00001", "x/dev/1"):
+    for name in (
+        "data/train-00000-of-00002",
+        "data/train-00001-of-00002",
+        "data/more-00000-of-00001",
+        "x/dev/1",
+    ):
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         write(folder / f"{name}.jsonl", json.dumps({"text": name}) + "\n")
     train = read_table(folder, split="train")
@@ -134,7 +144,9 @@ def test_a_task_file_that_is_a_link_is_refused(folder, tmp_path):
     assert f"is a link to {outside}" in error_of(read_part, task, str(folder), task.of_role("train")[0])
 
 
-@pytest.mark.parametrize("read", [read_table, lambda folder: list(documents_of(expand_sources([folder])[0], None))])
+@pytest.mark.parametrize(
+    "read", [read_table, lambda folder: list(documents_of(expand_sources([folder])[0], None))]
+)
 def test_a_saved_data_set_names_its_own_files(folder, tmp_path, read):
     datasets.Dataset.from_dict({"text": ["a b c"]}).save_to_disk(str(folder))
     other = tmp_path / "other"
@@ -145,7 +157,9 @@ def test_a_saved_data_set_names_its_own_files(folder, tmp_path, read):
     state["_data_files"] = [{"filename": f"../other/{name}"}]
     (folder / "state.json").write_text(json.dumps(state))
     message = error_of(read, folder)
-    assert message.startswith(f"{folder / 'state.json'}: names '../other/{name}', which is no file of the folder")
+    assert message.startswith(
+        f"{folder / 'state.json'}: names '../other/{name}', which is no file of the folder"
+    )
 
 
 def test_class_names_of_parquet(folder):

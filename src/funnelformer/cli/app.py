@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import cyclopts
@@ -12,10 +13,17 @@ from ..training.processes import rank
 
 __all__ = ["Device", "Files", "app", "print_metrics", "show"]
 
+
+def _is_finite(hint: Any, value: Any) -> None:
+    """Of every option: a number that is NaN or infinite is refused before its command begins."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("allowed: a finite number")
+
+
 app = App(
     name="funnelformer",
     help="Text encoders that shorten the sequence as they deepen.",
-    default_parameter=Parameter(negative=""),
+    default_parameter=Parameter(negative="", validator=_is_finite),
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # entry.main says what is left of the run
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 import tomllib
@@ -17,6 +16,7 @@ from cyclopts import Parameter
 
 from ..data.files import iter_lines
 from ..errors import UserError, joined, printable, reject_unknown
+from ..strict_json import json_text
 from ..training.processes import rank
 from . import inference, measuring, models, training  # noqa: F401  # they add their commands
 from .app import app
@@ -74,7 +74,8 @@ def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, s
                 raise UserError(f"{file}: {key} is {value}; allowed: a whole number")
             if name == "set" and isinstance(value, dict):  # text, as on the command line
                 settings = {
-                    k: v if isinstance(v, str) else json.dumps(v) for k, v in options.pop(key).items()
+                    k: v if isinstance(v, str) else repr(v) if isinstance(v, float) else json_text(v)
+                    for k, v in options.pop(key).items()
                 }
     return options, settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +11,9 @@ from ..checkpoints import convert
 from ..export.command import export
 from ..export.int8 import Mode
 from ..info import describe, render
-from ..training.run import parse_options
+from ..strict_json import json_text
 from ..terminal import plain_console
+from ..training.run import parse_options
 from .app import app, show
 
 
@@ -145,6 +145,6 @@ def _info(
     """
     info = describe(model, lengths) if lengths else describe(model)
     if json_output:
-        print(json.dumps(info.to_dict(), indent=2))
+        print(json_text(info.to_dict(), indent=2))
     else:
         plain_console().print(render(info))

@@ -64,7 +64,9 @@ def check_saved(folder: Path) -> None:
         names = content.get("splits", []) if file.name == "dataset_dict.json" else _data_files(content)
         for name in names if isinstance(names, list) else []:
             if not isinstance(name, str) or Path(name).name != name or name == "..":
-                raise UserError(f"{file}: names {name!r}, which is no file of the folder; nothing else is read")
+                raise UserError(
+                    f"{file}: names {name!r}, which is no file of the folder; nothing else is read"
+                )
 
 
 def _data_files(state: Mapping[str, Any]) -> list[Any]:
@@ -126,7 +128,9 @@ def _patterns(card: Path) -> dict[str, list[str]]:
     named = [(entry, _by_split(card, entry["data_files"])) for entry in configs]
     if not named:
         return {}
-    chosen = [by_split for entry, by_split in named if entry.get("default") or entry.get("config_name") == "default"]
+    chosen = [
+        by_split for entry, by_split in named if entry.get("default") or entry.get("config_name") == "default"
+    ]
     if not chosen and len(named) > 1:
         known = ", ".join(str(entry.get("config_name")) for entry, _ in named)
         raise UserError(f"{card}: has the configurations {known}; name the files of one of them")
@@ -139,7 +143,9 @@ def _by_split(card: Path, data_files: Any) -> dict[str, list[str]]:
     entries = data_files if isinstance(data_files, list) else [data_files]
     found: dict[str, list[str]] = {}
     for entry in entries:
-        split, paths = (entry.get("split"), entry.get("path")) if isinstance(entry, dict) else ("train", entry)
+        split, paths = (
+            (entry.get("split"), entry.get("path")) if isinstance(entry, dict) else ("train", entry)
+        )
         for pattern in paths if isinstance(paths, list) else [paths]:
             found.setdefault(str(split), []).append(_check_pattern(card, pattern))
     return found

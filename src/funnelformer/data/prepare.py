@@ -167,7 +167,9 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
                     old, new = old.get(key), new[key]
                 elif key == "sources":
                     changed = next(s["name"] for s in [*new, *old] if s not in old or s not in new)
-                    raise UserError(f"{out} was begun with other files: {changed} differs; choose another --out")
+                    raise UserError(
+                        f"{out} was begun with other files: {changed} differs; choose another --out"
+                    )
                 raise UserError(
                     f"{out} was begun with {key} = {old!r}, now it is {new!r}; choose another --out"
                 )

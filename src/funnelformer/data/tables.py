@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UserError, did_you_mean, one_line
 from .bad_rows import OnBadRow, refuse
+from .columns import check_names, plain_name
 from .files import decode_lines, iter_lines, plain_suffix
 from .formats import FORMATS, Line, Row, iter_rows, jsonl_rows, row_name
 from .local_folder import check_saved, split_files, table_files
@@ -96,7 +97,13 @@ def collect(rows: Iterable[Row], name: str) -> Table:
         lines.append(line)
     if not lines:
         raise UserError(f"{name}: there are no rows of data in it")
-    return Table(name, columns, lines)
+    return _table(name, columns, lines)
+
+
+def _table(name: str, columns: dict[str, list[Any]], lines: list[int | None]) -> Table:
+    names = [plain_name(column) for column in columns]
+    check_names(names, f"{name}: the table")
+    return Table(name, dict(zip(names, columns.values(), strict=True)), lines)
 
 
 def read_table(source: str | Path, *, split: str | None = None, bad: OnBadRow = refuse) -> Table:
@@ -160,7 +167,9 @@ def _read_folder(folder: Path, split: str | None, bad: OnBadRow) -> Table:
         return _from_datasets(data, str(folder), split)
     splits = split_files(folder, files)
     if not splits:
-        raise UserError(f"{folder}: no table can be read from this folder; it has no file {', '.join(FORMATS)}")
+        raise UserError(
+            f"{folder}: no table can be read from this folder; it has no file {', '.join(FORMATS)}"
+        )
     chosen = _choose(splits, str(folder), split)
     rows = itertools.chain.from_iterable(iter_rows(path, bad=bad) for path in splits[chosen])
     table = collect(rows, f"{folder} [{chosen}]")
@@ -182,7 +191,9 @@ def _with_class_names(table: Table, files: Sequence[Path]) -> Table:
     try:
         features = datasets.Features.from_arrow_schema(schema)
     except Exception as error:  # of JSON, of a type that `datasets` does not know
-        raise UserError(f"{files[0]}: its metadata of `datasets` cannot be read ({one_line(error)})") from error
+        raise UserError(
+            f"{files[0]}: its metadata of `datasets` cannot be read ({one_line(error)})"
+        ) from error
     columns = dict(table.columns)
     _name_classes(columns, features)
     return dataclasses.replace(table, columns=columns)
@@ -234,7 +245,7 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
     _name_classes(columns, data.features)
     if len(data) == 0:
         raise UserError(f"{name}: there are no rows of data in it")
-    return Table(name, columns, [None] * len(data))
+    return _table(name, columns, [None] * len(data))
 
 
 def read_texts(source: str | Path) -> Table:
@@ -295,7 +306,8 @@ def guess_text_column(names: Sequence[str], where: str) -> str:
     Raises UserError, asking for --text, when it is not plain.
     """
     label = _first_named(_LABEL_NAMES, names)
-    rest = [name for name in names if name != label] or list(names)
+    # A column without a name is the number of the row, as pandas writes it.
+    rest = [name for name in names if name != label and name.strip()] or list(names)
     found = _first_named(_TEXT_NAMES, rest) or (rest[0] if len(rest) == 1 else None)
     if found is None:
         known = ", ".join(repr(name) for name in names)

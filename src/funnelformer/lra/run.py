@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass, field
@@ -19,12 +18,13 @@ from transformers import EvalPrediction, TrainerCallback
 from ..data.files import atomic_writer
 from ..errors import UserError
 from ..metrics import classification_metrics
-from ..training.processes import first, say, start_processes
+from ..strict_json import dump_json
 from ..training.input_files import files_of
 from ..training.learning_rate import choose_rate
+from ..training.processes import first, say, start_processes
 from ..training.run import METRICS_FILE, RunConfig, check_run, finished_metrics, flag, model_options, open_run
 from ..training.throughput import peak_memory_bytes, reset_peak_memory
-from ..training.trainer import RunTrainer, run_trainer, training_arguments
+from ..training.trainer import NanWatch, RunTrainer, run_trainer, training_arguments
 from ..version import stamped
 from .examples import LraData, collate
 from .listops import TOKENS
@@ -58,7 +58,7 @@ class LraConfig(RunConfig):
     "Sequences a step on each device, before accumulation."
     warmup: float | None = None  # type: ignore[assignment]
     "Fraction of the steps during which the learning rate rises."
-    learning_rate: float | Literal["auto"] = 1e-4
+    learning_rate: float | Literal[auto] = 1e-4
     "Highest learning rate: the recipe's; auto: by the model's width."
     weight_decay: float = 0.0
     "Decoupled weight decay; biases and LayerNorms have none."
@@ -113,7 +113,7 @@ class TaskVocabulary:
         else:
             meaning = "0: padding, else byte + 1"
         with atomic_writer(folder / "lra_task.json") as file:
-            json.dump({**asdict(self.task), "ids": meaning}, file, indent=2)
+            dump_json({**asdict(self.task), "ids": meaning}, file)
 
 
 class Clock(TrainerCallback):
@@ -199,7 +199,9 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         }
     trainer = RunTrainer(
         model=model,
-        args=training_arguments(config, config.steps, learning_rate=rate, remove_unused_columns=False, **selection),
+        args=training_arguments(
+            config, config.steps, learning_rate=rate, remove_unused_columns=False, **selection
+        ),
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=collate,
@@ -207,6 +209,8 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         preprocess_logits_for_metrics=_predicted,
         callbacks=[clock],
     )
+    watch = NanWatch(trainer, config.on_nan)
+    trainer.add_callback(watch)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, TaskVocabulary(task), config.out, checkpoint)
     peak_bytes = peak_memory_bytes(trainer.args.device)
@@ -217,6 +221,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "task": task.name,
         "model": config.model,
         "layout": model_config.name,
+        **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
         "accuracy": test["test_accuracy"],
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step if task.selects else None,
@@ -247,7 +252,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
 
     def finish() -> dict[str, Any]:
         with atomic_writer(config.out / METRICS_FILE) as file:
-            json.dump(stamped(metrics), file, indent=2)
+            dump_json(stamped(metrics), file)
         return metrics
 
     return first(finish)

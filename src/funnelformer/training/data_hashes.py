@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import datasets
 
 from ..data.manifest import hash_file
 from ..data.tasks import Task, find_part, find_task
+from ..strict_json import json_text
 from .input_files import files_of
 from .task_data import DataConfig, TaskData
 
@@ -88,6 +88,6 @@ def _hash_rows(rows: datasets.Dataset) -> str:
     """Of the rows as JSON, a line each."""
     total = hashlib.sha256()
     for row in rows:
-        total.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        total.update(json_text(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         total.update(b"\n")
     return total.hexdigest()

@@ -56,10 +56,16 @@ def check_inputs(folder: Path, files: Iterable[Path]) -> None:
     now = _hashes(files)
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            what = "has changed" if name in before and name in now else "is new" if name in now else "is not there"
+            what = (
+                "has changed"
+                if name in before and name in now
+                else "is new"
+                if name in now
+                else "is not there"
+            )
             raise UserError(
-                f"{name}: {what} since the run in {folder} began, which goes on with the data it began with; bring them "
-                "back, or begin anew with --overwrite"
+                f"{name}: {what} since the run in {folder} began, which goes on with the data it began with; bring "
+                "them back, or begin anew with --overwrite"
             )
 
 

@@ -1,6 +1,5 @@
 """Pretraining from text files or prepared data."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,12 +15,12 @@ from ..data.prepared import is_prepared, open_prepared
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
+from ..strict_json import dump_json
 from ..version import stamped
 from .input_files import files_of, tokenizer_files
 from .learning_rate import choose_rate
 from .masking import MaskedBlocks, Masking, NextEpoch, Strategy
 from .objectives import OBJECTIVES
-from .pretrain_trainer import OnNan
 from .probe import Probe
 from .processes import first, num_processes, say, start_processes
 from .run import METRICS_FILE, RunConfig, check_run, config_from_name, flag, model_options, open_run
@@ -73,8 +72,6 @@ state, for models that one device cannot hold; checkpoints are sharded too."
     "Compute layers again in the backward pass: less memory, more time."
     compile: Annotated[bool, Parameter(negative="")] = False
     "Compile the model with torch.compile."
-    on_nan: OnNan = "stop"
-    "When the loss or the gradient is NaN or infinite: stop and keep the batch, or skip the update and count it."
     spike_factor: float = 1.5
     "A loss above this many times its running mean is a warning in the log."
     report_to: Tracker | None = None
@@ -230,7 +227,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
     def write() -> None:
         with atomic_writer(config.out / METRICS_FILE) as file:
-            json.dump(stamped(metrics), file, indent=2)
+            dump_json(stamped(metrics), file)
 
     first(write)
     return metrics

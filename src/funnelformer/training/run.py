@@ -31,6 +31,7 @@ from .input_files import check_inputs, write_inputs
 from .processes import num_processes
 
 __all__ = [
+    "OnNan",
     "RunConfig",
     "check_finite",
     "check_run",
@@ -40,8 +41,8 @@ __all__ = [
     "flag",
     "last_checkpoint",
     "mark_complete",
-    "one_line_errors",
     "model_options",
+    "one_line_errors",
     "open_run",
     "parse_options",
     "remove_checkpoint",
@@ -59,6 +60,9 @@ COMPLETE_FILE = "complete.json"  # of a checkpoint
 _MAY_CHANGE = {"out", "on-nan", "report-to", "probe-train", "probe-dev", "probe-every"}
 # The parts of a step, beside the number of processes: they may change as long as the step is the same sequences.
 _PARTS_OF_STEP = {"batch-size", "gradient-accumulation"}
+
+
+OnNan = Literal["stop", "skip"]
 
 
 @Parameter(name="*")
@@ -84,6 +88,8 @@ class RunConfig:
     "Largest norm of the gradient."
     precision: Literal["fp32", "bf16"] = "fp32"
     "Arithmetic: float32, or bfloat16 autocast."
+    on_nan: OnNan = "stop"
+    "When the loss or the gradient is NaN or infinite: stop, or skip the update and count it."
     log_every: int = 20
     "Steps between two entries of the log."
     keep_checkpoints: int = 2
@@ -261,9 +267,7 @@ def open_run(config: RunConfig, command: str) -> Path | None:
         with atomic_writer(out / CONFIG_FILE) as file:
             file.write(tomli_w.dumps(resolved(config)))
         write_inputs(out, config.input_files())
-    write_json(
-        out / RUN_FILE, {**_circumstances(command), "sequences_per_step": sequences_per_step(config)}
-    )
+    write_json(out / RUN_FILE, {**_circumstances(command), "sequences_per_step": sequences_per_step(config)})
     return checkpoint
 
 

@@ -89,6 +89,7 @@ class Task:
     labels: names in the order of their ids; None for amounts and spans, or while they are not known.
     scores: names of `metrics`, of which the first selects the checkpoint and stands in tables.
     spans: of a task whose answers are spans.
+    positive: the label whose F1 is the score "f1"; by default the second.
     """
 
     name: str
@@ -98,6 +99,18 @@ class Task:
     scores: tuple[str, ...]
     release: Release | None = None
     spans: Spans | None = None
+    positive: str | None = None
+
+    @property
+    def positive_id(self) -> int:
+        return 1 if self.positive is None or self.labels is None else self.labels.index(self.positive)
+
+    def with_labels(self, labels: tuple[str, ...]) -> Task:
+        """The same task with the same labels in another order, whose scores stay what they are."""
+        positive = self.positive
+        if positive is None and self.labels is not None and len(self.labels) == 2:
+            positive = self.labels[1]
+        return dataclasses.replace(self, labels=labels, positive=positive)
 
     @property
     def parts(self) -> tuple[Part, ...]:
