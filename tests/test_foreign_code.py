@@ -156,14 +156,12 @@ def test_every_call_that_loads_refuses_code():
 
 def _sets_trust(file: Path, line: int) -> bool:
     """Whether the method around a call sets the key in the keywords that it hands on."""
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0):
-            if any(
-                ast.unparse(part).replace("'", '"') == 'kwargs["trust_remote_code"] = False'
-                for part in node.body
-            ):
-                return True
-    return False
+    return any(
+        isinstance(node, ast.FunctionDef)
+        and node.lineno <= line <= (node.end_lineno or 0)
+        and any(ast.unparse(part) == "kwargs['trust_remote_code'] = False" for part in node.body)
+        for node in ast.walk(ast.parse(file.read_text()))
+    )
 
 
 def _is_of_the_hub(file: Path) -> bool:

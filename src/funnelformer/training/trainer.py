@@ -83,7 +83,8 @@ class NanWatch(TrainerCallback):
         if self.on_nan == "stop":
             raise UserError(
                 f"step {state.global_step + 1}: the loss is {loss_value:g} and the norm of the gradient "
-                f"{norm_value:g}; nothing more is saved; try a lower --learning-rate, or --on-nan skip leaves such updates out"
+                f"{norm_value:g}; nothing more is saved; try a lower --learning-rate, or --on-nan skip leaves such "
+                "updates out"
             )
         kwargs["model"].zero_grad()  # None: the optimizer leaves such parameters and their state alone
         self.num_skipped += 1
