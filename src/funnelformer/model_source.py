@@ -10,7 +10,7 @@ from .config import parse_name
 from .errors import UserError, did_you_mean
 from .hub import HUB_NAME
 
-__all__ = ["Folder", "Hub", "Layout", "find_model", "nearest"]
+__all__ = ["Folder", "Hub", "Layout", "find_model", "is_layout", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ def find_model(source: str | os.PathLike[str]) -> Folder | Hub | Layout:
     except UserError as error:
         raise UserError(f"{error}; nor is it a folder{nearest(path)}") from None
     return Layout(text)
+
+
+def is_layout(source: str | os.PathLike[str]) -> bool:
+    """Whether `source` is a layout, so that a model of it starts from nothing. Raises UserError as `find_model`."""
+    return isinstance(find_model(source), Layout)
 
 
 def nearest(path: Path) -> str:

@@ -11,13 +11,14 @@ import inspect
 import math
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
 
 from .errors import UserError
+from .version import VERSION_KEY
 
 __all__ = [
     "FRACTION",
@@ -31,6 +32,7 @@ __all__ = [
     "OnNan",
     "Parallel",
     "Range",
+    "Rate",
     "Sentences",
     "Strategy",
     "Tracker",
@@ -40,6 +42,7 @@ __all__ = [
     "check_ranges",
     "flag",
     "grouped",
+    "model_options",
     "num_usable_cores",
     "parse_options",
     "takes",
@@ -48,6 +51,7 @@ __all__ = [
 Backend = Literal["auto", "torch", "onnx"]
 Device = Literal["auto", "cpu"]
 Form = Literal["single", "continuation", "structure"]
+Rate = float | Literal["auto"]
 Int8 = Literal["dynamic", "static"]
 OnNan = Literal["stop", "skip"]
 Parallel = Literal["ddp", "fsdp"]
@@ -164,6 +168,37 @@ def takes(config_class: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable
 def flag(name: str) -> str:
     """An option as it is written on the command line."""
     return "--" + name.replace("_", "-")
+
+
+# Keys of a model's config that are not the user's to set, and what decides each.
+_DECIDED = {
+    **dict.fromkeys(("num_labels", "id2label", "label2id"), "the labels of the data"),
+    "problem_type": "the kind of the task (--regression, --multi-label)",
+    "sparse_prediction": "pretraining",
+    "vocab_size": "the tokenizer",
+    **dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id", "mask_token_id"), "the tokenizer"),
+    **dict.fromkeys(("model_type", "architectures", "auto_map", "custom_pipelines"), "the model's class"),
+    **dict.fromkeys(("is_encoder_decoder", "chunk_size_feed_forward", "use_cache"), "the model's class"),
+    **dict.fromkeys(("return_dict", "output_hidden_states", "output_attentions"), "each call of the model"),
+    **dict.fromkeys(("name_or_path", "_name_or_path", "_commit_hash"), "the model's folder"),
+    **dict.fromkeys(("transformers_version", VERSION_KEY), "the version that saves the model"),
+    **dict.fromkeys(("torch_dtype", "dtype", "quantization_config"), "--precision"),
+    "sentence_transformers": "the kind of the task (--regression, --multi-label)",
+    **dict.fromkeys(("_attn_implementation", "_attn_implementation_internal"), "attn_implementation"),
+    **dict.fromkeys(("experts_implementation", "_experts_implementation"), "attn_implementation"),
+    "_experts_implementation_internal": "attn_implementation",
+}
+
+
+def model_options(options: dict[str, Any], free: Collection[str] = ()) -> dict[str, Any]:
+    """`parse_options` of a run's `--set`, without the keys that something else decides, but for the `free` ones.
+
+    Raises UserError naming such a key and what decides it.
+    """
+    for key in options:
+        if key in _DECIDED and key not in free:
+            raise UserError(f"--set.{key} cannot be set: {_DECIDED[key]} decides it")
+    return parse_options(options)
 
 
 def parse_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from typing import Any
@@ -13,9 +12,10 @@ from .command_configs import RankConfig
 from .data.files import atomic_writer
 from .data.tables import TaskColumns, guess_single_text, read_texts
 from .data.values import load_task, text_problem
-from .errors import UserError, did_you_mean
+from .errors import UserError, did_you_mean, printable
 from .inference import Predictor, load_predictor
 from .options import takes
+from .strict_json import json_line
 
 __all__ = ["rank", "scores"]
 
@@ -41,13 +41,13 @@ def rank(config: RankConfig) -> int:
             raise UserError(f"{table.name}: has a column {name!r}, which the ranking needs; rename it")
     with nullcontext(sys.stdout) if config.out is None else atomic_writer(config.out) as file:
         for message in messages:
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)
         found = scores(predictor, config.query, texts, score_column, config.batch_size)
         best = np.argsort(-found, kind="stable")[: config.top_k]
         for place, index in enumerate(best.tolist(), start=1):
             row = {name: values[index] for name, values in table.columns.items()}
             entry = {"rank": place, "row": index + 1, "score": float(found[index]), **row}
-            file.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
+            file.write(json_line(entry))
     return len(best)
 
 

@@ -11,7 +11,7 @@ from ..command_configs import EmbedConfig, EvaluateConfig, PredictConfig, RankCo
 from ..errors import UserError
 from ..hub import check_reachable
 from ..serve.settings import ServeConfig
-from .app import app, print_metrics, process_rank
+from .app import app, print_metrics, process_rank, show
 
 
 @app.command(name="evaluate")
@@ -31,7 +31,7 @@ def _predict(settings: PredictConfig) -> None:
 
     number = predict(**vars(settings))
     if process_rank() == 0 and (settings.submit_to is not None or settings.out is not None):
-        print(f"{number:,} predictions are in {settings.submit_to or settings.out}")
+        show(f"{number:,} predictions are in {settings.submit_to or settings.out}")
 
 
 @app.command(name="serve")
@@ -62,9 +62,9 @@ def _embed(settings: EmbedConfig) -> None:
 
     number = embed(**vars(settings))
     if settings.out is not None:
-        print(f"{number:,} vectors are in {settings.out}")
+        show(f"{number:,} vectors are in {settings.out}")
     if settings.save_to is not None:
-        print(f"the sentence_transformers model is in {settings.save_to}")
+        show(f"the sentence_transformers model is in {settings.save_to}")
 
 
 @app.command(name="rank")
@@ -75,4 +75,4 @@ def _rank(settings: RankConfig) -> None:
 
     number = rank(**vars(settings))
     if settings.out is not None:
-        print(f"{number:,} documents are in {settings.out}")
+        show(f"{number:,} documents are in {settings.out}")

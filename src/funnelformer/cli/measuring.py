@@ -9,8 +9,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ..bench.bench_config import BenchConfig
+from ..errors import printable
 from ..lra.lra_config import LraConfig
-from .app import app, print_metrics
+from .app import app, print_metrics, show
 
 lra = App(name="lra", help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.")
 app.command(lra)
@@ -56,7 +57,7 @@ def _lra_generate(
     from ..lra.readers import write_data
 
     write_data(task, out, count, length, seed)
-    print(f"the data are in {out}")
+    show(f"the data are in {out}")
 
 
 @lra.command(name="report")
@@ -70,7 +71,7 @@ def _lra_report(runs: Annotated[list[Path], Parameter(consume_multiple=True)]) -
     """
     from ..lra.report import report
 
-    print(report(runs), end="")
+    print(printable(report(runs), keep="\n"), end="")
 
 
 benchmark = App(
@@ -86,8 +87,9 @@ def _bench(*, settings: BenchConfig) -> None:
     from ..bench.suite import bench
 
     results = bench(settings)
-    print(tables(results), end="")
-    print(f"\nthe results are in {settings.out}")
+    print(printable(tables(results), keep="\n"), end="")
+    print()
+    show(f"the results are in {settings.out}")
 
 
 @benchmark.command(name="compare")
@@ -103,7 +105,7 @@ def _bench_compare(before: Path, after: Path) -> None:
     """
     from ..bench.compare import compare
 
-    print(compare(before, after), end="")
+    print(printable(compare(before, after), keep="\n"), end="")
 
 
 @app.command(name="report")
@@ -120,4 +122,4 @@ def _report(runs: Annotated[list[Path], Parameter(consume_multiple=True)], *, ou
     from ..report.page import write_page
 
     number = write_page(runs, out)
-    print(f"{number} row{'s' if number > 1 else ''}; the page is in {out}")
+    show(f"{number} row{'s' if number > 1 else ''}; the page is in {out}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 from ..command_configs import ConvertConfig, ExportConfig, InfoConfig
 from ..hub import check_reachable
 from ..options import parse_options
-from .app import app
+from ..strict_json import json_text
+from ..terminal import plain_console
+from .app import app, show
 
 
 @app.command(name="convert")
@@ -25,21 +25,21 @@ def _convert(settings: ConvertConfig) -> None:
         overrides=parse_options(settings.set or {}),
         verify=settings.verify,
     )
-    print(
+    show(
         f"{report.source} ({report.source_format}, {report.architecture}): {report.num_tensors} tensors used"
     )
     for name, reason in report.ignored.items():
-        print(f"left out: {name} ({reason})")
+        show(f"left out: {name} ({reason})")
     if report.difference is None:
         for row in report.table:
-            print(f"{row.source} -> {row.target or row.ours} {list(row.shape)}")
-        print("dry run: nothing was written")
+            show(f"{row.source} -> {row.target or row.ours} {list(row.shape)}")
+        show("dry run: nothing was written")
         return
-    print(f"largest difference of the outputs on a probe batch: {report.difference:.1e}")
+    show(f"largest difference of the outputs on a probe batch: {report.difference:.1e}")
     for name, value in report.verified.items():
-        print(f"{name}: {value:.1e} from {settings.verify}")
-    print(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
-    print(f"the {report.target_format} model is in {report.target}")
+        show(f"{name}: {value:.1e} from {settings.verify}")
+    show(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
+    show(f"the {report.target_format} model is in {report.target}")
 
 
 @app.command(name="export")
@@ -50,19 +50,17 @@ def _export(settings: ExportConfig) -> None:
 
     report = export(**vars(settings))
     size = report["int8"]["bytes"] if settings.int8 is not None else report["bytes"]
-    print(f"{size / 2**20:,.1f} MiB; the graph for {report['task']} is in {settings.out}")
+    show(f"{size / 2**20:,.1f} MiB; the graph for {report['task']} is in {settings.out}")
 
 
 @app.command(name="info")
 def _info(settings: InfoConfig) -> None:
     """Print a model's parameters, operations a token and memory, by part."""
     check_reachable(settings.model)
-    from rich.console import Console
-
     from ..info import describe, render
 
     info = describe(settings.model, settings.lengths) if settings.lengths else describe(settings.model)
     if settings.json:
-        print(json.dumps(info.to_dict(), indent=2))
+        print(json_text(info.to_dict(), indent=2))
     else:
-        Console().print(render(info))
+        plain_console().print(render(info))

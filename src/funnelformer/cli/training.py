@@ -7,7 +7,7 @@ from ..data.prepare_config import PrepareConfig
 from ..hub import check_reachable
 from ..training.finetune_config import FinetuneConfig
 from ..training.pretrain_config import PretrainConfig
-from .app import app, print_metrics
+from .app import app, print_metrics, show
 
 
 @app.command(name="prepare")
@@ -53,4 +53,4 @@ def _tokenizer(settings: TokenizerConfig) -> None:
         model_max_length=settings.max_length,
         overwrite=settings.overwrite,
     )
-    print(f"{len(load_tokenizer(settings.out)):,} entries; the tokenizer is in {settings.out}")
+    show(f"{len(load_tokenizer(settings.out)):,} entries; the tokenizer is in {settings.out}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from ..errors import UserError
-from ..options import FRACTION_FROM_0, SEED, at_least, grouped
+from ..options import FRACTION_FROM_0, SEED, Rate, above, at_least, grouped, model_options
 from ..training.run_config import RunConfig
 from .tasks import find_task
 
@@ -44,6 +44,8 @@ class LraConfig(RunConfig):
     "Sequences a step on each device, before accumulation."
     warmup: Annotated[float | None, FRACTION_FROM_0] = None  # type: ignore[assignment]
     "Fraction of the steps during which the learning rate rises."
+    learning_rate: Annotated[Rate, above(0)] = 1e-4
+    "Highest learning rate: the recipe's; auto: by the model's width."
     weight_decay: Annotated[float, at_least(0)] = 0.0
     "Decoupled weight decay; biases and LayerNorms have none."
     evaluate_every: Annotated[int | None, at_least(1)] = None
@@ -67,3 +69,8 @@ class LraConfig(RunConfig):
         if (self.data is None) == (self.generate is None):
             raise UserError("give either --data, a folder, or --generate, a number of examples")
         self.data = None if self.data is None else Path(self.data)
+        self.parsed_options()
+
+    def parsed_options(self) -> dict[str, Any]:
+        """What `--set` says. Raises UserError for a key that the task decides."""
+        return model_options(self.model_options, ("cls_token_id", "sep_token_id", "mask_token_id"))

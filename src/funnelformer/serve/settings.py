@@ -13,12 +13,13 @@ from cyclopts import Parameter
 
 from ..data.files import read_bytes
 from ..errors import UserError
-from ..options import Backend, Device, above, at_least, between, check_ranges, grouped
+from ..options import Backend, Device, at_least, between, check_ranges, grouped
 
 __all__ = ["TOKEN_VARIABLE", "ServeConfig"]
 
 TOKEN_VARIABLE = "FUNNELFORMER_TOKEN"
 _LEAST_TOKEN_CHARS = 16
+TIMEOUT = between("more than 0, up to 86,400 (a day)", lambda value: 0 < value <= 86_400)
 _ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
 
 
@@ -63,9 +64,9 @@ class ServeConfig:
     "Bytes of a request's body."
     inspect_tokens: Annotated[int, at_least(3)] = 128
     "Tokens that the view of the funnel shows."
-    client_timeout_s: Annotated[float, above(0)] = 10.0
+    client_timeout_s: Annotated[float, TIMEOUT] = 10.0
     "Seconds that a client may take to send a request's head or body, or to read its answer."
-    shutdown_timeout_s: Annotated[float, above(0)] = 60.0
+    shutdown_timeout_s: Annotated[float, TIMEOUT] = 60.0
     "Seconds that accepted requests have to end after SIGTERM."
 
     def __post_init__(self) -> None:

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import io
-import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,15 @@ from ..inference import TASK_FILE, check_length, load_model
 from ..kinds import Encoded, Kind, kind_of
 from ..kinds.answers import judge
 from ..machine import versions
-from ..model_source import Layout, find_model
-from ..options import parse_options
+from ..model_source import is_layout
+from ..options import model_options
+from ..strict_json import dump_json
 from .class_weights import task_weights, weighted_loss
-from .data_hashes import describe_data
+from .data_hashes import data_files, describe_data
 from .finetune_config import FinetuneConfig
 from .finetune_trainer import FinetuneTrainer
+from .input_files import input_files, tokenizer_files
+from .learning_rate import choose_rate
 from .max_length import choose_max_length
 from .model_card import FinishedRun
 from .processes import first, num_processes, say, start_processes
@@ -42,12 +45,19 @@ from .run import (
 )
 from .run_report import dev_calibration, write_report
 from .series import run_all
+from .start_labels import is_new_head, renew_head, start_labels, was_regression
 from .task_data import TaskData, load_task_data
 from .throughput import peak_memory_bytes, reset_peak_memory
-from .trainer import run_trainer, training_arguments
+from .trainer import NanWatch, run_trainer, training_arguments
 from .windows import weighted_windows
 
 __all__ = ["finetune"]
+
+
+@input_files.register
+def _(config: FinetuneConfig) -> list[Path]:
+    """The tables, or the files of the task's parts, and the tokenizer's."""
+    return [*data_files(config), *tokenizer_files(config.tokenizer or config.model)]
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -76,11 +86,12 @@ class _Inputs:
 def _read(config: FinetuneConfig) -> _Inputs:
     """Raises UserError for all that cannot be used."""
     tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
-    data = load_task_data(config)
+    start = None if is_layout(config.model) else start_labels(config.model)
+    data = load_task_data(config, start)
     task = data.kind.task
     if config.doc_stride is not None:
         data = dataclasses.replace(data, kind=kind_of(task, config.doc_stride))
-    model = _model(config, data.kind, tokenizer)
+    model = _model(config, data.kind, tokenizer, start)
     max_length = choose_max_length(config.max_length, data.kind, data.train, tokenizer, model.config)
     if config.doc_stride is not None and task.kind != "span":
         check_stride(tokenizer, max_length, config.doc_stride)
@@ -113,6 +124,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
     kind = data.kind
     checkpoint = first(lambda: open_run(config, "finetune"))
+    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
     say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
     num_dev = sum(len(part) for part in data.dev.values())
     say(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
@@ -126,6 +138,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         args=training_arguments(
             config,
             config.steps or _steps_of_epochs(config, len(train.features)),
+            learning_rate=rate,
             **_evaluations(config),
             load_best_model_at_end=True,
             metric_for_best_model=metric,
@@ -142,6 +155,8 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
         layer_decay=config.layer_decay,
     )
+    watch = NanWatch(trainer, config.on_nan)
+    trainer.add_callback(watch)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, tokenizer, config.out, checkpoint)
     answered = {name: _predict(trainer, kind, part, "dev", name) for name, part in dev.items()}
@@ -162,6 +177,8 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "kind": kind.task.kind,
             "steps": trainer.state.global_step,
             "best_step": trainer.state.best_global_step,
+            **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
+            "chosen": {"learning_rate": rate},
             **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
             **scores,
             "metric": f"dev_{metric}",
@@ -183,9 +200,9 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         run = FinishedRun(config, kind.task, max_length, train.num_cut, metrics, log, judged)
         write_report(run)
         with atomic_writer(config.out / TASK_FILE) as file:
-            json.dump(_task_entry(tuned, max_length), file, indent=2)
+            dump_json(_task_entry(tuned, max_length), file)
         with atomic_writer(config.out / METRICS_FILE) as file:
-            json.dump(metrics, file, indent=2)
+            dump_json(metrics, file)
         return metrics
 
     return first(finish)
@@ -260,15 +277,15 @@ def _task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
 
 
 def _tokenizer_of(model: str) -> str:
-    if isinstance(find_model(model), Layout):
+    if is_layout(model):
         raise UserError(f"--model {model} starts from nothing, so --tokenizer is needed")
     return model
 
 
-def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
+def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[str] | None) -> Any:
     """The pretrained model with the kind's head, or a new one of the layout's name."""
-    settings = parse_options(config.model_options) | kind.settings()
-    if isinstance(find_model(config.model), Layout):
+    settings = model_options(config.model_options) | kind.settings()
+    if is_layout(config.model):
         settings = {**model_ids(tokenizer), **settings}
         model_config = config_from_name(config.model, settings)
         try:
@@ -284,6 +301,9 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
             may_differ=kind.other_shapes,
             **settings,
         )
+        if is_new_head(kind, start, was_regression(config.model)):
+            assert start is not None
+            say(renew_head(model, kind, start, config.model))
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
     if kind.task.kind == "regression":
         # Else its CrossEncoder would squeeze an amount between 0 and 1.

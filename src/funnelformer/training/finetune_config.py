@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..errors import UserError
-from ..options import FRACTION, at_least, between, grouped
+from ..options import FRACTION, at_least, between, grouped, model_options
 from .run_config import RunConfig
 
 __all__ = ["FinetuneConfig"]
@@ -100,3 +100,4 @@ squad, squad2: passages, 128 by default."
             raise UserError(
                 "--label-separator is a text between the labels of a row, and needs --multi-label"
             )
+        model_options(self.model_options)

@@ -1,6 +1,6 @@
 """Pretraining from text files or prepared data."""
 
-import json
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -8,14 +8,18 @@ import transformers
 from ..data.build import rows_from_text
 from ..data.corpus import Split, expand_sources
 from ..data.files import atomic_writer
+from ..data.manifest import MANIFEST
 from ..data.prepared import is_prepared, open_prepared
 from ..data.row_settings import RowSettings
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
-from ..model_source import Layout, find_model
-from ..options import parse_options
+from ..model_source import is_layout
+from ..options import model_options
+from ..strict_json import dump_json
 from ..version import stamped
+from .input_files import files_of, input_files, tokenizer_files
+from .learning_rate import choose_rate
 from .masking import MaskedBlocks, Masking, NextEpoch
 from .objectives import OBJECTIVES
 from .pretrain_config import PretrainConfig
@@ -28,6 +32,19 @@ from .trainer import run_trainer, training_arguments
 __all__ = ["pretrain"]
 
 _DEFAULT_BLOCK_SIZE = 128
+
+
+@input_files.register
+def _(config: PretrainConfig) -> list[Path]:
+    """Of prepared data the list of what is in them, which has the counts and settings of all files."""
+    files: list[Path] = tokenizer_files(config.tokenizer)
+    for name in config.train:
+        if is_prepared(name):
+            files.append(Path(name) / MANIFEST)
+            continue
+        for source in expand_sources(name):
+            files += files_of(source if isinstance(source, Path) else source.name)
+    return files
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
@@ -75,6 +92,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     if probe is not None:
         first(probe.check)
     checkpoint = first(lambda: open_run(config, "pretrain"))
+    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
     if config.gradient_checkpointing:
         _enable_checkpointing(model)
     if config.parallel == "fsdp" and num_processes() == 1:
@@ -87,6 +105,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         args=training_arguments(
             config,
             config.steps,
+            learning_rate=rate,
             eval_strategy="steps" if has_validation else "no",
             eval_steps=config.evaluate_every,
             save_steps=config.save_every,
@@ -112,6 +131,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     )
     run_trainer(trainer, tokenizer, config.out, checkpoint)
     metrics: dict[str, Any] = {"model": model.config.name, "steps": trainer.state.global_step}
+    metrics["chosen"] = {"learning_rate": rate}
     if config.on_nan == "skip":
         metrics["skipped_updates"] = trainer.num_skipped
     if has_validation:
@@ -121,7 +141,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
     def write() -> None:
         with atomic_writer(config.out / METRICS_FILE) as file:
-            json.dump(stamped(metrics), file, indent=2)
+            dump_json(stamped(metrics), file)
 
     first(write)
     return metrics
@@ -174,8 +194,8 @@ def _check_rows(config: PretrainConfig, blocks: dict[Split, Any]) -> None:
 
 def _model(config: PretrainConfig, tokenizer: Any, block_size: int) -> Any:
     objective = OBJECTIVES[config.objective]
-    options = parse_options(config.model_options)
-    if not isinstance(find_model(config.model), Layout):
+    options = model_options(config.model_options, ("vocab_size",) if is_layout(config.model) else ())
+    if not is_layout(config.model):
         # An encoder alone has neither decoder nor head; --set.decoder_layers=2 adds the first.
         model, _ = load_model(
             objective.model_class,

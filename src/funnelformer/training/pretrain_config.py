@@ -11,7 +11,6 @@ from ..options import (
     FRACTION,
     FRACTION_FROM_0,
     Files,
-    OnNan,
     Parallel,
     Strategy,
     Tracker,
@@ -19,6 +18,7 @@ from ..options import (
     at_least,
     flag,
     grouped,
+    model_options,
 )
 from .run_config import RunConfig
 
@@ -70,8 +70,6 @@ state, for models that one device cannot hold; checkpoints are sharded too."
     "Compute layers again in the backward pass: less memory, more time."
     compile: Annotated[bool, Parameter(negative="")] = False
     "Compile the model with torch.compile."
-    on_nan: OnNan = "stop"
-    "When the loss or the gradient is NaN or infinite: stop and keep the batch, or skip the update and count it."
     spike_factor: Annotated[float, above(1)] = 1.5
     "A loss above this many times its running mean is a warning in the log."
     report_to: Tracker | None = None
@@ -95,6 +93,8 @@ what it reaches goes to the log."
     def __post_init__(self) -> None:
         super().__post_init__()
         self.tokenizer = Path(self.tokenizer)
+        # A new model may have room for more ids than the tokenizer has.
+        model_options(self.model_options, free=("vocab_size",))
         for name in ("probe_dev", "probe_every"):
             if getattr(self, name) is not None and self.probe_train is None:
                 raise UserError(f"{flag(name)} needs --probe-train")

@@ -23,6 +23,8 @@ from ..data.manifest import read_json_file
 from ..errors import UserError, joined
 from ..machine import versions
 from ..model_source import find_model
+from ..strict_json import write_json
+from .input_files import check_inputs, input_files, write_inputs
 from .processes import num_processes
 from .run_config import RunConfig
 
@@ -38,6 +40,7 @@ __all__ = [
     "remove_checkpoint",
     "resolved",
     "save_final",
+    "saved_for_all",
     "sequences_per_step",
 ]
 
@@ -82,7 +85,8 @@ def check_run(config: RunConfig) -> Path | None:
         )
     if out.is_dir() and any(out.iterdir()):
         if config.auto_resume and (out / CONFIG_FILE).is_file():
-            _reject_changes(config, out / CONFIG_FILE)  # a run that was cut off before its first checkpoint
+            # A run that was cut off before its first checkpoint.
+            _reject_changes(config, out / CONFIG_FILE)
         elif not config.overwrite:
             raise UserError(f"{out} is not empty; choose another --out, or pass --resume or --overwrite")
         if not (out / CONFIG_FILE).is_file():
@@ -125,10 +129,8 @@ def open_run(config: RunConfig, command: str) -> Path | None:
     if checkpoint is None:
         with atomic_writer(out / CONFIG_FILE) as file:
             file.write(tomli_w.dumps(resolved(config)))
-    with atomic_writer(out / RUN_FILE) as file:
-        json.dump(
-            {**_circumstances(command), "sequences_per_step": sequences_per_step(config)}, file, indent=2
-        )
+        write_inputs(out, input_files(config))
+    write_json(out / RUN_FILE, {**_circumstances(command), "sequences_per_step": sequences_per_step(config)})
     return checkpoint
 
 
@@ -164,13 +166,31 @@ def save_final(model: Any, tokenizer: Any, out: Path, state: dict[str, torch.Ten
     """
     staging = out / ".saving"
     shutil.rmtree(staging, ignore_errors=True)
-    model.save_pretrained(staging, state_dict=state)
+    with saved_for_all(model):
+        model.save_pretrained(staging, state_dict=state)
     tokenizer.save_pretrained(staging)
     for entry in sorted(staging.iterdir()):
         if entry.is_dir():  # ELECTRA's generator; a folder with files cannot be replaced in one step
             shutil.rmtree(out / entry.name, ignore_errors=True)
         os.replace(entry, out / entry.name)
     staging.rmdir()
+
+
+@contextmanager
+def saved_for_all(model: Any) -> Iterator[None]:
+    """Save a model inside without `sparse_prediction`, which spares pretraining logits that nobody looks at.
+
+    In the Trainers of others, logits of some tokens alone would be a surprise.
+    """
+    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    sparse = [config for config in configs.values() if getattr(config, "sparse_prediction", False)]
+    for config in sparse:
+        config.sparse_prediction = False
+    try:
+        yield
+    finally:
+        for config in sparse:
+            config.sparse_prediction = True
 
 
 @contextmanager
@@ -214,8 +234,7 @@ def mark_complete(checkpoint: Path) -> None:
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file()
     }
-    with atomic_writer(checkpoint / COMPLETE_FILE) as file:
-        json.dump({"bytes": sizes}, file, indent=2)
+    write_json(checkpoint / COMPLETE_FILE, {"bytes": sizes})
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
@@ -251,6 +270,7 @@ def _reject_changes(config: RunConfig, file: Path) -> None:
             f"{file}: the run began with {num_before} sequences a step, now they are {num_now} on {num_processes()} "
             "processes; set --batch-size x --gradient-accumulation so that they are the same"
         )
+    check_inputs(file.parent, input_files(config))
 
 
 def sequences_per_step(config: RunConfig) -> int:

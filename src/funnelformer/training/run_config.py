@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..errors import UserError
-from ..options import FRACTION_FROM_0, SEED, Device, above, at_least, check_ranges, flag, grouped
+from ..options import FRACTION_FROM_0, SEED, Device, OnNan, Rate, above, at_least, check_ranges, flag, grouped
 
 __all__ = ["RunConfig"]
 
@@ -15,7 +15,7 @@ __all__ = ["RunConfig"]
 @grouped(
     most="out",
     optimisation="batch_size gradient_accumulation learning_rate weight_decay warmup schedule clip",
-    run="precision seed device resume auto_resume",
+    run="precision on_nan seed device resume auto_resume",
     output="log_every keep_checkpoints overwrite",
 )
 @dataclass(kw_only=True)
@@ -28,8 +28,8 @@ class RunConfig:
     "Sequences a step on each device, before accumulation."
     gradient_accumulation: Annotated[int, at_least(1)] = 1
     "Batches a step."
-    learning_rate: Annotated[float, above(0)] = 1e-4
-    "Highest learning rate."
+    learning_rate: Annotated[Rate, above(0)] = "auto"
+    "Highest learning rate. auto: by the start, from nothing or pretrained, and the model's width."
     weight_decay: Annotated[float, at_least(0)] = 0.01
     "Decoupled weight decay; biases and LayerNorms have none."
     warmup: Annotated[float, FRACTION_FROM_0] = 0.1
@@ -40,6 +40,8 @@ class RunConfig:
     "Largest norm of the gradient."
     precision: Literal["fp32", "bf16"] = "fp32"
     "Arithmetic: float32, or bfloat16 autocast."
+    on_nan: OnNan = "stop"
+    "When the loss or the gradient is NaN or infinite: stop, or skip the update and count it."
     log_every: Annotated[int, at_least(1)] = 20
     "Steps between two entries of the log."
     keep_checkpoints: Annotated[int, at_least(1)] = 2
