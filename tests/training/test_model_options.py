@@ -59,7 +59,7 @@ def test_every_inherited_key_has_somebody_who_decides_it():
 
 @pytest.mark.parametrize("objective", ["mlm", "electra"])
 def test_a_pretrained_folder_gives_logits_of_every_token(toy, tmp_path, objective):
-    """`sparse_prediction` is on while training, and in no folder that is saved: not in checkpoints, nor of the generator."""
+    """`sparse_prediction` is on while training, and in no folder that is saved, checkpoints included."""
     out = tmp_path / "out"
     options = ("--train", toy.corpus, "--tokenizer", toy.tokenizer, "--out", out, "--objective", objective)
     with interrupted_at(11):

@@ -6,7 +6,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class LraConfig(RunConfig):
     "Sequences a step on each device, before accumulation."
     warmup: float | None = None  # type: ignore[assignment]
     "Fraction of the steps during which the learning rate rises."
-    learning_rate: float | Literal[auto] = 1e-4
+    learning_rate: float | Literal["auto"] = 1e-4
     "Highest learning rate: the recipe's; auto: by the model's width."
     weight_decay: float = 0.0
     "Decoupled weight decay; biases and LayerNorms have none."
