@@ -101,17 +101,3 @@ def test_the_rate_is_printed_and_used(toy, data, tmp_path, capsys):
         assert first["learning_rate"] == pytest.approx(rate)
         assert json.loads((out / "metrics.json").read_text())["chosen"] == {"learning_rate": rate}
         assert f"| learning rate | {rate:g} (auto) |" in (out / "README.md").read_text()
-
-
-def test_bfloat16_without_an_accelerator(toy, data, tmp_path, monkeypatch):
-    """With --device auto, as on a machine without one: torch computes it on the CPU."""
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda *args: False)
-    flags = ("--precision", "bf16", "--device", "auto", "--steps", 2)
-    tune = FINETUNE.replace("--device cpu ", "")
-    assert (
-        run(tune, "--model", toy.pretrained, "--train", data, "--dev", data, "--out", tmp_path / "a", *flags)
-        == 0
-    )
-    pretrain = PRETRAIN.replace("--device cpu ", "").replace("--steps 20 ", "")
-    options = ("--train", toy.corpus, "--tokenizer", toy.tokenizer, "--out", tmp_path / "b")
-    assert run(pretrain, *options, *flags) == 0
