@@ -155,7 +155,7 @@ def test_values_that_are_nan_pass_through_as_null(classifier, tmp_path):
 def test_options_are_finite(toy, data, tmp_path, capsys, option, value):
     message = fails(
         capsys,
-        FINETUNE,
+        "finetune",
         "--model",
         toy.pretrained,
         "--train",

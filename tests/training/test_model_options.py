@@ -59,7 +59,7 @@ def test_every_inherited_key_has_somebody_who_decides_it():
 
 @pytest.mark.parametrize("objective", ["mlm", "electra"])
 def test_a_pretrained_folder_gives_logits_of_every_token(toy, tmp_path, objective):
-    """`sparse_prediction` is on while training, and in no folder that is saved: not in checkpoints, nor of the generator."""
+    """`sparse_prediction` is on while training, and in no folder that is saved, checkpoints included."""
     out = tmp_path / "out"
     options = ("--train", toy.corpus, "--tokenizer", toy.tokenizer, "--out", out, "--objective", objective)
     with interrupted_at(11):
@@ -101,17 +101,3 @@ def test_the_rate_is_printed_and_used(toy, data, tmp_path, capsys):
         assert first["learning_rate"] == pytest.approx(rate)
         assert json.loads((out / "metrics.json").read_text())["chosen"] == {"learning_rate": rate}
         assert f"| learning rate | {rate:g} (auto) |" in (out / "README.md").read_text()
-
-
-def test_bfloat16_without_an_accelerator(toy, data, tmp_path, monkeypatch):
-    """With --device auto, as on a machine without one: torch computes it on the CPU."""
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda *args: False)
-    flags = ("--precision", "bf16", "--device", "auto", "--steps", 2)
-    tune = FINETUNE.replace("--device cpu ", "")
-    assert (
-        run(tune, "--model", toy.pretrained, "--train", data, "--dev", data, "--out", tmp_path / "a", *flags)
-        == 0
-    )
-    pretrain = PRETRAIN.replace("--device cpu ", "").replace("--steps 20 ", "")
-    options = ("--train", toy.corpus, "--tokenizer", toy.tokenizer, "--out", tmp_path / "b")
-    assert run(pretrain, *options, *flags) == 0
