@@ -13,11 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..data.json_toml import read_json
 from ..errors import UserError
 from .key_map import Row, encoder_layers, expand, names, to_ours
 from .loaded import Loaded
 from .options import make_config
-from .weights import find_weights, read_json, read_state_dict
+from .weights import find_weights, read_state_dict
 
 __all__ = ["config_from_theirs", "load"]
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import statistics
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..data.manifest import read_json_file
+from ..data.files import iter_lines
+from ..data.formats import jsonl_rows
+from ..data.json_toml import read_json, read_toml
 from ..errors import UserError
 from ..training.run import CONFIG_FILE, METRICS_FILE, RUN_FILE
 from ..training.series import SWEEP_FILE
@@ -22,6 +23,7 @@ from ..training.series import SWEEP_FILE
 __all__ = ["Curve", "Row", "read_rows"]
 
 # Runs that differ in nothing else share a row.
+LOG_FILE = "log.jsonl"
 _NOT_COMPARED = {"out", "seed", "seeds", "split-seed", "sweep", "report-to", "keep-checkpoints", "log-every"}
 Curve = list[tuple[float, float]]
 
@@ -85,7 +87,7 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
 def _leaves(folder: Path) -> list[Path]:
     """The folders of single runs: of a sweep those of all points, of several seeds those of each."""
     if (folder / SWEEP_FILE).is_file():
-        points = _get(folder / SWEEP_FILE, read_json_file(folder / SWEEP_FILE), "points", list)
+        points = _get(folder / SWEEP_FILE, read_json(folder / SWEEP_FILE), "points", list)
         return [
             leaf
             for point in points
@@ -94,7 +96,7 @@ def _leaves(folder: Path) -> list[Path]:
     file = folder / METRICS_FILE
     if not file.is_file():
         raise UserError(f"{folder}: no {METRICS_FILE} in it, so no run that came to its end")
-    metrics = read_json_file(file)
+    metrics = read_json(file)
     if "runs" in metrics and "seeds" in metrics:
         return [folder / f"seed-{seed}" for seed in _get(file, metrics, "seeds", list)]
     return [folder]
@@ -104,20 +106,12 @@ def _read(folder: Path) -> _Run:
     for name in (METRICS_FILE, RUN_FILE, CONFIG_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it, so no run that came to its end")
-    command = read_json_file(folder / RUN_FILE).get("command")
+    command = read_json(folder / RUN_FILE).get("command")
     if command not in _READERS:
         raise UserError(f"{folder / RUN_FILE}: command is {command!r}; known: {', '.join(_READERS)}")
-    try:
-        config = tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        lines = (
-            (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-            if (folder / "log.jsonl").is_file()
-            else []
-        )
-        log = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: its {CONFIG_FILE} or log.jsonl cannot be read ({error})") from None
-    return _Run(folder, command, config, read_json_file(folder / METRICS_FILE), log)
+    log_file = folder / LOG_FILE
+    log = [row for _, row in jsonl_rows(iter_lines(log_file), str(log_file))] if log_file.is_file() else []
+    return _Run(folder, command, read_toml(folder / CONFIG_FILE), read_json(folder / METRICS_FILE), log)
 
 
 def _signature(run: _Run) -> str:

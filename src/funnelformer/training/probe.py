@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,8 @@ class Probe:
         """
         for left in self.out.glob(".probe-*"):  # by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=".probe-", dir=self.out))
+        folder = self.out / f".probe-{secrets.token_hex(4)}"
+        folder.mkdir()
         try:
             save_final(model, self.tokenizer, folder / "model", state)
             done = subprocess.run(
@@ -62,7 +62,7 @@ class Probe:
                 reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
                 print(f"warning: no probe, its fine-tuning failed: {reason}", file=sys.stderr)
                 return {}
-            metrics = json.loads((folder / "run" / METRICS_FILE).read_text())
+            metrics = read_json(folder / "run" / METRICS_FILE)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return {
