@@ -130,14 +130,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: cut short or damaged ({str(error).splitlines()[0]})") from error
 
 
+def _is_shard(name: str) -> bool:
+    return name.isprintable() and len(name) < 256 and not name.endswith(".json")
+
+
 def _read_shards(path: Path, mapped: bool) -> dict[str, Tensor]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{path}: key 'weight_map' is missing, empty or no table")
+        raise UserError(f"{path}: key 'weight_map' is missing or empty")
     for shard in weight_map.values():
         # an index names files of weights beside itself; anything else would reach outside the model's folder, or
         # lead in a circle
-        if not isinstance(shard, str) or Path(shard).name != shard or shard.endswith(".json"):
+        if not isinstance(shard, str) or Path(shard).name != shard or not _is_shard(shard):
             raise UserError(f"{path}: shard {short(shard)} is not a plain file name of weights")
     state: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):

@@ -95,9 +95,9 @@ def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, An
         if "train" not in data and len(data) > 1:
             raise UserError(f"{source}: has the splits {', '.join(data)}, and none is called train")
         data = data["train" if "train" in data else next(iter(data))]
-    data = data.with_format("arrow")
     for start in range(0, len(data), _ROWS_AT_ONCE):
-        yield from ((None, row) for row in arrow_rows(data[start : start + _ROWS_AT_ONCE], source.name))
+        part = data.with_format("arrow")[start : start + _ROWS_AT_ONCE]
+        yield from ((None, row) for row in arrow_rows(part, source.name))
 
 
 def _is_saved(pattern: str | Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, one_line
+from .files import check_file
 
 __all__ = [
     "MAX_DEPTH",
@@ -99,15 +100,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def read_small_text(path: str | Path, most_bytes: int = _MAX_JSON_BYTES) -> str:
     """The text of a plain file in UTF-8 that fits in memory. Raises UserError for what is none."""
     try:
+        check_file(path)
         # Without waiting: a pipe in the place of a file would never answer.
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise UserError(f"{path}: is no plain file")
             content = file.read(most_bytes + 1)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except PermissionError:
-        raise UserError(f"{path}: permission denied; the file may not be read by this user") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # a name with a null character

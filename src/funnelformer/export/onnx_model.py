@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import modeling
+from ..checkpoints.options import make_config
 from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
-from ..config import FunnelformerConfig
+from ..data.files import check_readable
+from ..data.json_toml import read_json
 from ..errors import UserError, one_line
 from ..modeling.model import sequence_vector
 from ..modeling.spans import hide
@@ -85,7 +87,8 @@ class OnnxModel:
         file = file or folder / MODEL_FILE
         if not file.is_file():
             raise UserError(f"{folder}: no {MODEL_FILE}; make one with funnelformer export")
-        self.config = FunnelformerConfig.from_pretrained(folder)
+        check_readable(folder)
+        self.config = make_config(read_json(folder / "config.json"), str(folder / "config.json"))
         architecture = (self.config.architectures or ["FunnelformerModel"])[0]
         self.model_class: Any = getattr(modeling, architecture, None)
         if self.model_class is None:

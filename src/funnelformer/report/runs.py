@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from ..data.files import iter_lines
 from ..data.formats import jsonl_rows
 from ..data.json_toml import read_json, read_toml
-from ..errors import UserError
+from ..errors import UserError, short
 from ..training.run import CONFIG_FILE, METRICS_FILE, RUN_FILE
 from ..training.series import SWEEP_FILE
 
@@ -107,7 +107,7 @@ def _read(folder: Path) -> _Run:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it, so no run that came to its end")
     command = read_json(folder / RUN_FILE).get("command")
-    if command not in _READERS:
+    if not isinstance(command, str) or command not in _READERS:
         raise UserError(f"{folder / RUN_FILE}: command is {command!r}; known: {', '.join(_READERS)}")
     log_file = folder / LOG_FILE
     log = [row for _, row in jsonl_rows(iter_lines(log_file), str(log_file))] if log_file.is_file() else []
@@ -116,10 +116,8 @@ def _read(folder: Path) -> _Run:
 
 def _signature(run: _Run) -> str:
     config = {key: value for key, value in run.config.items() if key not in _NOT_COMPARED}
-    data = run.metrics.get("data")
-    hashes = (
-        {part: entry.get("rows_sha256") for part, entry in data.items()} if isinstance(data, dict) else None
-    )
+    data = _table(run.folder / METRICS_FILE, run.metrics, "data")
+    hashes = {part: entry.get("rows_sha256") for part, entry in data.items() if isinstance(entry, dict)}
     return json.dumps([run.command, config, hashes], sort_keys=True, default=str)
 
 
@@ -175,13 +173,14 @@ def _row(name: str, runs: Sequence[_Run]) -> Row:
 
 
 def _of_finetune(run: _Run) -> dict[str, Any]:
-    metrics, cost = run.metrics, run.metrics.get("cost") or {}
+    metrics, file = run.metrics, run.folder / METRICS_FILE
+    cost = _table(file, metrics, "cost")
     names = [key for key in metrics if key.startswith("dev_") and not key.endswith("loss")]
     name = metrics.get("metric") or (names[0] if names else "")
-    if name not in metrics:
-        raise UserError(f"{run.folder / METRICS_FILE}: has no {name or 'dev score'!r}")
-    data = run.metrics.get("data") or {}
-    source = (data.get("train") or {}).get("source") or run.config.get("train", "")
+    if not isinstance(name, str) or name not in metrics:
+        raise UserError(f"{file}: has no {short(name or 'dev score')}")
+    data = _table(file, metrics, "data")
+    source = _table(file, data, "train").get("source") or run.config.get("train", "")
     model = str(run.config.get("model", ""))
     return {
         "task": str(metrics.get("task") or Path(str(source)).name),
@@ -274,9 +273,17 @@ def _count_parameters(folder: Path) -> int | None:
 
 
 def _number(file: Path, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{file}: {name} is {value!r}; allowed: a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        raise UserError(f"{file}: {name} is {short(value)}; allowed: a number")
     return float(value)
+
+
+def _table(file: Path, table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The table of that name in another, empty where there is none."""
+    value = table.get(key)
+    if not isinstance(value, dict | None):
+        raise UserError(f"{file}: {key} is {short(value)}; allowed: a table")
+    return value or {}
 
 
 def _get(file: Path, table: Any, key: str, kind: type) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.json_toml import read_json
 from .finetune import FinetuneConfig
 from .run import METRICS_FILE, resolved, save_final
 from .task_data import load_task_data

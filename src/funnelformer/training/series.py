@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.files import atomic_writer
+from ..data.json_toml import read_json
 from ..version import stamped
 from .processes import first, rank, say
 from .run import CONFIG_FILE, METRICS_FILE, check_run, open_run
