@@ -18,7 +18,9 @@ __all__ = ["check_holds", "funnel_options", "make_config", "translating"]
 def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
     """Build a config from `values` of the file `source`. Raises UserError naming the file and the key."""
     try:
-        return FunnelformerConfig(**values)
+        config = FunnelformerConfig(**values)
+        config.to_dict()  # transformers looks at some values only when it writes them
+        return config
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise UserError(f"{source}: {joined(error)}") from error
     except Exception as error:

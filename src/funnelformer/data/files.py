@@ -64,8 +64,8 @@ _ZSTD_MAX_WINDOW_BYTES = 1 << 31  # what `zstd --long=31` may write
 class _ZstdFile(io.RawIOBase):
     """Read the frames of a .zst file; zstandard's own stream reader ends quietly on a truncated frame."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW_BYTES)
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self._compressed = b""
@@ -91,16 +91,12 @@ class _ZstdFile(io.RawIOBase):
         self._plain = self._plain[count:]
         return count
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
-
-_DECOMPRESSORS: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: cast(IO[bytes], gzip.GzipFile(path)),
+_DECOMPRESSORS: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
+    ".gz": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
-    ".zst": lambda path: cast(IO[bytes], io.BufferedReader(_ZstdFile(path))),
+    ".zst": lambda file: cast(IO[bytes], io.BufferedReader(_ZstdFile(file))),
 }
 COMPRESSIONS = tuple(_DECOMPRESSORS)
 
@@ -188,16 +184,15 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
     path = check_file(path)
     suffix = path.suffix.lower()
     try:
-        _await_writer(path)
-        if suffix not in _DECOMPRESSORS:
-            with open(path, "rb") as plain:
+        with _open_plain(path) as plain:
+            if suffix not in _DECOMPRESSORS:
                 yield plain
-        else:
-            with (
-                _DECOMPRESSORS[suffix](path) as stream,
-                io.BufferedReader(_Bounded(stream, path), _CHUNK_BYTES) as bounded,
-            ):
-                yield cast(BinaryIO, bounded)
+            else:
+                with (
+                    _DECOMPRESSORS[suffix](plain) as stream,
+                    io.BufferedReader(_Bounded(stream, path), _CHUNK_BYTES) as bounded,
+                ):
+                    yield cast(BinaryIO, bounded)
     except PermissionError as error:
         raise UserError(_denied(path)) from error
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError) as error:
@@ -206,19 +201,19 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
         raise UserError(f"{path}: the {suffix} file is damaged or cut short ({error})") from error
 
 
-def _await_writer(path: Path) -> None:
-    """Raise UserError for a pipe with a name that nobody writes to; to open it would wait for ever.
+def _open_plain(path: Path) -> BinaryIO:
+    """Open a file as it is. Raises UserError for a pipe with a name that nobody writes to: that would wait for ever.
 
     The pipes that a shell makes for `<(command)` have a writer, and a name that is none.
     """
     if not os.path.exists(os.path.realpath(path)) or not stat.S_ISFIFO(os.stat(path).st_mode):
-        return
+        return open(path, "rb")
     pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        if not select.select([pipe], [], [], _PIPE_WAIT_S)[0]:
-            raise UserError(f"{path}: is a pipe, and nobody has written to it for {_PIPE_WAIT_S} s")
-    finally:
+    if not select.select([pipe], [], [], _PIPE_WAIT_S)[0]:
         os.close(pipe)
+        raise UserError(f"{path}: is a pipe, and nobody has written to it for {_PIPE_WAIT_S} s")
+    os.set_blocking(pipe, True)
+    return open(pipe, "rb")
 
 
 def _bounded_lines(stream: Iterable[bytes], name: str, most_bytes: int) -> Iterator[bytes]:

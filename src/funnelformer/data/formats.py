@@ -160,7 +160,9 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             _check_number(len(file.schema_arrow.names), str(path))
             for batch in file.iter_batches(batch_size=1024):
                 yield from ((None, row) for row in arrow_rows(batch, str(path)))
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, MemoryError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path}: not a readable parquet file ({one_line(error)})") from error
 
 
