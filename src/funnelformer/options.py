@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_or
 
 from cyclopts import Group, Parameter
 
+from .data.json_toml import load_toml
 from .errors import UserError
 from .version import VERSION_KEY
 
@@ -209,7 +210,8 @@ def parse_options(options: dict[str, Any]) -> dict[str, Any]:
             if value == "none":
                 parsed[key] = None
                 continue
-            parsed[key] = tomllib.loads(f"value = {value}")["value"] if isinstance(value, str) else value
+            is_text = isinstance(value, str)
+            parsed[key] = load_toml(f"value = {value}", f"--set.{key}")["value"] if is_text else value
         except tomllib.TOMLDecodeError:
             parsed[key] = value
     return parsed

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from .command_configs import RankConfig
-from .data.files import atomic_writer
+from .data.streams import output
 from .data.tables import TaskColumns, guess_single_text, read_texts
 from .data.values import load_task, text_problem
 from .errors import UserError, did_you_mean, printable
@@ -39,7 +38,7 @@ def rank(config: RankConfig) -> int:
     for name in ("rank", "row", "score"):
         if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the ranking needs; rename it")
-    with nullcontext(sys.stdout) if config.out is None else atomic_writer(config.out) as file:
+    with output(config.out) as file:
         for message in messages:
             print(printable(message), file=sys.stderr)
         found = scores(predictor, config.query, texts, score_column, config.batch_size)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..data.files import check_readable
+from ..data.json_toml import read_json
 from ..errors import UserError
 from ..foreign_code import refuse_foreign_code
 from ..hub import HUB_NAME, reach_hub
@@ -15,7 +17,7 @@ from ..model_source import Folder, Hub, find_model, nearest
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .loaded import Loaded
 from .tensor_bundle import find_index
-from .weights import TRANSFORMERS_WEIGHTS, read_json
+from .weights import TRANSFORMERS_WEIGHTS
 
 __all__ = [
     "FORMATS",
@@ -60,6 +62,7 @@ def detect(folder: str | Path) -> str:
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds the model")
     refuse_foreign_code(folder)
+    check_readable(folder)
     if (folder / "config.json").is_file():
         return _by_model_type(folder / "config.json")
     if any((folder / name).is_file() for name in original_torch.CONFIGS):

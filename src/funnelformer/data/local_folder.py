@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import UserError, joined, one_line
 from .files import plain_suffix
 from .formats import FORMATS
+from .json_toml import read_json
 
 __all__ = ["check_inside", "check_saved", "split_files", "table_files"]
 
@@ -60,7 +61,7 @@ def check_saved(folder: Path) -> None:
     for file in (folder / "dataset_dict.json", *folder.rglob("state.json")):
         if not file.is_file():
             continue
-        content = _read_json(file)
+        content = read_json(file)
         names = content.get("splits", []) if file.name == "dataset_dict.json" else _data_files(content)
         for name in names if isinstance(names, list) else []:
             if not isinstance(name, str) or Path(name).name != name or name == "..":
@@ -72,13 +73,6 @@ def check_saved(folder: Path) -> None:
 def _data_files(state: Mapping[str, Any]) -> list[Any]:
     entries = state.get("_data_files")
     return [entry.get("filename") for entry in entries or [] if isinstance(entry, dict)]
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    from .manifest import read_json_file
-
-    value: dict[str, Any] = read_json_file(file)
-    return value
 
 
 def split_files(folder: Path, files: list[Path]) -> dict[str, list[Path]]:

@@ -24,7 +24,8 @@ from typing import Any
 from ..errors import UserError
 from .build import iter_parts
 from .corpus import Source, documents_of, expand_sources
-from .manifest import hash_file, hash_tokenizer, read_json_file, write_json_file
+from .json_toml import read_json
+from .manifest import hash_file, hash_tokenizer, write_json_file
 from .parts import JOBS, PARTS, SETTINGS, VERSION, finish_jobs, is_finished, part_name, prepare_part
 from .prepare_config import PrepareConfig
 from .progress import counting
@@ -98,14 +99,14 @@ def _described(source: Source) -> dict[str, Any]:
 def _open_folder(out: Path, settings: dict[str, Any]) -> None:
     file = out / SETTINGS
     if file.is_file():
-        before = read_json_file(file)
+        before = read_json(file)
         for key in settings:
             if before.get(key) != settings[key]:
                 old, new = before.get(key), settings[key]
                 if key == "rows" and isinstance(old, dict):
                     key = next(name for name in new if old.get(name) != new[name])
                     old, new = old.get(key), new[key]
-                elif key == "sources":
+                elif key == "sources" and isinstance(old, list):
                     changed = next(s["name"] for s in [*new, *old] if s not in old or s not in new)
                     raise UserError(
                         f"{out} was begun with other files: {changed} differs; choose another --out"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from ..hub import reach_hub
 from .bad_rows import OnBadRow, refuse
 from .columns import check_names, plain_name
 from .files import decode_lines, iter_lines, plain_suffix
-from .formats import FORMATS, Line, Row, iter_rows, jsonl_rows, row_name
+from .formats import FORMATS, Line, Row, arrow_columns, iter_rows, jsonl_rows, row_name
 from .local_folder import check_saved, split_files, table_files
+from .streams import stdin_bytes
 
 __all__ = [
     "Table",
@@ -243,7 +243,7 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
     if isinstance(data, Mapping):
         data = data[_choose(data, name, split)]
         name = f"{name} [{data.split}]" if data.split else name
-    columns = data.with_format("arrow")[:].to_pydict()
+    columns = arrow_columns(data.with_format("arrow")[:], name)
     _name_classes(columns, data.features)
     if len(data) == 0:
         raise UserError(f"{name}: there are no rows of data in it")
@@ -252,7 +252,7 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
 
 def read_texts(source: str | Path) -> Table:
     """Read texts to predict on, see `iter_texts`, into a table."""
-    name, rows = iter_texts(source, sys.stdin.buffer if str(source) == "-" else None)
+    name, rows = iter_texts(source, stdin_bytes() if str(source) == "-" else None)
     return collect(rows, name)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, short
 from .bad_rows import OnBadRow, refuse
 from .tables import Table, TaskColumns, check_column
 
@@ -31,7 +31,6 @@ __all__ = [
     "read_label",
     "read_text",
     "same_but_for_case",
-    "short",
     "text_problem",
     "written_list",
 ]
@@ -46,12 +45,6 @@ _SHOWN_LABELS = 20
 
 class BadValue(ValueError):  # noqa: N818 - a remark on a value, which `check_rows` makes a UserError
     """A value that cannot be used; the message goes on from "column 'x' "."""
-
-
-def short(value: Any) -> str:
-    """A value as Python writes it, at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def text_problem(value: Any) -> str | None:

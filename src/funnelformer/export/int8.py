@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..options import Int8
-from .onnx_model import open_session
+from .onnx_model import import_onnxruntime, open_session
 
 __all__ = [
     "EMBEDDINGS",
@@ -96,6 +96,8 @@ def quantise(
 ) -> None:
     """Write the graph with these nodes in int8; batches: the inputs that ranges are taken from, of the static mode."""
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.weights import read_json
+from ..data.json_toml import read_json
 from ..errors import UserError
 from ..strict_json import json_text
 from .tasks import TASKS, Task

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..data.manifest import hash_file, read_json_file
+from ..data.json_toml import read_json
+from ..data.manifest import hash_file
 from ..errors import UserError
 from ..strict_json import write_json
 
@@ -56,7 +57,7 @@ def check_inputs(folder: Path, files: Iterable[Path]) -> None:
     noted = folder / INPUTS_FILE
     if not noted.is_file():
         return
-    before: Any = read_json_file(noted).get("sha256")
+    before: Any = read_json(noted).get("sha256")
     if not isinstance(before, dict):
         raise UserError(f"{noted}: says nothing of the run's files")
     now = _hashes(files)

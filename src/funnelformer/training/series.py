@@ -6,7 +6,6 @@ Each is a folder in that of the whole, and is finished when its metrics.json is 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from rich.table import Column, Table
 
 from ..data.files import atomic_writer
+from ..data.json_toml import read_json
 from ..strict_json import dump_json
 from ..terminal import cell, plain_console
 from ..version import stamped
@@ -88,7 +88,7 @@ def _over_grid(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig
     best = max(range(len(points)), key=lambda number: _comparable(found[number][name]))
     best_run = Path(points[best].name)
     if config.seeds > 1:
-        runs = json.loads((config.out / best_run / METRICS_FILE).read_text())["runs"]
+        runs = read_json(config.out / best_run / METRICS_FILE)["runs"]
         best_run /= f"seed-{max(runs, key=lambda entry: _comparable(entry[name]))['seed']}"
     entries = [
         {"name": point.name, "options": point.options, "metrics": metrics}
