@@ -1,18 +1,11 @@
 """Text encoders that shorten the sequence as they deepen."""
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+import transformers
 
 from .config import FunnelformerConfig
 from .errors import UserError
 from .modeling import (
+    HEADS,
     FunnelformerForElectra,
     FunnelformerForMaskedLM,
     FunnelformerForMultipleChoice,
@@ -40,10 +33,7 @@ __all__ = [
     "prepack",
 ]
 
-AutoConfig.register(FunnelformerConfig.model_type, FunnelformerConfig)
-AutoModel.register(FunnelformerConfig, FunnelformerModel)
-AutoModelForMaskedLM.register(FunnelformerConfig, FunnelformerForMaskedLM)
-AutoModelForSequenceClassification.register(FunnelformerConfig, FunnelformerForSequenceClassification)
-AutoModelForTokenClassification.register(FunnelformerConfig, FunnelformerForTokenClassification)
-AutoModelForQuestionAnswering.register(FunnelformerConfig, FunnelformerForQuestionAnswering)
-AutoModelForMultipleChoice.register(FunnelformerConfig, FunnelformerForMultipleChoice)
+transformers.AutoConfig.register(FunnelformerConfig.model_type, FunnelformerConfig)
+for _head in HEADS.values():
+    if _head.auto_class is not None:
+        getattr(transformers, _head.auto_class).register(FunnelformerConfig, _head.model_class)

@@ -20,7 +20,7 @@ from funnelformer import (
 from funnelformer.checkpoints.original_tf import import_variables
 from funnelformer.checkpoints.tensor_bundle import read_bundle
 from funnelformer.modeling.electra import GENERATOR_FOLDER, generator_config, sample_tokens
-from funnelformer.training.electra import ElectraTrainer
+from funnelformer.training.electra import ElectraTrainer, load_into
 from funnelformer.training.optimizer import BIAS_AND_NORM, build_optimizer, build_schedule
 from golden_cases import GOLDEN
 from models import batch, build, enable_checkpointing, small_config
@@ -437,7 +437,7 @@ def test_folders(tmp_path):
     assert all(torch.equal(value, wanted[name]) for name, value in state.items())
 
     other = build(FunnelformerForElectra, tiny(), seed=5)
-    other.load_folder(tmp_path)
+    load_into(other, tmp_path)
     assert equal(model, other)
 
 

@@ -14,7 +14,8 @@ from funnelformer import (
 )
 from funnelformer.checkpoints import read_state_dict
 from funnelformer.errors import UserError
-from funnelformer.mixers.ponet import add_segments
+from funnelformer.mixers import TokenInputs
+from funnelformer.mixers.ponet import Regions, find_regions
 from funnelformer.modeling.pooling import shorten
 from funnelformer.sequence import SequenceState, start_state
 from golden_cases import golden_folders
@@ -56,8 +57,8 @@ def text(length, lengths):
 def find_segments(ids, keep, length, config):
     """The segments that a config finds, and a bound of their numbers."""
     state = start_state(length, keep, None, torch.device("cpu"))
-    state = add_segments(state, ids, None, config)
-    return state.regions, state.num_regions
+    found = find_regions(state, TokenInputs(ids, None), config)
+    return found.segments, found.num_segments
 
 
 # ---- PoNet as published
@@ -155,9 +156,7 @@ def test_ponet_equals_the_equations_in_values_and_gradients(apart):
         segments=None,
         positions=torch.arange(12)[None],
         span=12,
-        regions=segments,
-        num_regions=12,
-        special=special,
+        extras={"ponet": Regions(segments, 12, special)},
     )
     results = []
     for run in (
@@ -207,14 +206,19 @@ def test_segments_across_a_pooling_step():
         segments=None,
         positions=torch.arange(9)[None],
         span=9,
-        regions=torch.tensor([[0, 1, 1, 2, 1, 3, 3, 4, 5]]),
-        num_regions=9,
-        special=torch.tensor([[True, False, False, True, False, False, False, True, False]]),
+        extras={
+            "ponet": Regions(
+                torch.tensor([[0, 1, 1, 2, 1, 3, 3, 4, 5]]),
+                9,
+                torch.tensor([[True, False, False, True, False, False, False, True, False]]),
+            )
+        },
     )
     pooled = shorten(torch.zeros(1, 9, 4), state, config)[1]
     assert pooled.keep.tolist() == [[True] * 5]
-    assert pooled.special.tolist() == [[True, False, False, False, True]]
-    assert pooled.regions.tolist() == [[0, 1, 1, 3, 4]]
+    regions = pooled.extras["ponet"]
+    assert regions.special.tolist() == [[True, False, False, False, True]]
+    assert regions.segments.tolist() == [[0, 1, 1, 3, 4]]
 
 
 def test_what_ponet_needs_is_asked_for():

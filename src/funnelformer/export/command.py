@@ -15,12 +15,12 @@ import transformers
 
 from ..checkpoints import find_foreign
 from ..checkpoints.folders import map_folder
-from ..checkpoints.native import ARCHITECTURES
 from ..config import FunnelformerConfig
 from ..data.files import atomic_folder, check_file
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
+from ..modeling import HEAD_PREFIXES, HEADS
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, table
 from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
@@ -77,7 +77,7 @@ def export(
     network, random = load_model(
         target.model_class,
         model,
-        may_miss=("classifier.", "lm_head.", "qa_outputs.", "detector."),
+        may_miss=HEAD_PREFIXES,
         **target.settings,
     )
     if random:
@@ -121,7 +121,7 @@ def _task_of(model: str) -> str:
     """The task of the class a folder's model has."""
     foreign = find_foreign(model)
     if foreign is not None:
-        return target_of(ARCHITECTURES[map_folder(foreign).architecture])
+        return HEADS[map_folder(foreign).architecture].export_task
     architectures = FunnelformerConfig.from_pretrained(model).architectures
     return target_of((architectures or ["FunnelformerModel"])[0])
 

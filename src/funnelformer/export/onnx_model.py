@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import modeling
 from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
 from ..config import FunnelformerConfig
 from ..errors import UserError, one_line
+from ..modeling import head_of
 from ..modeling.model import sequence_vector
 from ..modeling.spans import hide
 from .packages import need
@@ -75,11 +75,12 @@ class OnnxModel:
             raise UserError(f"{folder}: no {MODEL_FILE}; make one with funnelformer export")
         self.config = FunnelformerConfig.from_pretrained(folder)
         architecture = (self.config.architectures or ["FunnelformerModel"])[0]
-        self.model_class: Any = getattr(modeling, architecture, None)
-        if self.model_class is None:
+        head = head_of(architecture)
+        if head is None or head.model_class.__name__ != architecture:
             raise UserError(
                 f"{folder / 'config.json'}: architectures is {architecture!r}, which is none of ours"
             )
+        self.model_class: Any = head.model_class
         self.session = open_session(file)
         self.input_names = [value.name for value in self.session.get_inputs()]
         self.output_names = [value.name for value in self.session.get_outputs()]

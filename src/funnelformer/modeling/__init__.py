@@ -1,6 +1,7 @@
 """Models: encoder and decoder, and the heads on them."""
 
 from .electra import ElectraOutput, FunnelformerForElectra
+from .head_table import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, head_of
 from .heads import (
     FunnelformerForMaskedLM,
     FunnelformerForSequenceClassification,
@@ -8,7 +9,7 @@ from .heads import (
     HeadOutput,
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
-from .prepacked import PrepackedLinear, num_prepacked, prepack
+from .prepacked import PrepackedLinear, fix_tables, num_prepacked, prepack
 from .spans import NUM_BEST, SpanOutput, best_spans
 from .task_heads import (
     FunnelformerForMultipleChoice,
@@ -17,6 +18,9 @@ from .task_heads import (
 )
 
 __all__ = [
+    "DECODER_PREFIX",
+    "HEADS",
+    "HEAD_PREFIXES",
     "NUM_BEST",
     "ElectraOutput",
     "FunnelformerForElectra",
@@ -29,10 +33,13 @@ __all__ = [
     "FunnelformerModel",
     "FunnelformerModelOutput",
     "FunnelformerPreTrainedModel",
+    "Head",
     "HeadOutput",
     "PrepackedLinear",
     "SpanOutput",
     "best_spans",
+    "fix_tables",
+    "head_of",
     "num_prepacked",
     "prepack",
 ]

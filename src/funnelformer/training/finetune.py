@@ -364,16 +364,16 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
         settings = {**model_ids(tokenizer), **settings}
         model_config = config_from_name(config.model, settings)
         try:
-            model = kind.model_class(model_config)
+            model = kind.head.model_class(model_config)
         except ValueError as error:  # of a head that needs a decoder
             raise UserError(f"--model {config.model}: {error}") from error
     else:
         # A model fine-tuned before may know other classes.
         model, _ = load_model(
-            kind.model_class,
+            kind.head.model_class,
             config.model,
-            may_miss=kind.new_parameters,
-            may_differ=kind.other_shapes,
+            may_miss=kind.head.parameters,
+            may_differ=kind.head.label_parameters,
             **settings,
         )
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
