@@ -1,6 +1,9 @@
 """PoNet against the published code and a plain rendering of the paper, Fourier against transformers' FNet and the
 definition, and what must hold for any mixer in any block."""
 
+import importlib.util
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -418,3 +421,11 @@ def test_presets(preset, name, millions):
     with torch.device("meta"):
         model = FunnelformerModel(config)
     assert round(model.num_parameters() / 1e6, 1) == millions
+
+
+def test_importing_ponet_changes_no_warning_filter():
+    """And its call that torch calls beta warns of nothing: here every warning is an error."""
+    spec = importlib.util.find_spec("funnelformer.mixers.ponet")
+    before = list(warnings.filters)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert warnings.filters == before

@@ -263,7 +263,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
                 "total_seconds": time.perf_counter() - begin,
                 "train_flops": trainer.state.total_flos,
                 "peak_memory_bytes": peak_memory_bytes(trainer.args.device),
-                "peak_memory_of": "accelerator" if trainer.args.device.type == "cuda" else "process",
+                "peak_memory_of": "accelerator" if trainer.args.device.type != "cpu" else "process",
                 "device": trainer.args.device.type,
                 "num_processes": num_processes(),
             },

@@ -68,7 +68,8 @@ class RunConfig:
     learning_rate: float = 1e-4
     "Highest learning rate."
     weight_decay: float = 0.01
-    "Decoupled weight decay; biases and LayerNorms have none."
+    "Decoupled weight decay of all parameters but dense biases and LayerNorms; attention's \
+r_w, r_r and r_s decay, as in the paper's code."
     warmup: float = 0.1
     "Fraction of the steps during which the learning rate rises."
     schedule: Literal["linear", "cosine", "constant"] = "linear"

@@ -14,7 +14,9 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..data.files import atomic_writer
-from .processes import first, rank
+from .hooks import check_hooks
+from .optimizer import is_decayed
+from .processes import LONGEST_WAIT_S, first, rank
 from .run import (
     RunConfig,
     complete_checkpoints,
@@ -45,6 +47,7 @@ def training_arguments(config: RunConfig, num_steps: int, **overrides: Any) -> T
         "save_total_limit": config.keep_checkpoints,
         "seed": config.seed,
         "use_cpu": config.device == "cpu",
+        "ddp_timeout": LONGEST_WAIT_S,
         "report_to": "none",
         "dataloader_pin_memory": False,
     }
@@ -58,6 +61,15 @@ class RunTrainer(Trainer):
     Old checkpoints are deleted after the new one is known to be whole, not before. Resumed from its last step, the
     Trainer would make another one, and go on where early stopping had ended the run.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises UserError for a version of transformers that lacks a private method which is overridden here."""
+        check_hooks()
+        super().__init__(*args, **kwargs)
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """As everywhere here, see `is_decayed`; the Trainer's own rule leaves out r_w, r_r and r_s."""
+        return [name for name, _ in model.named_parameters() if is_decayed(name)]
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checkpoint = kwargs.get("resume_from_checkpoint")

@@ -22,9 +22,10 @@ class FixedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         assert linear.bias is None
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._weight = linear.weight.detach().clone()
-        self.num_parameters = linear.weight.numel()
+        self.in_features: int = linear.in_features
+        self.out_features: int = linear.out_features
+        self._weight: Tensor = linear.weight.detach().clone()
+        self.num_parameters: int = linear.weight.numel()
 
     @property
     def weight(self) -> Float[Tensor, "O I"]:
