@@ -87,6 +87,8 @@ class Mixer(Protocol):
     weights_read: ClassVar[tuple[str, ...]]
     start_extra: ClassVar[Callable[[SequenceState, TokenInputs, FunnelformerConfig], Extra] | None]
 
+    def __init__(self, config: FunnelformerConfig) -> None: ...
+
     @staticmethod
     def prepare(
         queries: SequenceState, keys: SequenceState, config: FunnelformerConfig, like: Tensor, training: bool

@@ -116,6 +116,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
             position_ids=position_ids,
         )
         hidden = output.last_hidden_state
+        assert hidden is not None
         if self.config.sparse_prediction and labels is not None:
             is_target = labels != -100
             hidden, labels = hidden[is_target], labels[is_target]

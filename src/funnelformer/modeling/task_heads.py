@@ -119,6 +119,7 @@ class FunnelformerForQuestionAnswering(FunnelformerPreTrainedModel):
             segment_ids=segment_ids,
         )
         hidden = output.last_hidden_state
+        assert hidden is not None
         positions = (
             None if start_positions is None or end_positions is None else (start_positions, end_positions)
         )

@@ -61,10 +61,6 @@ class Backend(Protocol):
     def spans(self, features: list[Feature]) -> list[np.ndarray]:
         """The best spans [N, 3] of each pair of question and passage, see `modeling.best_spans`."""
 
-    def _encode(self, batch: dict[str, torch.Tensor]) -> Any:
-        """The encoder's states; a decoder would run to no purpose."""
-        return self.model.base_model(**batch, use_decoder=False)
-
     def funnel(self, feature: Feature) -> Funnel:
         """How one text shortens."""
 
