@@ -43,6 +43,11 @@ def _filled(make):
     return wrapped
 
 
+# `with torch.device(...)` lists the makers of tensors at its first use: those of torch, not the fixture's.
+with torch.device("meta"):
+    torch.empty(0)
+
+
 @pytest.fixture(autouse=True)
 def uninitialised_is_nan(monkeypatch):
     for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):

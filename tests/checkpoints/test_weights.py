@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from funnelformer.checkpoints import read_state_dict
+from funnelformer.checkpoints.weights import write_safetensors
 from funnelformer.errors import UserError
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from training.toy import log_of
 
 LOSSES = Path(__file__).parents[1] / "golden" / "pretraining_losses.json"
-# Largest relative difference. Measured: MEASURED
-TOLERANCE = 2e-3
+# Largest relative difference. Measured with torch's kernels that use no vector instructions in place of AVX-512's: 2.8e-7
+# (the losses are written down with six digits). MKL's products, which differ between processors too, have more room.
+TOLERANCE = 1e-4
 
 
 def test_fifty_losses(pretrain, tmp_path):

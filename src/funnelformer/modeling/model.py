@@ -195,6 +195,12 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config) if add_decoder and config.decoder_layers else None
+        # Of the mixers that must know more of every token, by name.
+        self._start_extra = {
+            name: start
+            for name in dict.fromkeys(config.block_mixers)
+            if (start := mixer_class(name).start_extra) is not None
+        }
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -236,8 +242,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         if length == 0:
             raise ValueError("the input has no tokens; a sequence needs at least one")
         config = self.config
-        has_extra = any(mixer_class(name).start_extra is not None for name in config.block_mixers)
-        if segment_ids is not None and not has_extra:
+        if segment_ids is not None and not self._start_extra:
             raise ValueError("segment_ids are PoNet's, and the model has no such mixer")
         for name, tensor in (
             ("attention_mask", attention_mask),
@@ -310,11 +315,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
     ) -> SequenceState:
         """The state of the arranged tokens, with the extras of the mixers that have some."""
         state = start_state(arrangement.length, arrangement.keep, token_type_ids, hidden.device)
-        extras = {
-            name: start_extra(state, tokens, self.config)
-            for name in dict.fromkeys(self.config.block_mixers)
-            if (start_extra := mixer_class(name).start_extra) is not None
-        }
+        extras = {name: start(state, tokens, self.config) for name, start in self._start_extra.items()}
         return replace(state, packing=arrangement.packing, extras=extras)
 
     def sequence_vectors(
