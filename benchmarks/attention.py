@@ -24,8 +24,7 @@ from funnelformer import FunnelformerConfig
 from funnelformer.bench.measure import seconds_of, time_pairs
 from funnelformer.bench.memory import DTYPES
 from funnelformer.bench.results import spread
-from funnelformer.mixers import Attention
-from funnelformer.mixers.attention import IMPLEMENTATIONS
+from funnelformer.mixers.attention import IMPLEMENTATIONS, Attention
 from funnelformer.modeling.pooling import shorten
 from funnelformer.sequence import start_state
 
@@ -76,7 +75,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--implementations", nargs="+", choices=list(IMPLEMENTATIONS), default=["sdpa", "wide", "eager"]
+        "--implementations", nargs="+", choices=list(IMPLEMENTATIONS), default=["sdpa", "eager"]
     )
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8])

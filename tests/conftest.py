@@ -1,5 +1,7 @@
 """Shape checks of the public signatures run in every test but those of `torch.compile`."""
 
+import functools
+import math
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,6 +27,31 @@ torch.set_num_threads(1)
 def seed():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+def _filled(make):
+    """Makes what `make` leaves uninitialised NaN, so that whoever reads it before writing finds out."""
+
+    @functools.wraps(make)
+    def wrapped(*args, **kwargs):
+        tensor = make(*args, **kwargs)
+        if tensor.is_floating_point() and tensor.device.type != "meta":
+            with torch.no_grad():
+                tensor.fill_(math.nan)
+        return tensor
+
+    return wrapped
+
+
+# `with torch.device(...)` lists the makers of tensors at its first use: those of torch, not the fixture's.
+with torch.device("meta"):
+    torch.empty(0)
+
+
+@pytest.fixture(autouse=True)
+def uninitialised_is_nan(monkeypatch):
+    for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(place, name, _filled(getattr(place, name)))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,12 @@ from .version import VERSION_KEY, stamped
 
 __all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_name"]
 
-MIXERS = ("attention", "ponet", "fourier")
+# The table of token mixers: a name, and where its class is. See `mixers.Mixer` for what the class must offer.
+MIXERS = {
+    "attention": "funnelformer.mixers.attention:Attention",
+    "ponet": "funnelformer.mixers.ponet:PoNet",
+    "fourier": "funnelformer.mixers.fourier:Fourier",
+}
 _CHOICES = {
     "pooling": ("mean", "max", "top"),
     "padding": ("exact", "original", "transformers"),
@@ -315,7 +320,7 @@ class FunnelformerConfig(PreTrainedConfig):
             _one_of(key, getattr(self, key), allowed)
         mixers = [self.mixer] if isinstance(self.mixer, str) else list(self.mixer)
         for mixer in mixers:
-            _one_of("mixer", mixer, MIXERS)
+            _one_of("mixer", mixer, list(MIXERS))
         if not isinstance(self.mixer, str) and len(mixers) != len(self.blocks):
             raise UserError(
                 f"model config: {len(mixers)} mixers for {len(self.blocks)} blocks; give one, or one a block"

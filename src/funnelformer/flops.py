@@ -12,10 +12,11 @@ a = 1 with `separate_cls` and else 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from .config import FunnelformerConfig
+from .mixers.mixer import CallShape, MixerFlops, mixer_class, product_flops
 
 __all__ = [
     "Flops",
@@ -31,32 +32,18 @@ __all__ = [
 
 Head = Literal["none", "masked_lm", "token_detection", "classification"]
 
-# A multiply and an add. The counter's convention; papers that count "MACs" report half.
-FLOPS_PER_MULTIPLY_ADD = 2
 # Backward multiplies the incoming gradient with the weight, for the input's gradient, and with the input, for
 # the weight's: two products of the forward's size, after the forward itself.
 TRAINING_PER_FORWARD = 3
-# "Other segment" and "same segment": every query meets both vectors, whatever the keys.
-NUM_SEGMENT_VECTORS = 2
 
 
 @dataclass(frozen=True)
-class LayerFlops:
-    """FLOPs of one application of a layer, or the sum over several.
+class LayerFlops(MixerFlops):
+    """FLOPs of one application of a layer, or the sum over several: those of its mixer, see `MixerFlops`, and more.
 
-    projections: queries, keys, values and output.
-    position_table: W_r on the sinusoids of every distance, once for all sequences of a batch.
-    position_scores: queries with that table. content_scores: queries with keys.
-    segment_scores: queries with the two segment vectors. values: weights with values.
     feed_forward: both products.
     """
 
-    projections: int = 0
-    position_table: int = 0
-    position_scores: int = 0
-    content_scores: int = 0
-    segment_scores: int = 0
-    values: int = 0
     feed_forward: int = 0
 
     @property
@@ -76,9 +63,6 @@ class LayerFlops:
     def __add__(self, other: LayerFlops) -> LayerFlops:
         mine, its = self.to_dict(), other.to_dict()
         return LayerFlops(**{part: mine[part] + its[part] for part in mine})
-
-    def to_dict(self) -> dict[str, int]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -186,25 +170,25 @@ def forward_flops(
     blocks = []
     stages = zip(config.blocks, config.block_repeats, config.block_mixers, strict=True)
     for index, (num_layers, num_repeats, mixer) in enumerate(stages):
-        queries = lengths[index]
-        block = LayerFlops()
-        for application in range(num_layers * num_repeats):
-            # With pool_q_only the first application alone reads the longer sequence; repeats read their own.
-            is_first = application == 0 and index > 0 and config.pool_q_only and mixer == "attention"
-            keys = lengths[index - 1] if is_first else queries
-            num_rows = _table_rows(
-                config, length, queries, keys, stride=2 if is_first else 1, is_pooled=index > 0
-            )
-            block += _layer(config, mixer, batch_size, queries, keys, num_rows, has_segments)
-        blocks.append(block)
+        shape = CallShape(
+            batch_size,
+            num_queries=lengths[index],
+            num_keys=lengths[index],
+            span=length,
+            is_regular=index == 0 or config.pooling != "top",
+            has_segments=has_segments,
+        )
+        applications = [shape] * (num_layers * num_repeats)
+        if index > 0 and config.pool_q_only and mixer_class(mixer).reads_unpooled:
+            # The first application alone reads the longer sequence; repeats read their own.
+            applications[0] = replace(shape, num_keys=lengths[index - 1], stride=2)
+        blocks.append(sum((_layer(config, mixer, shape) for shape in applications), LayerFlops()))
     upper = LayerFlops()
     if decoder and head != "classification":
         # The decoder works at full length, with regular positions also after top pooling.
-        num_rows = _table_rows(config, length, length, length, stride=1, is_pooled=False)
+        shape = CallShape(batch_size, length, length, span=length, has_segments=has_segments)
         for _ in range((config.decoder_layers or 0) * config.decoder_repeats):
-            upper += _layer(
-                config, config.block_mixers[0], batch_size, length, length, num_rows, has_segments
-            )
+            upper += _layer(config, config.block_mixers[0], shape)
     return Flops(
         length=length,
         batch_size=batch_size,
@@ -257,68 +241,16 @@ def _half_up(count: int) -> int:
     return (count + 1) // 2
 
 
-def _product(rows: int, inner: int, columns: int) -> int:
-    """[rows, inner] @ [inner, columns]: `inner` multiply-adds for each of rows x columns results."""
-    return FLOPS_PER_MULTIPLY_ADD * rows * inner * columns
-
-
-def _layer(
-    config: FunnelformerConfig,
-    mixer: str,
-    batch: int,
-    queries: int,
-    keys: int,
-    num_rows: int,
-    has_segments: bool,
-) -> LayerFlops:
-    """One application: queries and output at B x Q tokens, keys and values at B x K, the rest at B x Q.
-
-    Scores are H products of inner size E, which is one of inner size W.
-    """
-    width, hidden = config.num_attention_heads * config.head_size, config.hidden_size
-    feed_forward = 2 * _product(batch * queries, hidden, config.intermediate_size)
-    if mixer == "fourier":
-        return LayerFlops(feed_forward=feed_forward)
-    if mixer == "ponet":
-        one_a_head = _product(batch * config.num_attention_heads, hidden, queries)
-        return LayerFlops(
-            projections=4 * _product(batch * queries, hidden, width) + _product(batch, hidden, width),
-            content_scores=_product(batch, width, hidden) + one_a_head,
-            values=_product(batch, width, hidden) + one_a_head,
-            feed_forward=feed_forward,
-        )
-    is_relative = config.position == "relative"
-    # The first token has neither position nor segment score with `separate_cls`.
-    body = queries - 1 if config.separate_cls else queries
-    return LayerFlops(
-        projections=2 * _product(batch * queries, hidden, width) + 2 * _product(batch * keys, hidden, width),
-        position_table=_product(num_rows, hidden, width) if is_relative else 0,
-        position_scores=_product(batch * body, width, num_rows) if is_relative else 0,
-        content_scores=_product(batch * queries, width, keys),
-        segment_scores=_product(batch * body, width, NUM_SEGMENT_VECTORS)
-        if is_relative and has_segments
-        else 0,
-        values=_product(batch * queries, keys, width),
-        feed_forward=feed_forward,
-    )
-
-
-def _table_rows(
-    config: FunnelformerConfig, length: int, queries: int, keys: int, *, stride: int, is_pooled: bool
-) -> int:
-    """Rows of the distance table, as in `mixers.attention.inputs.prepare`.
-
-    Regular positions: the distances of Q queries, `stride` apart, to K keys, and `stride` rows more for the shift.
-    After top pooling positions are irregular: every distance from 1 - T to T - 1 has a row.
-    """
-    if is_pooled and config.pooling == "top":
-        return 2 * length - 1
-    return stride * queries + keys
+def _layer(config: FunnelformerConfig, mixer: str, shape: CallShape) -> LayerFlops:
+    """One application: what the mixer says of itself, and the feed-forward layer at every query."""
+    rows = shape.batch_size * shape.num_queries
+    feed_forward = 2 * product_flops(rows, config.hidden_size, config.intermediate_size)
+    return LayerFlops(**mixer_class(mixer).flops(config, shape).to_dict(), feed_forward=feed_forward)
 
 
 def _embedding_projection(config: FunnelformerConfig, tokens: int) -> int:
     size = config.embedding_size or config.hidden_size
-    return _product(tokens, size, config.hidden_size) if config.has_embedding_projection else 0
+    return product_flops(tokens, size, config.hidden_size) if config.has_embedding_projection else 0
 
 
 def _head(config: FunnelformerConfig, head: Head, batch: int, targets: int) -> int:
@@ -328,14 +260,14 @@ def _head(config: FunnelformerConfig, head: Head, batch: int, targets: int) -> i
     """
     size = config.embedding_size or config.hidden_size
     if head == "masked_lm":
-        dense = _product(targets, config.hidden_size, size) if config.mlm_head == "dense" else 0
-        return dense + _product(targets, size, config.vocab_size)
+        dense = product_flops(targets, config.hidden_size, size) if config.mlm_head == "dense" else 0
+        return dense + product_flops(targets, size, config.vocab_size)
     if head == "token_detection":
-        return _product(targets, config.hidden_size, config.hidden_size) + _product(
+        return product_flops(targets, config.hidden_size, config.hidden_size) + product_flops(
             targets, config.hidden_size, 1
         )
     if head == "classification":
-        return _product(batch, config.hidden_size, config.hidden_size) + _product(
+        return product_flops(batch, config.hidden_size, config.hidden_size) + product_flops(
             batch, config.hidden_size, config.num_labels or 2
         )
     return 0

@@ -26,13 +26,7 @@ from .errors import UserError, joined, short
 from .export.onnx_model import OnnxModel, is_export
 from .kinds.answers import say_of
 from .metrics import sigmoid, softmax
-from .modeling import (
-    FunnelformerForMultipleChoice,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    prepack,
-)
+from .modeling import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, fix_tables, head_of, prepack
 from .options import Backend
 from .terminal import plain_console
 from .training.processes import gather_lists, num_processes, rank
@@ -57,13 +51,6 @@ TASK_FILE = "task.json"
 # Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
 # an accelerator is idle while the kernels of a small batch are launched.
 _MOST_PADDING = {"cpu": 32, "other": 2048}
-
-
-_WITH_KIND = (
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    FunnelformerForMultipleChoice,
-)
 
 
 def load_model(
@@ -92,17 +79,9 @@ def load_model(
         raise
     except Exception as error:  # transformers, torch, safetensors and the Hub have no common base class
         raise UserError(f"{source}: no model could be loaded ({joined(error)})") from error
-    other_heads = (
-        "lm_head.",
-        "classifier.",
-        "qa_outputs.",
-        "detector.",
-        "structure_head.",
-        "funnelformer.decoder.",
-        "decoder.",
-    )
+    left_out = (*HEAD_PREFIXES, DECODER_PREFIX, f"funnelformer.{DECODER_PREFIX}")
     for name in sorted(report["unexpected_keys"]):
-        if not name.startswith(other_heads):
+        if not name.startswith(left_out):
             raise UserError(f"{source}: parameter {name} of the weights has no place in the config's model")
     for name, found, wanted in sorted(report["mismatched_keys"]):
         if not name.startswith(may_differ):
@@ -139,25 +118,24 @@ class Predictor:
 
     @property
     def kind(self) -> KindName:
-        config = self.model.config
-        if issubclass(self._model_class, FunnelformerForTokenClassification):
-            return "tokens"
-        if issubclass(self._model_class, FunnelformerForMultipleChoice):
-            return "choice"
-        if issubclass(self._model_class, FunnelformerForQuestionAnswering):
-            return "span"
+        config, kind = self.model.config, self._head.task_kind
+        if kind in ("tokens", "choice", "span"):
+            return kind
         if config.problem_type == "multi_label_classification":
             return "multi-label"
         return "regression" if config.num_labels == 1 else "classification"
 
     @property
     def has_kind(self) -> bool:
-        """Whether the model answers a kind of task, rather than giving states or tokens."""
-        return issubclass(self._model_class, _WITH_KIND)
+        """Whether the model answers a kind of task with its logits, rather than giving states, tokens or spans."""
+        return self._head.task_kind in ("text", "tokens", "choice")
 
     @property
-    def _model_class(self) -> type:
-        return self.model.model_class if isinstance(self.model, OnnxModel) else type(self.model)
+    def _head(self) -> Head:
+        model_class = self.model.model_class if isinstance(self.model, OnnxModel) else type(self.model)
+        return next(
+            (head for head in HEADS.values() if issubclass(model_class, head.model_class)), HEADS["model"]
+        )
 
     def logits(
         self,
@@ -228,17 +206,10 @@ class Predictor:
         yield from say_of(self.kind, self.labels, logits)
 
 
-def _model_class(folder: str) -> Any:
-    """The class of the model in a folder, where its config says that it is one for tokens, choices or spans."""
-    architectures = read_architectures(folder)
-    for model_class in (
-        FunnelformerForTokenClassification,
-        FunnelformerForMultipleChoice,
-        FunnelformerForQuestionAnswering,
-    ):
-        if model_class.__name__ in architectures:
-            return model_class
-    return FunnelformerForSequenceClassification
+def _head_in(folder: str) -> Head:
+    """The head of the model in a folder, where its config names one that learns a task; by default of texts."""
+    heads = (head_of(name) for name in read_architectures(folder))
+    return next((head for head in heads if head and head.task_kind), HEADS["sequence_classification"])
 
 
 def load_predictor(
@@ -254,10 +225,12 @@ def load_predictor(
     model: Any
     if backend == "onnx" or (backend == "auto" and is_export(folder)):
         model = OnnxModel(folder)
-        if not issubclass(model.model_class, (*_WITH_KIND, FunnelformerForQuestionAnswering)):
+        head = head_of(model.model_class.__name__)
+        if head is None or head.task_kind is None:
             raise UserError(f"{folder}: the graph is of a {model.model_class.__name__}, which labels nothing")
     else:
-        model, random = load_model(_model_class(folder), folder, may_miss=("classifier.",))
+        head = _head_in(folder)
+        model, random = load_model(head.model_class, folder, may_miss=("classifier.",))
         if random:
             raise UserError(
                 f"{folder}: has no classification head; fine-tune it first (funnelformer finetune)"
@@ -312,10 +285,12 @@ def read_settings(folder: str) -> dict[str, Any]:
 def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
     """The model in evaluation mode, on an accelerator where `device` is "auto" and there is one.
 
-    only_runs: on a CPU it is prepacked, and cannot be saved any more.
+    only_runs: nothing will change the weights: on a CPU they are prepacked, elsewhere attention's tables are kept. The
+        model cannot be saved any more.
     """
     if device == "auto" and torch.accelerator.is_available():
-        return model.to(torch.accelerator.current_accelerator()).eval()
+        model = model.to(torch.accelerator.current_accelerator()).eval()
+        return fix_tables(model) if only_runs else model
     return prepack(model) if only_runs else model.eval()
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from .bench.memory import DTYPES, MemoryEstimate, ParameterCounts, count_parameters, estimate_for, meta_model
 from .config import FunnelformerConfig, parse_name
 from .errors import UserError, joined
-from .flops import Flops, LayerFlops, flops_ratio, forward_flops
+from .flops import Flops, flops_ratio, forward_flops
 from .model_source import Folder, Layout, find_model
 from .modeling import FunnelformerModel
 from .terminal import cell
@@ -140,12 +140,12 @@ def describe(
 
 
 def equal_transformer(config: FunnelformerConfig) -> FunnelformerConfig:
-    """The L...H... Transformer of equal width and as many parameter layers, without repeats and decoder."""
+    """The attention Transformer L...H... of equal width and as many parameter layers, without repeats and decoder."""
     values = {
         **config.to_dict(),
         "blocks": [config.num_hidden_layers],
         "repeats": [1],
-        "mixer": config.block_mixers[0],
+        "mixer": "attention",
         "decoder_layers": 0,
         "decoder_skip_state": None,
     }
@@ -250,7 +250,6 @@ _PRODUCTS = {
     "values": "weights times values",
     "feed_forward": "feed-forward",
 }
-assert _PRODUCTS.keys() == LayerFlops().to_dict().keys()
 
 
 def _memory_table(info: Info) -> Table:

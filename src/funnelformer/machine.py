@@ -13,7 +13,7 @@ import transformers
 
 from .version import stamped
 
-__all__ = ["hardware", "load_average", "versions"]
+__all__ = ["hardware", "load_average", "versions", "wait_for"]
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -53,13 +53,23 @@ def versions() -> dict[str, Any]:
 
 
 def _source_commit() -> str | None:
-    """The commit of this package's source, where it runs from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of this package's source, where it runs from a checkout.
+
+    An environment inside another repository is no part of that: git does not track its files.
+    """
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        for arguments in (["ls-files", "--error-unmatch", Path(__file__).name], ["rev-parse", "HEAD"]):
+            done = subprocess.run([*git, *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until an accelerator of any make has done what it was given; a time read before is that of launches."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def load_average() -> float | None:

@@ -6,13 +6,15 @@ V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-__all__ = ["Packing", "SequenceState", "pack", "packed", "padded", "start_state"]
+__all__ = ["Extra", "Packing", "SequenceState", "pack", "packed", "padded", "start_state"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,26 @@ def padded(x: Shaped[Tensor, "M P *W"], packing: Packing | None) -> Shaped[Tenso
     return batch.unflatten(0, (packing.batch_size, packing.length))
 
 
+@runtime_checkable
+class Extra(Protocol):
+    """What a single mixer must know of every token, pooled together with the sequence."""
+
+    def pooled(
+        self,
+        keep: Bool[Tensor, "B T"] | None,
+        pairs: Callable[[Tensor], tuple[Tensor, Tensor]],
+        with_first: Callable[[Tensor, Tensor], Tensor],
+    ) -> Extra:
+        """The extra of the windows of two tokens.
+
+        keep: the real tokens that are pooled. pairs: the first and the second member of every window.
+        with_first: puts a token that is not pooled in front of the windows.
+        """
+
+    def chosen(self, take: Callable[[Tensor], Tensor]) -> Extra:
+        """The extra of the tokens that `take` picks out of a tensor [B, T]."""
+
+
 @dataclass(frozen=True)
 class SequenceState:
     """What travels with the hidden states of one length.
@@ -57,9 +79,7 @@ class SequenceState:
     positions: the position of each token in the unpooled sequence, a pooled one standing at its window's first.
     span: length of the unpooled sequence.
     level: how many times the sequence was pooled; neighbours are 2^level apart.
-    regions: the PoNet segment of each token, numbered below num_regions; None where no mixer needs it. (`segments`
-        are the token types of the input.)
-    special: the CLS and SEP tokens, for PoNet; None when they are not told apart.
+    extras: what one mixer alone must know of every token, by the mixer's name.
     source: the tokens of the longer sequence these were chosen from, after top pooling; None while the
         positions are regular, which is what lets attention use a shift in place of a gather.
     packing: what the hidden states are packed by, one row of all sequences; all else here stays a padded batch. None
@@ -72,9 +92,7 @@ class SequenceState:
     span: int
     level: int = 0
     source: Int[Tensor, "B T"] | None = None
-    regions: Int[Tensor, "#B T"] | None = None
-    num_regions: int = 0
-    special: Bool[Tensor, "B T"] | None = None
+    extras: Mapping[str, Extra] = field(default_factory=dict)
     packing: Packing | None = None
 
     @property

@@ -432,7 +432,7 @@ def test_compare_on_the_command_line(tmp_path, capsys):
         (["--shapes", "0x128"], "--shapes: '0x128' cannot be read"),
         (
             ["--implementations", "sdap"],
-            "the implementation 'sdap' is unknown; allowed: eager, sdpa, wide, triton, each",
+            "the implementation 'sdap' is unknown; allowed: eager, sdpa, triton, each",
         ),
         (
             ["--peers", "funnel", "--peer-implementation", "sdpa"],

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from funnelformer import FunnelformerConfig, FunnelformerModel, UserError
-from funnelformer.flops import forward_flops
-from funnelformer.info import describe, equal_transformer, render
+from funnelformer.flops import LayerFlops, forward_flops
+from funnelformer.info import _PRODUCTS, describe, equal_transformer, render
 from models import build, small_config
 
 
@@ -149,3 +149,20 @@ def test_an_unreadable_folder_is_one_line(tmp_path, content, message):
 def test_lengths_below_one_are_refused():
     with pytest.raises(UserError, match="length 0"):
         describe("L1H8", (0,))
+
+
+def test_a_hybrid_is_compared_with_attention():
+    """The claim is against the Transformer, not against a stack of the first block's mixer."""
+    baseline = equal_transformer(FunnelformerConfig.from_name("Hybrid-4-4-4H768"))
+    assert (baseline.name, baseline.mixer) == ("L12H768", "attention")
+    info = describe("Hybrid-4-4-4H768", [512], memory=False)
+    assert info.baseline == "L12H768"
+    ours, theirs = (
+        forward_flops(config, 512, decoder=False).layers.total
+        for config in (FunnelformerConfig.from_name("Hybrid-4-4-4H768"), baseline)
+    )
+    assert info.lengths[0].encoder_ratio == ours / theirs
+
+
+def test_every_product_has_a_line():
+    assert _PRODUCTS.keys() == LayerFlops().to_dict().keys()

@@ -22,7 +22,7 @@ def write_run(folder, task="listops", model="ponet", accuracy=0.5, seed=1, **set
         "steps": entry.num_steps,
         "steps_per_s": 2.5,
         "examples_per_s": 80.0,
-        "peak_memory_mb": 1234.5,
+        "peak_memory_bytes": 1234.5 * 2**20,
         "peak_memory_of": "gpu",
         "num_parameters": 93834,
         "settings": {

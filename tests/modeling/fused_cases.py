@@ -11,8 +11,7 @@ import torch
 
 from funnelformer import FunnelformerModel
 from funnelformer.errors import UserError
-from funnelformer.mixers import Attention
-from funnelformer.mixers.attention import fused, reference
+from funnelformer.mixers.attention import Attention, fused, reference
 from funnelformer.modeling.pooling import shorten
 from funnelformer.sequence import start_state
 from models import batch, build, enable_checkpointing, small_config, spread
@@ -221,18 +220,15 @@ def test_autocast_and_gradient_checkpointing_with_dropout():
         torch.testing.assert_close(plain, checkpointed, rtol=0, atol=0)
 
 
-def test_top_pooling_weights_and_absolute_positions_are_the_other_implementations():
+def test_weights_that_are_asked_for_are_the_references():
     inputs = [x.to(DEVICE) for x in batch(12, [12, 7])]
-    for options in ({"pooling": "top"}, {"position": "absolute"}):
-        eager, found = (
-            build(FunnelformerModel, small_config("B1-1H32", **options), name).to(DEVICE)(
-                *inputs, output_attentions=True
-            )
-            for name in ("eager", "triton")
-        )
-        torch.testing.assert_close(found.last_hidden_state, eager.last_hidden_state, rtol=0, atol=1e-4)
-        for a, b in zip(found.attentions, eager.attentions, strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    eager, found = (
+        build(FunnelformerModel, small_config("B1-1H32"), name).to(DEVICE)(*inputs, output_attentions=True)
+        for name in ("eager", "triton")
+    )
+    torch.testing.assert_close(found.last_hidden_state, eager.last_hidden_state, rtol=0, atol=1e-4)
+    for a, b in zip(found.attentions, eager.attentions, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
 def test_torch_compile_takes_the_operators_as_they_are():

@@ -1,11 +1,14 @@
-"""Attention in pieces equals attention at once, in values and gradients; tables that are kept follow the weights."""
+"""Attention in pieces equals attention at once, in values and gradients; what is kept is never stale."""
 
 import pytest
 import torch
 
-from funnelformer import FunnelformerModel
+from funnelformer import FunnelformerForSequenceClassification, FunnelformerModel
+from funnelformer.errors import UserError
+from funnelformer.mixers import attention
 from funnelformer.mixers.attention import operator, pieces, sdpa
 from funnelformer.mixers.attention.dropout import drop
+from funnelformer.modeling import fix_tables
 from models import batch, build, small_config
 
 OPTIONS = [{}, {"separate_cls": False, "truncate_seq": False}, {"pool_q_only": False, "pooling": "max"}]
@@ -82,25 +85,122 @@ def test_recomputing_holds_less_for_the_backward_pass(monkeypatch):
     assert held[0] - held[1] >= weights_of_all_layers
 
 
-def test_a_kept_table_serves_shorter_inputs_and_follows_the_weights():
+def states(model, inputs):
+    with torch.no_grad():
+        return model(*inputs).last_hidden_state
+
+
+def test_a_fixed_table_serves_shorter_inputs():
     model = build(FunnelformerModel, small_config("B1-1H32"), "sdpa", torch.float64)
     layer = model.encoder.blocks[0][0].mixer
     long, short = batch(31, [31, 20]), batch(12, [12, 7])
-    expected = model(*short).last_hidden_state  # with gradients, so nothing is kept
+    expected = states(model, short)
     assert layer._kept is None
-    with torch.no_grad():
-        model(*long)
-        table = layer._kept[2]
-        torch.testing.assert_close(model(*short).last_hidden_state, expected.detach(), rtol=0, atol=1e-11)
-        assert layer._kept[2] is table
-        layer.relative.weight.mul_(2)
-        changed = model(*short).last_hidden_state
-        assert layer._kept[2] is not table
-    torch.testing.assert_close(changed, model(*short).last_hidden_state.detach(), rtol=0, atol=1e-11)
-    assert (changed - expected).abs().max() > 1e-3
-    model.train()
-    assert layer._kept is None
-    assert not [name for name in model.state_dict() if "_kept" in name]
+    fix_tables(model)
+    states(model, long)
+    table = layer._kept[2]
+    torch.testing.assert_close(states(model, short), expected, rtol=0, atol=1e-11)
+    assert layer._kept[2] is table
+    with pytest.raises(RuntimeError, match="cannot be saved"):
+        model.state_dict()
+    with pytest.raises(RuntimeError, match=r"stays torch.float64 on cpu, not torch.float32"):
+        model.float()
+    assert model.num_parameters() == build(FunnelformerModel, small_config("B1-1H32")).num_parameters()
+
+
+def test_weights_that_are_written_without_a_trace_count_at_once():
+    """Neither a pointer nor a version tells of a write through `.data`, as an average of weights is copied in."""
+    model = build(FunnelformerModel, small_config("B1-1H32"), "sdpa", torch.float64)
+    inputs = batch(12, [12, 7])
+    before = states(model, inputs)
+    weight = model.encoder.blocks[0][0].mixer.relative.weight
+    weight.data.mul_(2)
+    found = states(model, inputs)
+    model.set_attn_implementation("eager")
+    torch.testing.assert_close(found, states(model, inputs), rtol=0, atol=1e-11)
+    assert (found - before).abs().max() > 1e-3
+
+
+class Adapter(torch.nn.Module):
+    """A low-rank change of a linear layer that can be switched off, as LoRA's."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear, self.is_on = linear, True
+        self.weight = linear.weight
+        self.change = torch.nn.Parameter(torch.randn_like(linear.weight))
+
+    def forward(self, x):
+        return self.linear(x) + (x @ self.change.T if self.is_on else 0)
+
+
+@pytest.mark.parametrize("is_exported", [False, True])
+def test_an_adapter_in_place_of_the_relative_projection_is_called(is_exported, monkeypatch):
+    """Also where a graph is made, which reads the weight of the plain projection."""
+    model = build(FunnelformerModel, small_config("B1-1H32"), "sdpa", torch.float64)
+    for block in model.encoder.blocks:
+        block[0].mixer.relative = Adapter(block[0].mixer.relative)
+    fix_tables(model)
+    inputs = batch(12, [12, 7])
+    if is_exported:
+        monkeypatch.setattr(operator, "is_wanted", lambda *args: True)
+    found = []
+    for is_on in (True, False):
+        for block in model.encoder.blocks:
+            block[0].mixer.relative.is_on = is_on
+        model.set_attn_implementation("sdpa")
+        found.append(states(model, inputs))
+        model.set_attn_implementation("eager")
+        torch.testing.assert_close(found[-1], states(model, inputs), rtol=0, atol=1e-10)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"position": "absolute"}, "relative positions, and the model's are absolute"),
+        ({"pooling": "top"}, "tokens at equal distances, and pooling is 'top'"),
+    ],
+)
+def test_an_implementation_that_cannot_serve_is_refused(options, problem):
+    """When the model is made, when it is switched, and when only the config was changed."""
+    message = f"^attn_implementation='triton' needs {problem}; 'sdpa' does not$"
+    config = small_config("B1-1H32", **options)
+    with pytest.raises(UserError, match=message):
+        build(FunnelformerModel, config, "triton")
+    model = build(FunnelformerModel, config)
+    with pytest.raises(UserError, match=message):
+        model.set_attn_implementation("triton")
+    model.config._attn_implementation = "triton"
+    with pytest.raises(UserError, match=message):
+        model(*batch(5, [5]))
+
+
+def test_the_implementation_is_chosen_by_name(tmp_path):
+    build(FunnelformerForSequenceClassification, small_config()).save_pretrained(tmp_path)
+    load = FunnelformerForSequenceClassification.from_pretrained
+    assert load(tmp_path, attn_implementation="eager").config._attn_implementation == "eager"
+    model = load(tmp_path)
+    assert model.config._attn_implementation == "sdpa"
+    model.set_attn_implementation("eager")
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(
+        UserError, match=r"attn_implementation is 'egaer'; allowed: eager, sdpa, triton.*did you mean 'eager'"
+    ):
+        load(tmp_path, attn_implementation="egaer")
+
+
+def test_what_computes_is_logged_once(monkeypatch):
+    said = []
+    monkeypatch.setattr(attention.logger, "info", lambda text, *args: said.append(text % args))
+    monkeypatch.setattr(attention.logger, "warning", said.append)
+    attention._log_choice.cache_clear()
+    model = build(FunnelformerModel, small_config("B1-1H32"))
+    for _ in range(2):
+        model(*batch(5, [5]))
+    assert said == ["attention is computed by 'sdpa' on cpu"]
+    attention._log_choice("triton", "cuda")
+    assert "'triton' is experimental: no GPU has run it yet" in said[-1]
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.003])

@@ -1,6 +1,9 @@
 """PoNet against the published code and a plain rendering of the paper, Fourier against transformers' FNet and the
 definition, and what must hold for any mixer in any block."""
 
+import importlib.util
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +17,8 @@ from funnelformer import (
 )
 from funnelformer.checkpoints import read_state_dict
 from funnelformer.errors import UserError
-from funnelformer.mixers.ponet import add_segments
+from funnelformer.mixers import TokenInputs
+from funnelformer.mixers.ponet import Regions, find_regions
 from funnelformer.modeling.pooling import shorten
 from funnelformer.sequence import SequenceState, start_state
 from golden_cases import golden_folders
@@ -56,8 +60,8 @@ def text(length, lengths):
 def find_segments(ids, keep, length, config):
     """The segments that a config finds, and a bound of their numbers."""
     state = start_state(length, keep, None, torch.device("cpu"))
-    state = add_segments(state, ids, None, config)
-    return state.regions, state.num_regions
+    found = find_regions(state, TokenInputs(ids, None), config)
+    return found.segments, found.num_segments
 
 
 # ---- PoNet as published
@@ -155,9 +159,7 @@ def test_ponet_equals_the_equations_in_values_and_gradients(apart):
         segments=None,
         positions=torch.arange(12)[None],
         span=12,
-        regions=segments,
-        num_regions=12,
-        special=special,
+        extras={"ponet": Regions(segments, 12, special)},
     )
     results = []
     for run in (
@@ -207,14 +209,19 @@ def test_segments_across_a_pooling_step():
         segments=None,
         positions=torch.arange(9)[None],
         span=9,
-        regions=torch.tensor([[0, 1, 1, 2, 1, 3, 3, 4, 5]]),
-        num_regions=9,
-        special=torch.tensor([[True, False, False, True, False, False, False, True, False]]),
+        extras={
+            "ponet": Regions(
+                torch.tensor([[0, 1, 1, 2, 1, 3, 3, 4, 5]]),
+                9,
+                torch.tensor([[True, False, False, True, False, False, False, True, False]]),
+            )
+        },
     )
     pooled = shorten(torch.zeros(1, 9, 4), state, config)[1]
     assert pooled.keep.tolist() == [[True] * 5]
-    assert pooled.special.tolist() == [[True, False, False, False, True]]
-    assert pooled.regions.tolist() == [[0, 1, 1, 3, 4]]
+    regions = pooled.extras["ponet"]
+    assert regions.special.tolist() == [[True, False, False, False, True]]
+    assert regions.segments.tolist() == [[0, 1, 1, 3, 4]]
 
 
 def test_what_ponet_needs_is_asked_for():
@@ -414,3 +421,11 @@ def test_presets(preset, name, millions):
     with torch.device("meta"):
         model = FunnelformerModel(config)
     assert round(model.num_parameters() / 1e6, 1) == millions
+
+
+def test_importing_ponet_changes_no_warning_filter():
+    """And its call that torch calls beta warns of nothing: here every warning is an error."""
+    spec = importlib.util.find_spec("funnelformer.mixers.ponet")
+    before = list(warnings.filters)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert warnings.filters == before

@@ -21,7 +21,6 @@ OPTIONS = {
     "all pooled": {"pooling": "max", "pool_q_only": False},
     "no cls apart": {"separate_cls": False, "truncate_seq": False},
     "top": {"pooling": "top"},
-    "wide": {"implementation": "wide"},
     "eager": {"implementation": "eager", "truncate_seq": False},
     "absolute": {"position": "absolute"},
     "ponet": {"mixer": "ponet", **SPECIAL},

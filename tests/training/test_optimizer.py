@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import TrainingArguments
 
 from funnelformer import FunnelformerConfig, FunnelformerForElectra, FunnelformerForMaskedLM, UserError
+from funnelformer.training.finetune_trainer import FinetuneTrainer
 from funnelformer.training.optimizer import (
     BIAS_AND_NORM,
     PaperAdamW,
     build_optimizer,
-    build_schedule,
     layer_scales,
-    learning_rate_factor,
 )
+from funnelformer.training.pretrain_trainer import PretrainTrainer
+from funnelformer.training.trainer import RunTrainer
 from golden_cases import GOLDEN
 from models import small_config
+from schedules import build_schedule, learning_rate_factor
 
 TRAJECTORIES = ("corrected_excl", "uncorrected_noexcl", "layer_decay", "repeated_rows")
 # measured: 2.4e-7
@@ -228,10 +231,30 @@ def test_bad_settings():
         build_optimizer(model, "modern", gradient_scales={"weight": 0.5})
     with pytest.raises(ValueError, match="betas"):
         PaperAdamW(model.parameters(), betas=(0.9, 1.0))
-    optimizer = build_optimizer(model)
-    with pytest.raises(UserError, match="schedule is 'poly'; allowed: linear, cosine"):
-        build_schedule(optimizer, 10, decay="poly")
-    with pytest.raises(UserError, match="11 warm-up steps of 10 steps"):
-        build_schedule(optimizer, 10, 11)
-    with pytest.raises(UserError, match="allowed: 0 to 1"):
-        build_schedule(optimizer, 10, min_ratio=2)
+
+
+def decayed_by(trainer):
+    optimizer = trainer.create_optimizer()
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    return {
+        names[parameter]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if group["weight_decay"]
+    }
+
+
+def test_one_rule_of_decay_for_every_training(tmp_path):
+    """As the paper's code excludes: dense biases and LayerNorms do not decay; r_w, r_r, r_s and all else do."""
+    arguments = TrainingArguments(str(tmp_path), weight_decay=0.1, report_to="none", use_cpu=True)
+    found = {
+        trainer_class: decayed_by(trainer_class(FunnelformerForMaskedLM(small_config("L1H16")), arguments))
+        for trainer_class in (PretrainTrainer, FinetuneTrainer, RunTrainer)  # the last is the Arena's
+    }
+    assert found[PretrainTrainer] == found[FinetuneTrainer] == found[RunTrainer]
+    mixer = "funnelformer.encoder.blocks.0.0.mixer"
+    layer = mixer.removesuffix(".mixer")
+    decayed = found[RunTrainer]
+    assert {f"{mixer}.{name}" for name in ("content_bias", "position_bias", "segment_bias")} <= decayed
+    assert {f"{mixer}.segment_embedding", f"{mixer}.query.weight"} <= decayed
+    assert not {f"{mixer}.key.bias", f"{layer}.mixer_norm.weight", f"{layer}.mixer_norm.bias"} & decayed

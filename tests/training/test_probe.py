@@ -112,3 +112,13 @@ def test_bad_tables_are_refused_before_the_training(command, toy, tables, tmp_pa
     assert refused("--probe-dev", tables[3]) == "--probe-dev needs --probe-train"
     assert refused("--probe-every", 5) == "--probe-every needs --probe-train"
     assert refused(*tables, "--probe-every", 0) == "--probe-every is 0; allowed: 1 and more"
+
+
+def test_the_probe_is_told_all_that_is_not_left_out(tmp_path):
+    """0 is a value, though it equals False."""
+    settings = {"train": "a.tsv", "seed": 0, "weight_decay": 0.0}
+    flags = probe._flags(probe.Probe(settings, None, tmp_path)._config(tmp_path))
+    assert flags[flags.index("--seed") + 1] == "0"
+    assert flags[flags.index("--weight-decay") + 1] == "0.0"
+    assert "--set" not in flags
+    assert "False" not in flags

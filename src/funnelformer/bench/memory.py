@@ -22,9 +22,9 @@ from torch.utils._pytree import tree_leaves
 from ..config import FunnelformerConfig
 from ..flops import Head
 from ..modeling import (
+    HEADS,
     FunnelformerForMaskedLM,
     FunnelformerForSequenceClassification,
-    FunnelformerForTokenDetection,
     FunnelformerModel,
 )
 
@@ -46,10 +46,7 @@ DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
 }
 _MODEL_CLASSES: dict[Head, Any] = {
-    "none": FunnelformerModel,
-    "masked_lm": FunnelformerForMaskedLM,
-    "token_detection": FunnelformerForTokenDetection,
-    "classification": FunnelformerForSequenceClassification,
+    head.cost_head: head.model_class for head in HEADS.values() if head.cost_head is not None
 }
 # Adam's two moments, kept in float32 by torch.optim.AdamW for float32 weights.
 _NUM_ADAM_MOMENTS = 2

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
 from ..errors import UserError, joined
+from ..modeling import HEADS
 from .loaded import Loaded, Part
-from .native import ARCHITECTURES
 from .transformers_funnel import architecture_name
 from .weights import find_weights, read_state_dict
 
@@ -41,9 +41,7 @@ def build_model(config: FunnelformerConfig, state: Mapping[str, Tensor], archite
 
     Raises UserError naming a tensor that the model lacks, has besides, or has in another shape.
     """
-    from .. import modeling
-
-    cls = getattr(modeling, ARCHITECTURES[architecture])
+    cls = HEADS[architecture].model_class
     try:
         with torch.device("meta"):
             model = cls(copy.deepcopy(config))

@@ -32,6 +32,11 @@ _CODES = {
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 # In the order transformers looks for them.
 TRANSFORMERS_WEIGHTS = (
@@ -92,9 +97,17 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
 def write_safetensors(state: Mapping[str, Tensor], path: str | Path) -> None:
     """Write a .safetensors file, making the tensors contiguous one at a time.
 
+    Raises UserError naming the file and a tensor of a dtype that is not written.
+
     The library's own writer wants all of them contiguous at once, which is a second copy of a model whose kernels
     are stored the other way around. The bytes are the same.
     """
+    for name, tensor in state.items():
+        if tensor.dtype not in _CODES:
+            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _CODES)
+            raise UserError(
+                f"{path}: tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}; allowed: {allowed}"
+            )
     order = sorted(state, key=lambda name: (-state[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

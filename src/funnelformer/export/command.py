@@ -14,13 +14,13 @@ import transformers
 
 from ..checkpoints import find_foreign
 from ..checkpoints.folders import map_folder
-from ..checkpoints.native import ARCHITECTURES
 from ..command_configs import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
 from ..config import FunnelformerConfig
 from ..data.files import atomic_folder, check_file
 from ..data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
+from ..modeling import HEAD_PREFIXES, HEADS
 from ..options import Int8
 from ..strict_json import json_text
 from .calibration import Calibration, read_calibration
@@ -80,7 +80,7 @@ def export(
     network, random = load_model(
         target.model_class,
         model,
-        may_miss=("classifier.", "lm_head.", "qa_outputs.", "detector."),
+        may_miss=HEAD_PREFIXES,
         **target.settings,
     )
     if random:
@@ -124,7 +124,7 @@ def _task_of(model: str) -> str:
     """The task of the class a folder's model has."""
     foreign = find_foreign(model)
     if foreign is not None:
-        return target_of(ARCHITECTURES[map_folder(foreign).architecture])
+        return HEADS[map_folder(foreign).architecture].export_task
     architectures = FunnelformerConfig.from_pretrained(model, trust_remote_code=False).architectures
     return target_of((architectures or ["FunnelformerModel"])[0])
 

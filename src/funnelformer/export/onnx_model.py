@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import modeling
 from ..checkpoints.options import make_config
 from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
 from ..data.files import check_readable
 from ..data.json_toml import read_json
 from ..errors import UserError, one_line
 from ..foreign_code import refuse_foreign_code
+from ..modeling import head_of
 from ..modeling.model import sequence_vector
 from ..modeling.spans import hide
 from .packages import need
@@ -92,11 +92,12 @@ class OnnxModel:
         check_readable(folder)
         self.config = make_config(read_json(folder / "config.json"), str(folder / "config.json"))
         architecture = (self.config.architectures or ["FunnelformerModel"])[0]
-        self.model_class: Any = getattr(modeling, architecture, None)
-        if self.model_class is None:
+        head = head_of(architecture)
+        if head is None or head.model_class.__name__ != architecture:
             raise UserError(
                 f"{folder / 'config.json'}: architectures is {architecture!r}, which is none of ours"
             )
+        self.model_class: Any = head.model_class
         self.session = open_session(file)
         self.input_names = [value.name for value in self.session.get_inputs()]
         self.output_names = [value.name for value in self.session.get_outputs()]

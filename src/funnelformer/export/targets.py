@@ -9,15 +9,7 @@ from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean
-from ..modeling import (
-    FunnelformerForMaskedLM,
-    FunnelformerForMultipleChoice,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    FunnelformerForTokenDetection,
-    FunnelformerModel,
-)
+from ..modeling import HEADS, FunnelformerForQuestionAnswering, FunnelformerModel
 from ..modeling.model import sequence_vector
 
 __all__ = ["INPUTS", "TARGETS", "Target", "Traced", "find_target", "of_head", "target_of"]
@@ -44,13 +36,9 @@ class Target:
 
 # Named as transformers' and optimum's tasks, where they have one.
 TARGETS: dict[str, Target] = {
-    "text-classification": Target(FunnelformerForSequenceClassification),
-    "token-classification": Target(FunnelformerForTokenClassification),
-    "fill-mask": Target(FunnelformerForMaskedLM),
-    "multiple-choice": Target(FunnelformerForMultipleChoice, has_choices=True),
-    "question-answering": Target(FunnelformerForQuestionAnswering, ("start_logits", "end_logits")),
-    "token-detection": Target(FunnelformerForTokenDetection),
-    "feature-extraction": Target(FunnelformerModel, ("last_hidden_state",)),
+    head.export_task: Target(head.model_class, head.outputs, has_choices=head.has_choices)
+    for head in HEADS.values()
+} | {
     "embeddings": Target(
         FunnelformerModel,
         ("sentence_embedding", "last_hidden_state", "encoder_attention_mask"),

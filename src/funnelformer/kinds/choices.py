@@ -17,7 +17,7 @@ from ..data.tasks.choices import level_of
 from ..data.values import Labels, text_problem
 from ..errors import UserError
 from ..metrics import classification_metrics
-from ..modeling import FunnelformerForMultipleChoice
+from ..modeling import HEADS
 from .kind import Encoded, Kind
 
 __all__ = ["Choices"]
@@ -30,9 +30,7 @@ _NUM_SPECIAL = 3
 class Choices(Kind):
     """`FunnelformerForMultipleChoice` on `[CLS] question answer [SEP] passage [SEP]`, one sequence an answer."""
 
-    model_class = FunnelformerForMultipleChoice
-    new_parameters = ("classifier.",)
-    other_shapes = ("classifier.output.",)
+    head = HEADS["multiple_choice"]
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
         """Rows with article, question, options, label (the answer's number; 0 without a column of answers), level."""

@@ -14,6 +14,7 @@ from ..config import FunnelformerConfig
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table
 from ..data.tasks import Task
+from ..modeling import Head
 
 __all__ = ["Encoded", "Kind"]
 
@@ -34,14 +35,12 @@ class Encoded:
 class Kind(ABC):
     """How a model learns and answers the tasks of one kind. `task` has its columns and labels.
 
-    new_parameters, other_shapes: prefixes of the parameters that a pretrained model may lack, or have for another task.
+    head: its entry of the table of heads.
     has_class_names: its head has a row for each of the task's labels, or one for amounts.
     """
 
     has_class_names: ClassVar[bool] = False
-    model_class: ClassVar[Any]
-    new_parameters: ClassVar[tuple[str, ...]]
-    other_shapes: ClassVar[tuple[str, ...]]
+    head: ClassVar[Head]
 
     def __init__(self, task: Task) -> None:
         self.task = task

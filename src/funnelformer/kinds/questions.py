@@ -19,7 +19,7 @@ from ..data.tasks.squad import WHERE
 from ..data.values import text_problem
 from ..errors import UserError, short
 from ..metrics import softmax
-from ..modeling import NUM_BEST, FunnelformerForQuestionAnswering, SpanOutput, best_spans
+from ..modeling import HEADS, NUM_BEST, SpanOutput, best_spans
 from ..squad_metrics import answer_metrics
 from .kind import Encoded, Kind
 from .windows import Place, cut_passage, encode_passages, most_question_tokens, token_span
@@ -103,9 +103,7 @@ class Windows(Encoded):
 class Questions(Kind):
     """`FunnelformerForQuestionAnswering` on `[CLS] question [SEP] window of the passage [SEP]`."""
 
-    model_class = FunnelformerForQuestionAnswering
-    new_parameters = ("qa_outputs.",)
-    other_shapes = ("qa_outputs.",)
+    head = HEADS["question_answering"]
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
         """Rows with id, context, question, texts and starts of the answers; these are empty where data have none."""

@@ -15,7 +15,7 @@ from ..data.tasks import Task
 from ..data.values import Labels, TextKind, load_task
 from ..data.windows import describe_windows, encode_windows, first_of_owner, mean_by_owner
 from ..metrics import classification_metrics, multi_label_metrics, regression_metrics
-from ..modeling import FunnelformerForSequenceClassification
+from ..modeling import HEADS
 from .kind import Encoded, Kind
 
 __all__ = ["Texts", "score_texts"]
@@ -49,9 +49,7 @@ class Texts(Kind):
     """
 
     has_class_names = True
-    model_class = FunnelformerForSequenceClassification
-    new_parameters = ("classifier.",)
-    other_shapes = ("classifier.output.",)
+    head = HEADS["sequence_classification"]
 
     def __init__(self, task: Task, stride: int | None = None) -> None:
         super().__init__(task)

@@ -16,7 +16,7 @@ from ..data.tables import Table, check_column
 from ..data.tasks.tokens import is_tag
 from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text, written_list
 from ..errors import UserError, short
-from ..modeling import FunnelformerForTokenClassification
+from ..modeling import HEADS
 from .kind import Encoded, Kind
 
 __all__ = ["Tokens", "entity_scores", "first_pieces"]
@@ -42,9 +42,7 @@ class Tokens(Kind):
     """
 
     has_class_names = True
-    model_class = FunnelformerForTokenClassification
-    new_parameters = ("classifier.",)
-    other_shapes = ("classifier.",)
+    head = HEADS["token_classification"]
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
         """Lists `tokens` and `tags`; without a column of tags every token is outside."""

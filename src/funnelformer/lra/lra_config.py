@@ -47,7 +47,8 @@ class LraConfig(RunConfig):
     learning_rate: Annotated[Rate, above(0)] = 1e-4
     "Highest learning rate: the recipe's; auto: by the model's width."
     weight_decay: Annotated[float, at_least(0)] = 0.0
-    "Decoupled weight decay; biases and LayerNorms have none."
+    "Decoupled weight decay of all parameters but dense biases and LayerNorms; attention's \
+r_w, r_r and r_s decay, as in the paper's code."
     evaluate_every: Annotated[int | None, at_least(1)] = None
     "Steps between two checkpoints, scored on the validation part; by default a tenth of the steps."
     model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(

@@ -16,7 +16,7 @@ from .tasks import TASKS, Task
 __all__ = ["PUBLISHED", "Published", "report"]
 
 _FIVE = ("listops", "text", "retrieval", "image", "pathfinder")
-_MEASURED_KEYS = ("steps_per_s", "examples_per_s", "peak_memory_mb")
+_MEASURED_KEYS = ("steps_per_s", "examples_per_s", "peak_memory_bytes")
 _KEYS = ("task", "model", "accuracy", "steps", "settings", "num_parameters", *_MEASURED_KEYS)
 
 
@@ -82,17 +82,20 @@ def report(runs: Sequence[Path]) -> str:
             "steps",
             "steps/s",
             "examples/s",
-            "memory MB",
+            "memory, MiB",
             "parameters",
         ]
     )
     for result in results:
+        memory = result["peak_memory_bytes"]
         numbers = [
             f"{100 * result['accuracy']:.2f}",
             f"{result['steps']:,}",
             _measured(result["steps_per_s"], ".2f"),
             _measured(result["examples_per_s"], ".1f"),
-            _measured(result["peak_memory_mb"], ",.0f", f" ({result.get('peak_memory_of', '')})"),
+            _measured(
+                None if memory is None else memory / 2**20, ",.0f", f" ({result.get('peak_memory_of', '')})"
+            ),
             f"{result['num_parameters']:,}",
         ]
         length = f"{result['settings'].get('length', '')}"

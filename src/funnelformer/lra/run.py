@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import EvalPrediction, TrainerCallback
 
 from ..data.files import atomic_writer
+from ..machine import wait_for
 from ..metrics import classification_metrics
 from ..strict_json import dump_json
 from ..training.input_files import files_of, input_files
@@ -64,7 +65,7 @@ class Clock(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self._start:
-            self._start = self._now()
+            self._start = self._now(args.device)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._seen += 1
@@ -72,17 +73,16 @@ class Clock(TrainerCallback):
         stops = control.should_evaluate or control.should_save or state.global_step >= state.max_steps
         if self._seen <= self.num_skipped and not short:
             if stops or self._seen == self.num_skipped:
-                self._start = 0.0 if stops else self._now()
+                self._start = 0.0 if stops else self._now(args.device)
             return
         self.num_steps += 1
         if stops:
-            self.seconds += self._now() - self._start
+            self.seconds += self._now(args.device) - self._start
             self._start = 0.0
 
     @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    def _now(device: torch.device) -> float:
+        wait_for(device)
         return time.perf_counter()
 
     @property
@@ -168,8 +168,8 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "best_validation_accuracy": trainer.state.best_metric if task.selects else None,
         "steps_per_s": steps_per_s,
         "examples_per_s": None if steps_per_s is None else steps_per_s * num_a_step,
-        "peak_memory_mb": None if steps_per_s is None else peak_bytes / 2**20,
-        "peak_memory_of": "gpu" if trainer.args.device.type == "cuda" else "process",
+        "peak_memory_bytes": None if steps_per_s is None else peak_bytes,
+        "peak_memory_of": "accelerator" if trainer.args.device.type != "cpu" else "process",
         "num_parameters": model.num_parameters(),
         "settings": {
             "length": config.length,

@@ -7,6 +7,7 @@ tests/modeling/test_mixers.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
 from ..sequence import Packing, SequenceState, packed, padded
+from .mixer import CallShape, MixerFlops
 
 __all__ = ["Fourier", "FourierInputs", "prepare"]
 
@@ -106,10 +108,21 @@ class Fourier(nn.Module):
     """
 
     prepare = staticmethod(prepare)
+    start_extra = None
     reads_unpooled = False
+    gives_weights = False
+    weights_read = ()
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()
+
+    def init_weights(self, draw: Callable[[Tensor], None]) -> None:
+        """There are none."""
+
+    @staticmethod
+    def flops(config: FunnelformerConfig, shape: CallShape) -> MixerFlops:
+        """None: a Fourier transform is no matrix product."""
+        return MixerFlops()
 
     def forward(
         self,

@@ -1,16 +1,10 @@
 """Models: encoder and decoder, and the heads on them; transformers' Auto classes know them from here on."""
 
-from transformers import (
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+import transformers
 
 from ..config import FunnelformerConfig
 from .electra import ElectraOutput, FunnelformerForElectra
+from .head_table import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, head_of
 from .heads import (
     FunnelformerForMaskedLM,
     FunnelformerForSequenceClassification,
@@ -18,7 +12,7 @@ from .heads import (
     HeadOutput,
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
-from .prepacked import PrepackedLinear, num_prepacked, prepack
+from .prepacked import PrepackedLinear, fix_tables, num_prepacked, prepack
 from .spans import NUM_BEST, SpanOutput, best_spans
 from .task_heads import (
     FunnelformerForMultipleChoice,
@@ -27,6 +21,9 @@ from .task_heads import (
 )
 
 __all__ = [
+    "DECODER_PREFIX",
+    "HEADS",
+    "HEAD_PREFIXES",
     "NUM_BEST",
     "ElectraOutput",
     "FunnelformerForElectra",
@@ -39,17 +36,17 @@ __all__ = [
     "FunnelformerModel",
     "FunnelformerModelOutput",
     "FunnelformerPreTrainedModel",
+    "Head",
     "HeadOutput",
     "PrepackedLinear",
     "SpanOutput",
     "best_spans",
+    "fix_tables",
+    "head_of",
     "num_prepacked",
     "prepack",
 ]
 
-AutoModel.register(FunnelformerConfig, FunnelformerModel)
-AutoModelForMaskedLM.register(FunnelformerConfig, FunnelformerForMaskedLM)
-AutoModelForSequenceClassification.register(FunnelformerConfig, FunnelformerForSequenceClassification)
-AutoModelForTokenClassification.register(FunnelformerConfig, FunnelformerForTokenClassification)
-AutoModelForQuestionAnswering.register(FunnelformerConfig, FunnelformerForQuestionAnswering)
-AutoModelForMultipleChoice.register(FunnelformerConfig, FunnelformerForMultipleChoice)
+for _head in HEADS.values():
+    if _head.auto_class is not None:
+        getattr(transformers, _head.auto_class).register(FunnelformerConfig, _head.model_class)

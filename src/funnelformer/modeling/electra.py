@@ -9,7 +9,6 @@ import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..checkpoints.weights import find_weights, read_state_dict
 from ..config import FunnelformerConfig
 from ..errors import UserError
 from .heads import FunnelformerForMaskedLM, FunnelformerForTokenDetection
@@ -196,20 +194,9 @@ class FunnelformerForElectra(FunnelformerPreTrainedModel):
         if state_dict and not any(name.startswith(("discriminator.", "generator.")) for name in state_dict):
             raise ValueError(
                 "these are not the weights of generator and discriminator; "
-                "load their folder with load_folder, or resume with ElectraTrainer"
+                "load their folder with from_pretrained, or resume with ElectraTrainer"
             )
         return super().load_state_dict(state_dict, strict, assign)
-
-    def load_folder(self, folder: str | os.PathLike[str]) -> None:
-        """Load the weights that `save_pretrained` wrote into this model. Raises UserError or RuntimeError (misfit)."""
-        for model, path in (
-            (self.discriminator, Path(folder)),
-            (self.generator, Path(folder) / GENERATOR_FOLDER),
-        ):
-            state = read_state_dict(find_weights(path))
-            for target, source in model.all_tied_weights_keys.items():
-                state.setdefault(target, state[source])
-            model.load_state_dict(state)
 
     def save_pretrained(  # type: ignore[override]
         self,

@@ -213,7 +213,6 @@ def _of_pretrain(run: _Run) -> dict[str, Any]:
 
 
 def _of_lra(run: _Run) -> dict[str, Any]:
-    memory = run.metrics.get("peak_memory_mb")
     return {
         "task": f"lra, {run.metrics.get('task', '')}",
         "start": "random",
@@ -223,7 +222,7 @@ def _of_lra(run: _Run) -> dict[str, Any]:
         "num_parameters": run.metrics.get("num_parameters"),
         "seconds": _last(run.log, "train_runtime"),
         "flops": None,
-        "memory_bytes": None if memory is None else memory * 2**20,
+        "memory_bytes": run.metrics.get("peak_memory_bytes"),
     }
 
 

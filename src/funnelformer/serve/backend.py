@@ -27,13 +27,7 @@ from ..inference import (
 )
 from ..kinds.questions import Questions
 from ..kinds.windows import check_room
-from ..modeling import (
-    FunnelformerForMaskedLM,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    FunnelformerModel,
-)
+from ..modeling import HEADS, head_of
 from ..modeling.model import sequence_vector
 from .errors import Refused
 from .funnel import Funnel, trace_funnel
@@ -97,7 +91,7 @@ class TorchBackend:
 
     def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
         with torch.inference_mode():
-            output = self.model.base_model(**self._batch(features))
+            output = self._encode(self._batch(features))
             config = copy.copy(self.model.config)
             config.classifier_pooling = pooling
             return list(_checked(sequence_vector(output, config)).float().cpu().numpy())
@@ -119,6 +113,10 @@ class TorchBackend:
             for tensor in output.values():
                 _checked(tensor, may_be_lowest=True)
             return list(self.questions.reduce(tuple(output.values()), self.model.config).cpu().numpy())
+
+    def _encode(self, batch: dict[str, torch.Tensor]) -> Any:
+        """The encoder's states; a decoder would run to no purpose."""
+        return self.model.base_model(**batch, use_decoder=False)
 
     def funnel(self, feature: Feature) -> Funnel:
         return trace_funnel(self.model.base_model, self._batch([feature]))
@@ -143,17 +141,11 @@ def _checked(output: torch.Tensor, *, may_be_lowest: bool = False) -> torch.Tens
         raise Refused(500, str(error)) from error
 
 
-# What a head adds to what every model's body can do.
-_ABILITIES: dict[type, Ability] = {
-    FunnelformerForSequenceClassification: "classify",
-    FunnelformerForTokenClassification: "classify",
-    FunnelformerForMaskedLM: "fill",
-    FunnelformerForQuestionAnswering: "answer",
-}
-
-
 def _of_head(model_class: type) -> set[Ability]:
-    return {ability for head, ability in _ABILITIES.items() if issubclass(model_class, head)}
+    """What a head adds to what every model's body can do."""
+    return {
+        head.ability for head in HEADS.values() if head.ability and issubclass(model_class, head.model_class)
+    }
 
 
 class OnnxBackend(TorchBackend):
@@ -165,18 +157,13 @@ class OnnxBackend(TorchBackend):
         logits = _checked(self.model(**batch).logits[is_mask])
         return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
 
+    def _encode(self, batch: dict[str, torch.Tensor]) -> Any:
+        return self.model(**batch)  # a graph for embeddings has no decoder
+
     def _abilities(self) -> frozenset[Ability]:
         if self.model.gives_vectors:
             return frozenset({"embed"})
         return frozenset(_of_head(self.model.model_class))
-
-
-# The ending of an architecture's name, ours or transformers' -> our class; other heads have their body alone.
-_MODELS: dict[str, Any] = {
-    "ForMaskedLM": FunnelformerForMaskedLM,
-    "ForQuestionAnswering": FunnelformerForQuestionAnswering,
-}
-_PREDICTORS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice")
 
 
 def load_backend(config: ServeConfig) -> Backend:
@@ -194,14 +181,13 @@ def load_backend(config: ServeConfig) -> Backend:
 def _load_predictor(config: ServeConfig) -> Predictor:
     """The model with the head that its config names, or its body."""
     names = read_architectures(config.model)
-    architecture = names[0] if names else ""
-    if architecture.endswith(_PREDICTORS):
+    head = head_of(names[0]) if names else None
+    if head is not None and head.task_kind in ("text", "tokens", "choice"):
         return load_predictor(config.model, config.max_length, config.device)
-    model_class = next(
-        (found for ending, found in _MODELS.items() if architecture.endswith(ending)), FunnelformerModel
-    )
-    settings: dict[str, Any] = {"sparse_prediction": True} if model_class is FunnelformerForMaskedLM else {}
-    model, random = load_model(model_class, config.model, **settings)
+    if head is None or head.ability is None:
+        head = HEADS["model"]  # what the service does not offer has its body alone
+    settings: dict[str, Any] = {"sparse_prediction": True} if head.ability == "fill" else {}
+    model, random = load_model(head.model_class, config.model, **settings)
     if random:
         raise UserError(f"{config.model}: parameter {random[0]} is not among the weights")
     return _limited(ready(model, config.device), config)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.weights import find_weights, read_state_dict
+from ..modeling.electra import GENERATOR_FOLDER, FunnelformerForElectra
 from .pretrain_trainer import PretrainTrainer, Unit
 
-__all__ = ["LOGGED", "ElectraTrainer"]
+__all__ = ["LOGGED", "ElectraTrainer", "load_into"]
 
 LOSSES = ("generator_loss", "discriminator_loss")
 SHARES = ("replaced_fraction", "generator_accuracy", "discriminator_accuracy")
@@ -65,4 +69,16 @@ class ElectraTrainer(PretrainTrainer):
 
     def _load_whole(self, checkpoint: str, model: Any) -> None:
         whole: Any = self.accelerator.unwrap_model(self.model if model is None else model)
-        whole.load_folder(checkpoint)
+        load_into(whole, checkpoint)
+
+
+def load_into(model: FunnelformerForElectra, folder: str | os.PathLike[str]) -> None:
+    """Load the weights that `save_pretrained` wrote into a model. Raises UserError, or RuntimeError (misfit)."""
+    for part, path in (
+        (model.discriminator, Path(folder)),
+        (model.generator, Path(folder) / GENERATOR_FOLDER),
+    ):
+        state = read_state_dict(find_weights(path))
+        for target, source in part.all_tied_weights_keys.items():
+            state.setdefault(target, state[source])
+        part.load_state_dict(state)

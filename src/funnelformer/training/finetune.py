@@ -189,7 +189,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
                 "total_seconds": time.perf_counter() - begin,
                 "train_flops": trainer.state.total_flos,
                 "peak_memory_bytes": peak_memory_bytes(trainer.args.device),
-                "peak_memory_of": "accelerator" if trainer.args.device.type == "cuda" else "process",
+                "peak_memory_of": "accelerator" if trainer.args.device.type != "cpu" else "process",
                 "device": trainer.args.device.type,
                 "num_processes": num_processes(),
             },
@@ -289,16 +289,16 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[s
         settings = {**model_ids(tokenizer), **settings}
         model_config = config_from_name(config.model, settings)
         try:
-            model = kind.model_class(model_config)
+            model = kind.head.model_class(model_config)
         except ValueError as error:  # of a head that needs a decoder
             raise UserError(f"--model {config.model}: {error}") from error
     else:
         # A model fine-tuned before may know other classes.
         model, _ = load_model(
-            kind.model_class,
+            kind.head.model_class,
             config.model,
-            may_miss=kind.new_parameters,
-            may_differ=kind.other_shapes,
+            may_miss=kind.head.parameters,
+            may_differ=kind.head.label_parameters,
             **settings,
         )
         if is_new_head(kind, start, was_regression(config.model)):

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..modeling import FunnelformerForMaskedLM
+from ..modeling import DECODER_PREFIX, HEADS, FunnelformerForMaskedLM
 from ..modeling.electra import FunnelformerForElectra
 from ..modeling.structure import FunnelformerForSentenceStructure
 from .electra import LOGGED, ElectraTrainer
 from .pretrain_trainer import PretrainTrainer, Unit
 
 __all__ = ["OBJECTIVES", "Objective"]
+
+
+# What a model without a masked-LM head lacks.
+_MASKED_LM = (*HEADS["masked_lm"].parameters, f"funnelformer.{DECODER_PREFIX}")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Objective:
     """
 
     model_class: Any
-    heads: tuple[str, ...] = ("lm_head.", "funnelformer.decoder.")
+    heads: tuple[str, ...] = _MASKED_LM
     logged: Mapping[str, Unit] = field(default_factory=dict)
     pairs: bool = False
     trainer_class: type[PretrainTrainer] = PretrainTrainer
@@ -38,7 +42,7 @@ OBJECTIVES: dict[str, Objective] = {
     "mlm": Objective(FunnelformerForMaskedLM),
     "mlm+sso": Objective(
         FunnelformerForSentenceStructure,
-        heads=("lm_head.", "funnelformer.decoder.", "structure_head."),
+        heads=(*_MASKED_LM, "structure_head."),
         logged={"mlm_loss": "targets", "structure_loss": "rows", "structure_accuracy": "rows"},
         pairs=True,
     ),

@@ -1,6 +1,6 @@
-"""The paper's optimizer and schedules, and the usual AdamW beside it.
+"""The paper's optimizer, and the usual AdamW beside it.
 
-Source: the original code's `AdamWeightDecayOptimizer` and `get_train_op`; Dai et al. 2020, appendix B.
+Source: the original code's `AdamWeightDecayOptimizer`; Dai et al. 2020, appendix B.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean
@@ -24,10 +23,9 @@ __all__ = [
     "PRESETS",
     "PaperAdamW",
     "build_optimizer",
-    "build_schedule",
+    "is_decayed",
     "layer_rates",
     "layer_scales",
-    "learning_rate_factor",
 ]
 
 # Dense biases, LayerNorm gains and biases. The score biases of attention (`content_bias` ...) are no such names: the
@@ -39,6 +37,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "modern": {"betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.01, "no_decay": BIAS_AND_NORM},
 }
 _LAYER = re.compile(r"(?:encoder\.blocks\.(\d+)|decoder\.layers)\.(\d+)\.")
+
+
+def is_decayed(name: str, no_decay: str | None = BIAS_AND_NORM) -> bool:
+    """Whether the weights of that name decay: the one rule of pretraining, fine-tuning and the Arena.
+
+    no_decay: pattern of whole names that do not; None: all do.
+    """
+    return no_decay is None or re.fullmatch(no_decay, name) is None
 
 
 class PaperAdamW(Optimizer):
@@ -151,8 +157,9 @@ def build_optimizer(
     groups: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decayed = pattern is None or re.fullmatch(pattern, name) is None
-            groups[decay if decayed else 0.0, (gradient_scales or {}).get(name, 1.0)].append(parameter)
+            groups[
+                decay if is_decayed(name, pattern) else 0.0, (gradient_scales or {}).get(name, 1.0)
+            ].append(parameter)
     if preset == "modern":
         by_decay = [{"params": group, "weight_decay": decay} for (decay, _), group in groups.items()]
         return torch.optim.AdamW(by_decay, lr=learning_rate, fused=True, **settings)
@@ -212,40 +219,3 @@ def _layers(names: Iterable[str], config: FunnelformerConfig, prefix: str) -> di
 def _powers(layers: dict[str, int], rate: float) -> dict[str, float]:
     top = max(layers.values(), default=0)
     return {name: rate ** (top - layer) for name, layer in layers.items()}
-
-
-def learning_rate_factor(
-    step: int, num_steps: int, num_warmup_steps: int = 0, decay: str = "linear", min_ratio: float = 0.0
-) -> float:
-    """The share of the learning rate that update number `step` (from 0) uses.
-
-    It rises linearly from `min_ratio` to 1, then falls to `min_ratio` at `num_steps`, linearly (the original's "poly")
-    or along a cosine. With warm-up the first update has rate `min_ratio`, as in the original: 0 unless set.
-    """
-    if step < num_warmup_steps:
-        share = step / num_warmup_steps
-    else:
-        done = min(1.0, (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps))
-        share = 1 - done if decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    return min_ratio + (1 - min_ratio) * share
-
-
-def build_schedule(
-    optimizer: Optimizer,
-    num_steps: int,
-    num_warmup_steps: int = 0,
-    decay: str = "linear",
-    min_ratio: float = 0.0,
-) -> LambdaLR:
-    """A `LambdaLR` of `learning_rate_factor`. decay: "linear" or "cosine". Raises UserError for what cannot be."""
-    if decay not in ("linear", "cosine"):
-        raise UserError(
-            f"schedule is {decay!r}; allowed: linear, cosine{did_you_mean(decay, ['linear', 'cosine'])}"
-        )
-    if not 0 <= num_warmup_steps <= num_steps:
-        raise UserError(f"{num_warmup_steps} warm-up steps of {num_steps} steps; allowed: 0 to {num_steps}")
-    if not 0 <= min_ratio <= 1:
-        raise UserError(f"the lowest share of the learning rate is {min_ratio}; allowed: 0 to 1")
-    return LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, num_steps, num_warmup_steps, decay, min_ratio)
-    )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -99,6 +100,20 @@ class _LogFile(TrainerCallback):
         self.is_open = False
 
 
+class _GuardHasRun(TrainerCallback):
+    """The last word before an update, in public: no gradient gets here that nobody looked at."""
+
+    def __init__(self, trainer: PretrainTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.has_unseen_losses:
+            raise UserError(
+                f"transformers {transformers.__version__} did not ask for the norm of the gradient before the update, "
+                "so a loss that is NaN would go by; install transformers>=5.17,<5.24"
+            )
+
+
 class PretrainTrainer(ShardedTrainer):
     """A Trainer that logs more, and that no NaN gets by.
 
@@ -150,6 +165,12 @@ class PretrainTrainer(ShardedTrainer):
         self._throughput: Throughput | None = None
         self.pop_callback(PrinterCallback)
         self.add_callback(_LogFile(self._out / "log.jsonl"))
+        self.add_callback(_GuardHasRun(self))
+
+    @property
+    def has_unseen_losses(self) -> bool:
+        """Whether there are micro-batches that the guard against NaN has not seen."""
+        return bool(self._step_losses)
 
     @property
     def num_skipped(self) -> int:

@@ -77,7 +77,7 @@ class Probe:
 
 
 def _flags(config: FinetuneConfig) -> list[str]:
-    values = {key: value for key, value in resolved(config).items() if value not in (False, {})}
+    values = {key: value for key, value in resolved(config).items() if value is not False and value != {}}
     return [part for key, value in values.items() for part in (f"--{key}", str(value))]
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from ..errors import UserError, printable
 
-__all__ = ["first", "gather_lists", "num_processes", "rank", "say", "start_processes"]
+__all__ = ["LONGEST_WAIT_S", "first", "gather_lists", "num_processes", "rank", "say", "start_processes"]
+
+# Processes wait for each other while the first one prepares data or measures a probe; NCCL's ten minutes would end it.
+LONGEST_WAIT_S = 3 * 3600
 
 T = TypeVar("T")
 
@@ -33,7 +37,7 @@ def start_processes(cpu: bool) -> None:
     if num_processes() > 1:
         from accelerate import PartialState
 
-        PartialState(cpu=cpu)
+        PartialState(cpu=cpu, timeout=timedelta(seconds=LONGEST_WAIT_S))
 
 
 def first(action: Callable[[], T]) -> T:

@@ -31,7 +31,8 @@ class RunConfig:
     learning_rate: Annotated[Rate, above(0)] = "auto"
     "Highest learning rate. auto: by the start, from nothing or pretrained, and the model's width."
     weight_decay: Annotated[float, at_least(0)] = 0.01
-    "Decoupled weight decay; biases and LayerNorms have none."
+    "Decoupled weight decay of all parameters but dense biases and LayerNorms; attention's \
+r_w, r_r and r_s decay, as in the paper's code."
     warmup: Annotated[float, FRACTION_FROM_0] = 0.1
     "Fraction of the steps during which the learning rate rises."
     schedule: Literal["linear", "cosine", "constant"] = "linear"

@@ -82,7 +82,7 @@ def renew_head(model: Any, kind: Kind, start: Sequence[str], source: str) -> str
     """Draw the weights of the head anew; returns what there is to say of it, in one line."""
     for name, module in model.named_modules():
         own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)]
-        if any(parameter.startswith(kind.other_shapes) for parameter in own):
+        if any(parameter.startswith(kind.head.label_parameters) for parameter in own):
             for parameter in module.parameters(recurse=False):
                 parameter._is_hf_initialized = False
             model._init_weights(module)

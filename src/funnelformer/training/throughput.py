@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..flops import Head, forward_flops, training_flops
+from ..machine import wait_for
 from ..modeling.electra import FunnelformerForElectra
 
 __all__ = [
@@ -74,18 +75,18 @@ def device_peak(device: torch.device, dtype: torch.dtype) -> Peak:
     left = torch.full((size, size), 0.5, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(_NUM_MEASURED + 1):
-        _wait_for(device)
+        wait_for(device)
         begin = time.perf_counter()
         left @ left
-        _wait_for(device)
+        wait_for(device)
         best = min(best, time.perf_counter() - begin)
     return Peak(2 * size**3 / best, "measured")
 
 
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory this process has held, of the accelerator or of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device)
     with contextlib.suppress(OSError):
         # On Linux getrusage would begin with the peak of the process that started this one.
         status = Path("/proc/self/status").read_text()
@@ -95,9 +96,9 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak so far, where the system lets one: on Linux, and on CUDA."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    """Forget the peak so far, where the system lets one: on Linux, and on accelerators."""
+    if device.type != "cpu":
+        torch.accelerator.reset_peak_memory_stats(device)
     else:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
@@ -178,8 +179,3 @@ class Throughput:
             "mfu": total_flops / (elapsed_s * num_devices * self.peak.flops_per_second),
             "peak_memory_bytes": peak_memory_bytes(self.device),
         }
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

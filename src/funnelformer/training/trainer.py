@@ -16,7 +16,9 @@ from ..data.files import atomic_writer
 from ..errors import UserError
 from ..options import OnNan
 from ..strict_json import json_text
-from .processes import first, rank
+from .hooks import check_hooks
+from .optimizer import is_decayed
+from .processes import LONGEST_WAIT_S, first, rank
 from .run import (
     complete_checkpoints,
     mark_complete,
@@ -54,6 +56,7 @@ def training_arguments(
         "seed": config.seed,
         # Without an accelerator transformers refuses bfloat16, which torch computes on a CPU as well, unless told so.
         "use_cpu": config.device == "cpu" or not torch.accelerator.is_available(),
+        "ddp_timeout": LONGEST_WAIT_S,
         "report_to": "none",
         "dataloader_pin_memory": False,
     }
@@ -103,6 +106,15 @@ class RunTrainer(Trainer):
     """
 
     _losses: Tensor | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises UserError for a version of transformers that lacks a private method which is overridden here."""
+        check_hooks()
+        super().__init__(*args, **kwargs)
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """As everywhere here, see `is_decayed`; the Trainer's own rule leaves out r_w, r_r and r_s."""
+        return [name for name, _ in model.named_parameters() if is_decayed(name)]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
