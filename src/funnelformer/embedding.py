@@ -15,10 +15,11 @@ from transformers import DataCollatorWithPadding
 
 from .checkpoints.weights import read_json
 from .data.files import atomic_folder
+from .data.progress import progress_bar
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .errors import UserError
 from .export.onnx_model import OnnxModel, is_export
-from .inference import check_length, in_batches, load_model, progress_bar, read_settings, ready
+from .inference import check_length, in_batches, load_model, read_settings, ready
 from .modeling import FunnelformerModel
 from .options import Backend
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
 from .checkpoints.weights import read_json
+from .data.progress import progress_bar
 from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .data.values import Labels
@@ -43,7 +41,6 @@ __all__ = [
     "in_batches",
     "load_model",
     "load_predictor",
-    "progress_bar",
     "read_settings",
     "ready",
 ]
@@ -335,14 +332,3 @@ def _cut(
             start, padding, added = index, 0, 0
         padding += added
     return [*parts, slice(start, len(lengths))] if lengths else []
-
-
-@contextmanager
-def progress_bar(title: str | None, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what is told how many of `total` more are done; a bar is shown on a terminal, and under a title."""
-    if title is None or not sys.stderr.isatty():
-        yield lambda number: None
-        return
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda number: bar.advance(task, number)

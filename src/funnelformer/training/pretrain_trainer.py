@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from ..errors import UserError
 from ..options import OnNan
@@ -148,7 +148,6 @@ class PretrainTrainer(ShardedTrainer):
         self._num_skipped = self._num_skipped_since_log = 0
         self._spike: tuple[float, float] | None = None
         self._throughput: Throughput | None = None
-        self.pop_callback(PrinterCallback)
         self.add_callback(_LogFile(self._out / "log.jsonl"))
 
     @property
@@ -296,6 +295,7 @@ class PretrainTrainer(ShardedTrainer):
             loss, mean = self._spike
             self._spike = None
             if rank() == 0:
+                self.shown.clear()
                 print(
                     f"warning: step {self.state.global_step}: the loss {loss:.4g} is more than "
                     f"{self._spike_factor:g} times its running mean {mean:.4g}",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..data.files import atomic_writer
@@ -23,6 +23,7 @@ from .run import (
     save_final,
 )
 from .run_config import RunConfig
+from .shown import ShownProgress
 
 __all__ = ["RunTrainer", "run_trainer", "training_arguments"]
 
@@ -58,6 +59,21 @@ class RunTrainer(Trainer):
     Old checkpoints are deleted after the new one is known to be whole, not before. Resumed from its last step, the
     Trainer would make another one, and go on where early stopping had ended the run.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._num_tokens = 0
+        self.pop_callback(PrinterCallback)
+        self.pop_callback(ProgressCallback)
+        parts = tuple(self.eval_dataset) if isinstance(self.eval_dataset, dict) else ()
+        self.shown = ShownProgress(lambda: self._num_tokens, parts)
+        self.add_callback(self.shown)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        # From the shapes: to count without the padding, a device would have to be waited for.
+        tokens = inputs["input_ids"].numel() if "input_ids" in inputs else 0
+        self._num_tokens += tokens * self.accelerator.num_processes
+        return super().training_step(model, inputs, *args, **kwargs)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checkpoint = kwargs.get("resume_from_checkpoint")
@@ -150,6 +166,9 @@ def run_trainer(trainer: RunTrainer, tokenizer: Any, out: Path, checkpoint: Path
                 file.write(json.dumps(entry) + "\n")
 
     with one_line_errors(out):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            trainer.shown.clear()
         state = trainer.whole_state()
         first(lambda: finish(state))
