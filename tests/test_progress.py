@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,7 +27,8 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch):
     """stderr is a terminal of 60 columns, and a second has passed already."""
     shown = Terminal()
-    monkeypatch.setattr(sys, "stderr", shown)
+    # pytest puts its own stderr back between a fixture and the test.
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=shown))
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(progress, "_QUIET_S", 0.0)
     monkeypatch.setattr(progress, "_REFRESH_S", 0.0)

@@ -75,7 +75,7 @@ class _Means:
 
 
 class _LogFile(TrainerCallback):
-    """Write the log while it grows, and print it; a resumed run goes on from what its checkpoint holds."""
+    """Write the log while it grows; a resumed run goes on from what its checkpoint holds."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.is_open = path, False
@@ -90,8 +90,6 @@ class _LogFile(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.is_open:
-            values = (f"{name} {value:.4g}" for name, value in logs.items() if name != "total_flos")
-            print(f"step {state.global_step}: {', '.join(values)}", flush=True)
             with self.path.open("a") as file:
                 file.write(json.dumps(state.log_history[-1]) + "\n")
 
