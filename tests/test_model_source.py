@@ -118,6 +118,7 @@ def test_a_hub_that_answers_is_asked(no_network, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         reach_hub("user/name")
+    _problem.cache_clear()
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"127\.0\.0\.1: "):
         reach_hub("user/name2")

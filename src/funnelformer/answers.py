@@ -10,10 +10,11 @@ from typing import Any, TextIO
 import datasets
 
 from .data.files import atomic_folder
+from .data.progress import progress_bar
 from .data.tables import Table
 from .data.tasks import Task, find_task
 from .errors import UserError
-from .inference import Predictor, progress_bar
+from .inference import Predictor
 from .kinds.questions import SAVED, Answer, Questions
 from .strict_json import json_text
 

@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 from .command_configs import EmbedConfig
 from .data.files import atomic_path, atomic_writer
 from .data.formats import Row, row_name
+from .data.progress import progress_bar
 from .data.streams import stdin_bytes
 from .data.tables import check_column, collect, guess_single_text, iter_texts
 from .data.values import BadValue, read_text
 from .embedding import Embedder, load_embedder, save_sentence_transformers
 from .errors import UserError, one_line, printable
-from .inference import progress_bar, read_settings
+from .inference import read_settings
 from .options import takes
 from .strict_json import json_line
 

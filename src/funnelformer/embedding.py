@@ -14,19 +14,12 @@ from transformers import DataCollatorWithPadding
 
 from .data.files import atomic_folder
 from .data.json_toml import read_json, read_json_value
+from .data.progress import progress_bar
 from .data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from .errors import UserError
 from .export.onnx_model import OnnxModel, is_export
 from .foreign_code import refuse_foreign_code
-from .inference import (
-    check_length,
-    in_batches,
-    load_model,
-    progress_bar,
-    read_settings,
-    ready,
-    refuse_not_finite,
-)
+from .inference import check_length, in_batches, load_model, read_settings, ready, refuse_not_finite
 from .modeling import FunnelformerModel
 from .options import Backend
 from .strict_json import json_text

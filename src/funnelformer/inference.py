@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
 from .data.files import check_readable
 from .data.json_toml import read_json
+from .data.progress import progress_bar
 from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .data.values import Labels
@@ -28,7 +27,6 @@ from .kinds.answers import say_of
 from .metrics import sigmoid, softmax
 from .modeling import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, fix_tables, head_of, prepack
 from .options import Backend
-from .terminal import plain_console
 from .training.processes import gather_lists, num_processes, rank
 
 __all__ = [
@@ -38,7 +36,6 @@ __all__ = [
     "in_batches",
     "load_model",
     "load_predictor",
-    "progress_bar",
     "read_architectures",
     "read_settings",
     "ready",
@@ -361,14 +358,3 @@ def _cut(
             start, padding, added = index, 0, 0
         padding += added
     return [*parts, slice(start, len(lengths))] if lengths else []
-
-
-@contextmanager
-def progress_bar(title: str | None, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what is told how many of `total` more are done; a bar is shown on a terminal, and under a title."""
-    if title is None or not sys.stderr.isatty():
-        yield lambda number: None
-        return
-    with Progress(console=plain_console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda number: bar.advance(task, number)

@@ -41,7 +41,7 @@ def find_model(source: str | os.PathLike[str]) -> Folder | Hub | Layout:
     """
     text = os.fspath(source)
     path = Path(os.path.expanduser(text))
-    if text and path.exists():
+    if text and os.path.exists(path):  # not Path.exists, which raises for a name that is too long
         return Folder(path)
     if _is_path_like(source):
         if isinstance(source, str) and HUB_NAME.fullmatch(text) and not text.startswith((".", "~")):

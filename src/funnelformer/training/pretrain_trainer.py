@@ -16,7 +16,7 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from ..errors import UserError
 from ..options import OnNan
@@ -76,7 +76,7 @@ class _Means:
 
 
 class _LogFile(TrainerCallback):
-    """Write the log while it grows, and print it; a resumed run goes on from what its checkpoint holds."""
+    """Write the log while it grows; a resumed run goes on from what its checkpoint holds."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.is_open = path, False
@@ -91,8 +91,6 @@ class _LogFile(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.is_open:
-            values = (f"{name} {value:.4g}" for name, value in logs.items() if name != "total_flos")
-            print(f"step {state.global_step}: {', '.join(values)}", flush=True)
             with self.path.open("a") as file:
                 file.write(json_text(state.log_history[-1]) + "\n")
 
@@ -163,7 +161,6 @@ class PretrainTrainer(ShardedTrainer):
         self._num_skipped = self._num_skipped_since_log = 0
         self._spike: tuple[float, float] | None = None
         self._throughput: Throughput | None = None
-        self.pop_callback(PrinterCallback)
         self.add_callback(_LogFile(self._out / "log.jsonl"))
         self.add_callback(_GuardHasRun(self))
 
@@ -317,6 +314,7 @@ class PretrainTrainer(ShardedTrainer):
             loss, mean = self._spike
             self._spike = None
             if rank() == 0:
+                self.shown.clear()
                 print(
                     f"warning: step {self.state.global_step}: the loss {loss:.4g} is more than "
                     f"{self._spike_factor:g} times its running mean {mean:.4g}",

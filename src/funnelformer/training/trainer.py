@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..data.files import atomic_writer
@@ -27,6 +34,7 @@ from .run import (
     save_final,
 )
 from .run_config import RunConfig
+from .shown import ShownProgress
 
 __all__ = ["NanWatch", "RunTrainer", "run_trainer", "training_arguments"]
 
@@ -111,13 +119,22 @@ class RunTrainer(Trainer):
         """Raises UserError for a version of transformers that lacks a private method which is overridden here."""
         check_hooks()
         super().__init__(*args, **kwargs)
+        self._num_tokens = 0
+        self.pop_callback(PrinterCallback)
+        self.pop_callback(ProgressCallback)
+        parts = tuple(self.eval_dataset) if isinstance(self.eval_dataset, dict) else ()
+        self.shown = ShownProgress(lambda: self._num_tokens, parts)
+        self.add_callback(self.shown)
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """As everywhere here, see `is_decayed`; the Trainer's own rule leaves out r_w, r_r and r_s."""
         return [name for name, _ in model.named_parameters() if is_decayed(name)]
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().training_step(*args, **kwargs)
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        # From the shapes: to count without the padding, a device would have to be waited for.
+        tokens = inputs["input_ids"].numel() if "input_ids" in inputs else 0
+        self._num_tokens += tokens * self.accelerator.num_processes
+        loss = super().training_step(model, inputs, *args, **kwargs)
         self._losses = loss.detach() if self._losses is None else self._losses + loss.detach()
         return loss
 
@@ -229,6 +246,9 @@ def run_trainer(trainer: RunTrainer, tokenizer: Any, out: Path, checkpoint: Path
                 file.write(json_text(entry) + "\n")
 
     with one_line_errors(out):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            trainer.shown.clear()
         state = trainer.whole_state()
         first(lambda: finish(state))
