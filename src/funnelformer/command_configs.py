@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from .options import Backend, Device, Files, Int8, at_least, between, check_ranges, grouped
+from .options import Backend, Device, Files, Int8, ModelForm, at_least, between, check_ranges, grouped
+from .sentence_modules import Pooling
 
 __all__ = [
     "DEFAULT_OPSET",
@@ -116,7 +117,7 @@ squad2 a folder for predictions.json, nbest_predictions.json and null_odds.json.
 
 @grouped(
     most="model data out pooling batch_size",
-    data="text max_length",
+    data="text max_length prompt",
     model="normalize",
     run="device backend",
     output="save_to overwrite",
@@ -134,12 +135,15 @@ class EmbedConfig:
     "File to write: .npy (the vectors alone), .parquet or .jsonl (with the columns of the input)."
     text: str | None = None
     "Column of the text."
-    pooling: Literal["mean", "cls"] | None = None
-    "mean of the encoder's states, or the first of them; by default the mean."
+    pooling: Pooling | None = None
+    "cls: the first of the encoder's states; mean: of all of them; mean_tokens: each as often as the tokens it holds; \
+by default as the model was made, else the mean."
     normalize: Annotated[bool | None, Parameter(negative="--no-normalize")] = None
     "Give every vector the length 1."
     max_length: Annotated[int | None, at_least(3)] = None
-    "Tokens at which a text is cut; by default as in fine-tuning, or 512."
+    "Tokens at which a text is cut; by default as the model was made, else as in fine-tuning, or 512."
+    prompt: str | None = None
+    "Name of one of the model's prompts, which is put before every text."
     batch_size: Annotated[int, at_least(1)] = 32
     "Texts a batch."
     device: Device = "auto"
@@ -222,8 +226,9 @@ class TokenizerConfig:
 
 
 @grouped(
-    most="source target to set dry_run",
-    run="verify",
+    most="source target layout layers to",
+    model="set",
+    run="verify dry_run",
     output="overwrite",
 )
 @dataclass
@@ -235,8 +240,12 @@ class ConvertConfig:
     target: Path
     "Folder to write."
     _: KW_ONLY
-    to: Literal["funnelformer", "transformers", "original-torch", "original-tf"] = "funnelformer"
+    to: ModelForm = "funnelformer"
     "Form to write."
+    layout: str | None = None
+    "Blocks to put the layers in, as B2-2-2: an encoder of one length becomes a funnel. The width stays."
+    layers: str | None = None
+    "Layers to keep, counted from 0, as 0,2,3,5; by default all, or as many as the layout has, evenly spaced."
     set: dict[str, str] | None = None
     "Config keys to change on the way, as --set.padding=exact."
     verify: str | None = None

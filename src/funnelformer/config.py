@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from .errors import UserError, did_you_mean, reject_unknown, short
+from .sentence_modules import Pooling, SentenceEmbedding
 from .version import VERSION_KEY, stamped
 
-__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_name"]
+__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_layout", "parse_name"]
 
 # The table of token mixers: a name, and where its class is. See `mixers.Mixer` for what the class must offer.
 MIXERS = {
@@ -26,7 +28,8 @@ _CHOICES = {
     "position": ("relative", "absolute"),
     "initializer": ("truncated_normal", "normal", "uniform"),
     "mlm_head": ("dense", "linear"),
-    "classifier_pooling": ("cls", "mean"),
+    "classifier_pooling": get_args(Pooling),
+    "classifier_activation": ("tanh", "gelu", "gelu_new", "relu", "silu", "linear"),
     "qa_head": ("simple", "conditional"),
     "ponet_segments": ("separators", "sentences", "chunks"),
 }
@@ -94,7 +97,7 @@ GRAMMAR = (
     "a name is B<layers>[x<repeats>]-...H<width> or L<layers>H<width>, "
     "as in B4-4-4H768, B6-3x2-3x2H768, L12H768"
 )
-_NAME = re.compile(r"(?:L(?P<flat>\d+)|B(?P<blocks>\d+(?:x\d+)?(?:-\d+(?:x\d+)?)*))H(?P<width>\d+)")
+_LAYOUT = re.compile(r"(?:L(?P<flat>\d+)|B(?P<blocks>\d+(?:x\d+)?(?:-\d+(?:x\d+)?)*))(?:H(?P<width>\d+))?")
 
 # The released Funnel-Transformers (https://huggingface.co/funnel-transformer) and the standard
 # Transformers they are compared with (paper, tables 1 and 2).
@@ -129,15 +132,11 @@ def parse_name(name: str) -> dict[str, Any]:
     if name in PRESETS:
         base, extra = PRESETS[name]
         return {**parse_name(base), **extra}
-    match = _NAME.fullmatch(name)
-    if match is None:
+    blocks, repeats, width = _read_layout(name) or ([], [], None)
+    if width is None:
         hint = did_you_mean(name, [*PRESETS, *_RELEASED.values()])
         raise UserError(f"model name {name!r} cannot be read: {GRAMMAR}; presets: {', '.join(PRESETS)}{hint}")
-    pairs = [part.split("x") for part in (match["flat"] or match["blocks"]).split("-")]
-    blocks = [int(pair[0]) for pair in pairs]
-    repeats = [int(pair[1]) if len(pair) == 2 else 1 for pair in pairs]
-    width = int(match["width"])
-    if min(blocks) < 1 or min(repeats) < 1 or width < 1:
+    if min(*blocks, *repeats, width) < 1:
         raise UserError(f"model name {name!r}: layers, repeats and width must be at least 1; {GRAMMAR}")
     head_size = next((size for size in (64, 32, 16, 8) if width % size == 0), None)
     if head_size is None:
@@ -150,6 +149,31 @@ def parse_name(name: str) -> dict[str, Any]:
         "head_size": head_size,
         "intermediate_size": 4 * width,
     }
+
+
+def parse_layout(name: str) -> tuple[list[int], list[int], int | None]:
+    """The blocks, their repeats and the width (None where the name has none) of a layout such as "B2-2-2".
+
+    Raises UserError that shows the grammar.
+    """
+    layout = _read_layout(name)
+    if layout is None:
+        raise UserError(
+            f"layout {name!r} cannot be read: a layout is B<layers>[x<repeats>]-... or L<layers>, with H<width> or "
+            "without, as in B2-2-2, B4-4x2H768, L3"
+        )
+    if min(*layout[0], *layout[1]) < 1:
+        raise UserError(f"layout {name!r}: layers and repeats must be at least 1")
+    return layout
+
+
+def _read_layout(name: str) -> tuple[list[int], list[int], int | None] | None:
+    match = _LAYOUT.fullmatch(name)
+    if match is None:
+        return None
+    pairs = [part.split("x") for part in (match["flat"] or match["blocks"]).split("-")]
+    repeats = [int(pair[1]) if len(pair) == 2 else 1 for pair in pairs]
+    return [int(pair[0]) for pair in pairs], repeats, None if match["width"] is None else int(match["width"])
 
 
 class FunnelformerConfig(PreTrainedConfig):
@@ -200,12 +224,20 @@ class FunnelformerConfig(PreTrainedConfig):
         embedding and bias: transformers' Funnel); sparse_prediction: with labels compute logits at the
         labelled positions alone; hide_mask_tokens: a model that predicts hidden tokens treats mask_token_id as
         padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
-        ("cls", the paper's) or the mean of the encoder's real tokens. qa_head: of question answering, "simple" (a
-        linear layer for start and end: transformers' Funnel) or "conditional" (the end given the start, and whether
-        there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts, and ends of each, it looks at.
+        ("cls", the paper's), the mean of the encoder's real states ("mean"), or that mean with each state counted as
+        often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled);
+        classifier_activation: after its dense layer, "tanh" (the paper's), or what another family has. qa_head: of
+        question answering, "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the
+        end given the start, and whether there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts,
+        and ends of each, it looks at.
 
     Replaced-token pretraining: generator_size: the generator's share of hidden_size, intermediate_size and
         num_attention_heads; discriminator_weight: of the discriminator's loss in the sum.
+
+    Vectors of texts: sentence_embedding: of an encoder that was trained to give them, how a text becomes one: pooling
+        (as classifier_pooling), normalize, max_length, prompts, default_prompt, similarity, see `sentence_modules`.
+
+    Origin: made_from: of a model whose layers were dealt anew, what they were, see `checkpoints.shortening`.
 
     Source: Dai et al. 2020, arXiv:2006.03236.
     """
@@ -261,6 +293,7 @@ class FunnelformerConfig(PreTrainedConfig):
 
     mlm_head: str = "dense"
     classifier_pooling: str = "cls"
+    classifier_activation: str = "tanh"
     qa_head: str = "simple"
     qa_start_beam: int = 5
     qa_end_beam: int = 5
@@ -271,6 +304,9 @@ class FunnelformerConfig(PreTrainedConfig):
     discriminator_weight: float = 50.0
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
+
+    sentence_embedding: dict[str, Any] | None = None
+    made_from: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         known = {field.name for field in fields(self)}
@@ -354,6 +390,9 @@ class FunnelformerConfig(PreTrainedConfig):
                 self.qa_end_beam,
             ],
         )
+        if self.sentence_embedding is not None:
+            vectors = SentenceEmbedding.from_dict(self.sentence_embedding, "model config: sentence_embedding")
+            self.sentence_embedding = vectors.to_dict()
         if not 0 < self.generator_size <= 1:
             raise UserError(
                 f"model config: generator_size is {self.generator_size!r}; allowed: 0 < share <= 1"
@@ -372,6 +411,16 @@ class FunnelformerConfig(PreTrainedConfig):
             value = getattr(self, key)
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"model config: {key} is {value!r}; allowed: 0 <= p < 1")
+        for key in ("layer_norm_eps", "initializer_std", "initializer_range"):
+            value = getattr(self, key)
+            if not 0 <= value < math.inf:
+                raise UserError(f"model config: {key} is {value!r}; allowed: 0 <= number")
+        if self.pad_token_id is not None and not (
+            isinstance(self.pad_token_id, int) and 0 <= self.pad_token_id < self.vocab_size
+        ):
+            raise UserError(
+                f"model config: pad_token_id is {self.pad_token_id!r}; allowed: 0 to {self.vocab_size - 1}"
+            )
         applications = self.block_applications[0]
         if self.decoder_skip_state is not None and not 0 <= self.decoder_skip_state <= applications:
             raise UserError(
@@ -403,17 +452,12 @@ class FunnelformerConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As in transformers; the config of one of its Funnels, or of a published PoNet, is translated."""
+        """As in transformers; the config of another family's model is translated."""
         values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if values.get("model_type") == "funnel":
-            from .checkpoints.transformers_funnel import WITHOUT_DECODER, config_from_theirs
+        if values.get("model_type", cls.model_type) != cls.model_type:
+            from .checkpoints.folders import translated
 
-            decoder = not WITHOUT_DECODER.intersection(values.get("architectures") or ())
-            values = config_from_theirs(values, decoder, str(pretrained_model_name_or_path)).to_dict()
-        elif values.get("model_type") == "ponet":
-            from .checkpoints.ponet import config_from_theirs as config_of_ponet
-
-            values = config_of_ponet(values, str(pretrained_model_name_or_path)).to_dict()
+            values = translated(values, str(pretrained_model_name_or_path)).to_dict()
         return values, kwargs
 
     def to_dict(self) -> dict[str, Any]:
@@ -437,6 +481,13 @@ class FunnelformerConfig(PreTrainedConfig):
     def has_embedding_projection(self) -> bool:
         """Whether a dense layer stands between the embedding and the first block."""
         return self.project_embeddings or self.embedding_size != self.hidden_size
+
+    @property
+    def vectors(self) -> SentenceEmbedding | None:
+        """How a text becomes a vector, where the model says so (`sentence_embedding`)."""
+        if self.sentence_embedding is None:
+            return None
+        return SentenceEmbedding.from_dict(self.sentence_embedding, "model config: sentence_embedding")
 
     @property
     def block_repeats(self) -> list[int]:

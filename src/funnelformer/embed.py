@@ -42,7 +42,7 @@ def embed(config: EmbedConfig) -> int:
 
     out: .npy (float32 [N, D], in the order of the rows), or .parquet or .jsonl (with all columns of the input).
         What is in memory does not grow with the number of texts; stdin is copied to a temporary file.
-    pooling, normalize, max_length, backend: see `load_embedder`.
+    pooling, normalize, max_length, prompt, backend: see `load_embedder`.
     save_to: also, or only, write the embedder with these options as a folder for sentence_transformers.
     overwrite: allow a `save_to` that is not empty.
     Raises UserError for input that cannot be used, before the first text is embedded; then nothing is written.
@@ -55,6 +55,7 @@ def embed(config: EmbedConfig) -> int:
         pooling=config.pooling,
         normalize=config.normalize,
         max_length=config.max_length,
+        prompt=config.prompt,
         device=config.device,
         backend=config.backend,
         only_runs=config.save_to is None,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DataCollatorWithPadding
 
+from .checkpoints import find_foreign
+from .config import FunnelformerConfig
 from .data.files import atomic_folder
-from .data.json_toml import read_json, read_json_value
 from .data.progress import progress_bar
 from .data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from .errors import UserError
@@ -22,15 +23,10 @@ from .foreign_code import refuse_foreign_code
 from .inference import check_length, in_batches, load_model, read_settings, ready, refuse_not_finite
 from .modeling import FunnelformerModel
 from .options import Backend
-from .strict_json import json_text
+from .sentence_modules import MODULES, Pooling, SentenceEmbedding, read_modules, write_modules
 
-__all__ = ["Embedder", "Pooling", "load_embedder", "save_sentence_transformers"]
+__all__ = ["Embedder", "load_embedder", "save_sentence_transformers"]
 
-Pooling = Literal["mean", "cls"]
-
-_MODULES = "modules.json"
-_TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
-_NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
 _NUM_TOKENS = 512
 
 
@@ -38,19 +34,29 @@ _NUM_TOKENS = 512
 class Embedder:
     """An encoder, of PyTorch or exported, with its tokenizer, ready to give vectors of texts.
 
-    The vector of a text is the mean of the encoder's states, or the first of them (`config.classifier_pooling`): of the
-    pooled sequence, without a decoder, see `modeling.model.sequence_vector`.
-    max_length: tokens at which a text is cut. normalize: to length 1.
+    The vector of a text is made of the encoder's states as `config.classifier_pooling` says: of the pooled sequence,
+    without a decoder, see `modeling.model.sequence_vector`.
+    max_length: tokens at which a text is cut. normalize: to length 1. prompt: what is put before every text.
+    origin: what the model says of itself, which is kept where this does not say otherwise.
     """
 
     model: FunnelformerModel | OnnxModel
     tokenizer: Any
     max_length: int
     normalize: bool = False
+    prompt: str = ""
+    origin: SentenceEmbedding = field(default_factory=SentenceEmbedding)
 
     @property
-    def pooling(self) -> str:
-        return self.model.config.classifier_pooling
+    def pooling(self) -> Pooling:
+        return cast(Pooling, self.model.config.classifier_pooling)
+
+    @property
+    def settings(self) -> SentenceEmbedding:
+        """All of it as a model's config keeps it."""
+        return replace(
+            self.origin, pooling=self.pooling, normalize=self.normalize, max_length=self.max_length
+        )
 
     @property
     def size(self) -> int:
@@ -78,7 +84,8 @@ class Embedder:
         """
         if not texts:
             return np.zeros((0, self.size), dtype=np.float32)
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
+        whole = [self.prompt + text for text in texts] if self.prompt else list(texts)
+        encoded = self.tokenizer(whole, truncation=True, max_length=self.max_length)
         columns = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
         collator = DataCollatorWithPadding(self.tokenizer)
         if advance is not None:
@@ -97,14 +104,16 @@ def load_embedder(
     pooling: Pooling | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,
+    prompt: str | None = None,
     device: str = "auto",
     backend: Backend = "auto",
     only_runs: bool = False,
 ) -> Embedder:
     """Load an embedder from a folder or Hub name of any known format; its decoder and head are left out.
 
-    pooling, normalize, max_length: by default what the folder says that sentence_transformers or `save_sentence_
-    transformers` wrote; else the mean, as they are, and the length of fine-tuning or 512.
+    pooling, normalize, max_length: by default what the model says of itself (`config.sentence_embedding`, or modules of
+        sentence_transformers); else the mean, as they are, and the length of fine-tuning or 512.
+    prompt: the name of one of the model's prompts; by default its default one, if it has any.
     backend: "onnx" runs the folder's graph in ONNX Runtime; "auto" does where it has one and no weights.
     only_runs: it will not be saved, see `ready`.
     Raises UserError when there is no model, or one whose vectors need more than this.
@@ -112,105 +121,70 @@ def load_embedder(
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
     refuse_foreign_code(source)
-    saved = _read_modules(source)
     tokenizer = load_tokenizer(source)
     settings: dict[str, Any] = {"decoder_layers": 0, "decoder_skip_state": None}
-    if pooling is not None or saved is None:
-        settings["classifier_pooling"] = pooling or "mean"
     model: Any
     if backend == "onnx" or (backend == "auto" and is_export(source)):
         model = OnnxModel(source)
         if not model.gives_vectors:
             raise UserError(f"{source}: its graph gives no vectors; export the model with --task embeddings")
-        model.config.update(settings)
     else:
         model, _ = load_model(FunnelformerModel, source, **settings)
         ready(model, device, only_runs=only_runs)
     check_vocabulary(tokenizer, model.config.vocab_size, source)
+    saved = _vectors_of(source, model.config)
+    origin = saved or SentenceEmbedding()
+    model.config.classifier_pooling = pooling or origin.pooling
+    if (
+        isinstance(model, OnnxModel)
+        and model.config.classifier_pooling == "mean_tokens"
+        and not model.gives_counts
+    ):
+        raise UserError(
+            f"{source}: its graph gives no encoder_token_counts, which mean_tokens needs; export it anew"
+        )
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")
     else:
-        known = read_settings(source)
-        max_length = known.get("max_length", _NUM_TOKENS) if saved is None else tokenizer.model_max_length
+        max_length = origin.max_length or read_settings(source).get("max_length", _NUM_TOKENS)
         if model.config.position == "absolute":
             max_length = min(max_length, model.config.max_position_embeddings)
     if normalize is None:
-        normalize = saved is not None and _NORMALIZE in saved
-    return Embedder(model, tokenizer, max_length, normalize)
+        normalize = origin.normalize
+    return Embedder(model, tokenizer, max_length, normalize, origin.prompt(prompt, source), origin)
 
 
-def _read_modules(source: str) -> list[str] | None:
-    """What sentence_transformers does to a text, of a folder in its form; None of another."""
-    file = Path(source) / _MODULES
-    if not file.is_file():
-        return None
-    try:
-        types = [entry["type"] for entry in read_json_value(file)]
-        # The classes have moved between versions.
-        names = [name.rsplit(".", 1)[1] for name in types]
-    except UserError:
-        raise
-    except (TypeError, KeyError, IndexError, AttributeError):
-        raise UserError(f"{file}: is no list of modules with their types") from None
-    settings = read_json(Path(source) / "sentence_bert_config.json")
-    output = settings.get("module_output_name")
-    if names not in (["Transformer"], ["Transformer", "Normalize"]) or output != "sentence_embedding":
+def _vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | None:
+    """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
+    modules = read_modules(source)
+    if modules is None:
+        return config.vectors
+    found = modules.vectors
+    if modules.is_ours:
+        return replace(found, pooling=cast(Pooling, config.classifier_pooling))
+    if find_foreign(source) is None and config.num_blocks > 1:
         raise UserError(
-            f"{file}: the modules {', '.join(names)} are not those that --save-sentence-transformers writes; "
-            "load the folder with sentence_transformers"
+            f"{Path(source) / MODULES}: sentence_transformers' Pooling cannot average the states of a model that "
+            "shortens; write the folder with embed --save-sentence-transformers"
         )
-    return [_TRANSFORMER, _NORMALIZE][: len(names)]
+    return found
 
 
 def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite: bool = False) -> None:
     """Write a folder that `sentence_transformers.SentenceTransformer` loads (after `import funnelformer`).
 
-    Its vectors are those of `embedder`. It names modules of sentence_transformers alone, so nothing of ours has to be
-    trusted as remote code: the stock Transformer calls `FunnelformerModel.sequence_vectors`, which hands over the
-    pooled vector itself. (Its Pooling would average the pooled sequence with a mask of the unpooled one's length,
-    and where the lengths differ takes padding for tokens.)
+    Its vectors are those of `embedder`, see `sentence_modules.write_modules`.
     Raises UserError when the folder cannot be written, or the embedder is an exported one.
     """
-    model, tokenizer = embedder.weights, embedder.tokenizer
+    model, tokenizer, config = embedder.weights, embedder.tokenizer, embedder.weights.config
     with atomic_folder(out, overwrite=overwrite) as folder:
-        # sentence_transformers cuts at the smaller one of these two.
-        before = tokenizer.model_max_length, model.config.max_position_embeddings
+        before = tokenizer.model_max_length, config.max_position_embeddings, config.sentence_embedding
+        # What it saves again has the tokenizer's length alone, cut to that of the positions.
         tokenizer.model_max_length = embedder.max_length
-        if model.config.position != "absolute":
-            model.config.max_position_embeddings = max(before[1], embedder.max_length)
+        if config.position != "absolute":
+            config.max_position_embeddings = max(before[1], embedder.max_length)
+        config.sentence_embedding = embedder.settings.to_dict()
         model.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
-        tokenizer.model_max_length, model.config.max_position_embeddings = before
-        types = [_TRANSFORMER, _NORMALIZE] if embedder.normalize else [_TRANSFORMER]
-        modules = [
-            {
-                "idx": number,
-                "name": str(number),
-                "path": f"{number}_Normalize" if number else "",
-                "type": name,
-            }
-            for number, name in enumerate(types)
-        ]
-        _write_json(folder / _MODULES, modules)
-        _write_json(
-            folder / "sentence_bert_config.json",
-            {
-                "transformer_task": "feature-extraction",
-                "modality_config": {"text": {"method": "sequence_vectors", "method_output_name": None}},
-                "module_output_name": "sentence_embedding",
-            },
-        )
-        _write_json(
-            folder / "config_sentence_transformers.json",
-            {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
-        )
-        if embedder.normalize:
-            (folder / "1_Normalize").mkdir()
-            key = "sentence_embedding"
-            _write_json(
-                folder / "1_Normalize" / "config.json", {"module_input_name": key, "module_output_name": key}
-            )
-
-
-def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+        tokenizer.model_max_length, config.max_position_embeddings, config.sentence_embedding = before
+        write_modules(folder, embedder.settings)

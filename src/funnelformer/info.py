@@ -65,7 +65,7 @@ class Info:
     source: what the user named. name: the layout in the paper's notation.
     baseline: the Transformer that FLOPs are compared with, see `equal_transformer`.
     shape: the config keys that decide about cost. parameters: of the body, without a head.
-    notes: what was left out, and why.
+    notes: the form a model was read from, and what was left out, and why.
     """
 
     source: str
@@ -100,7 +100,7 @@ class Info:
 def describe(
     source: str | os.PathLike[str], lengths: Sequence[int] = (128, 512, 2048), *, memory: bool = True
 ) -> Info:
-    """Describe a layout ("B4-4-4H768"), a preset ("funnel-small") or a model's folder ("./funnel-small").
+    """Describe a layout ("B4-4-4H768"), a preset ("funnel-small"), a model's folder ("./bert") or a name on the Hub.
 
     A folder comes first, also where its name can be read as a layout; a name on the Hub, as user/name, works too.
     lengths: tokens of one sequence. Those that absolute positions do not reach are left out, with a note.
@@ -110,11 +110,11 @@ def describe(
     for length in lengths:
         if length < 1:
             raise UserError(f"length {length}: allowed are whole numbers >= 1")
-    config = _config_of(source)
+    config, notes = _config_of(source)
     baseline = equal_transformer(config)
     limit = config.max_position_embeddings if config.position == "absolute" else None
     reached = [length for length in lengths if limit is None or length <= limit]
-    notes = [
+    notes += [
         f"{length} tokens left out: max_position_embeddings is {limit}"
         for length in lengths
         if length not in reached
@@ -162,26 +162,27 @@ def render(info: Info) -> RenderableType:
     return Group(*parts, *(cell(note) for note in info.notes))
 
 
-def _config_of(source: str | os.PathLike[str]) -> FunnelformerConfig:
+def _config_of(source: str | os.PathLike[str]) -> tuple[FunnelformerConfig, list[str]]:
+    """The config, and what there is to say of where it comes from."""
     found = find_model(source)
     if isinstance(found, Layout):
-        return FunnelformerConfig(**parse_name(found.name))
+        return FunnelformerConfig(**parse_name(found.name)), []
     return _config_in(found.path if isinstance(found, Folder) else found.name)
 
 
-def _config_in(folder: Path | str) -> FunnelformerConfig:
-    # The formats' readers are not needed for a name, and take longer to import than all else here.
+def _config_in(source: str | Path) -> tuple[FunnelformerConfig, list[str]]:
     from .checkpoints import find_foreign, load_foreign
 
-    foreign = find_foreign(folder)
+    foreign = find_foreign(source)
     if foreign is not None:
-        return load_foreign(foreign).config
+        loaded = load_foreign(foreign)
+        return loaded.config, [f"read from a model of the form {loaded.source} ({loaded.architecture})"]
     try:
-        return FunnelformerModel.config_class.from_pretrained(folder, trust_remote_code=False)
+        return FunnelformerModel.config_class.from_pretrained(source, trust_remote_code=False), []
     except (
         Exception
     ) as error:  # ours, transformers' and the strict dataclass's errors have no common base class
-        raise UserError(f"{folder}: config.json: {joined(error)}") from error
+        raise UserError(f"{Path(source) / 'config.json'}: {joined(error)}") from error
 
 
 def _headline(info: Info) -> Text:

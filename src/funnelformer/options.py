@@ -30,6 +30,7 @@ __all__ = [
     "Files",
     "Form",
     "Int8",
+    "ModelForm",
     "OnNan",
     "Parallel",
     "Range",
@@ -54,6 +55,19 @@ Device = Literal["auto", "cpu"]
 Form = Literal["single", "continuation", "structure"]
 Rate = float | Literal["auto"]
 Int8 = Literal["dynamic", "static"]
+ModelForm = Literal[
+    "funnelformer",
+    "transformers",
+    "original-torch",
+    "original-tf",
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "electra",
+    "fnet",
+]
 OnNan = Literal["stop", "skip"]
 Parallel = Literal["ddp", "fsdp"]
 Sentences = Literal["lines", "punctuation"]

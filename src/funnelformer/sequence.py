@@ -78,6 +78,7 @@ class SequenceState:
     segments: segment ids; None when there is no segment score.
     positions: the position of each token in the unpooled sequence, a pooled one standing at its window's first.
     span: length of the unpooled sequence.
+    counts: the real tokens of the input that each token holds, 0 of padding; of a chosen one (top pooling) 1, itself.
     level: how many times the sequence was pooled; neighbours are 2^level apart.
     extras: what one mixer alone must know of every token, by the mixer's name.
     source: the tokens of the longer sequence these were chosen from, after top pooling; None while the
@@ -90,6 +91,7 @@ class SequenceState:
     segments: Int[Tensor, "B T"] | None
     positions: Int[Tensor, "#B T"]
     span: int
+    counts: Int[Tensor, "#B T"]
     level: int = 0
     source: Int[Tensor, "B T"] | None = None
     extras: Mapping[str, Extra] = field(default_factory=dict)
@@ -105,4 +107,5 @@ def start_state(
 ) -> SequenceState:
     """The state of an unpooled sequence of `length` tokens."""
     positions = torch.arange(length, device=device)[None]
-    return SequenceState(keep=keep, segments=segments, positions=positions, span=length)
+    counts = torch.ones_like(positions) if keep is None else keep.long()
+    return SequenceState(keep=keep, segments=segments, positions=positions, span=length, counts=counts)

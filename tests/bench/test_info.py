@@ -131,7 +131,7 @@ def test_the_nearest_folder_is_named(tmp_path):
     [
         (None, "config.json"),
         ("{", "config.json"),
-        ('{"model_type": "bert"}', "'bert'"),
+        ('{"model_type": "brt"}', "'brt'"),
         ('{"model_type": "funnelformer", "blokcs": [1]}', "config.json: model config: unknown key 'blokcs'"),
         ('{"model_type": "funnelformer", "hidden_size": 31}', "hidden_size 31 must be even"),
         ('{"model_type": "funnelformer", "hidden_dropout": "much"}', "config.json"),

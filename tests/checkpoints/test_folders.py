@@ -40,8 +40,18 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         broken / "config.json": "is a file; give the folder",
         broken: "config.json: line 2: not valid JSON",
         write_config(
-            tmp_path / "bert", model_type="bert"
-        ): "model_type is 'bert'; allowed: funnelformer, funnel",
+            tmp_path / "odd", model_type="brt"
+        ): "model_type is 'brt'; allowed: funnelformer, funnel",
+        write_config(
+            tmp_path / "modern", model_type="modernbert"
+        ): r"model_type is 'modernbert' \(rotary positions.*\), which no .* use it through transformers",
+        write_config(
+            tmp_path / "causal", model_type="gpt2"
+        ): "model_type is 'gpt2', which no .* use it through transformers",
+        write_config(tmp_path / "list", model_type=["bert"]): r"model_type is \['bert'\]; allowed",
+        write_config(
+            tmp_path / "code", model_type="bert", auto_map={"AutoModel": "code.Model"}
+        ): "config.json: auto_map asks for code",
         write_config(tmp_path / "none"): "model_type is None",
     }
     for path, expected in cases.items():

@@ -66,7 +66,7 @@ def test_config_both_ways(tiny_funnel: FunnelConfig) -> None:
     tiny_funnel.pooling_type, tiny_funnel.pool_q_only, tiny_funnel.separate_cls = "max", False, False
     tiny_funnel.id2label = {0: "no", 1: "yes", 2: "perhaps"}
     tiny_funnel.label2id = {"no": 0, "yes": 1, "perhaps": 2}
-    ours = transformers_funnel.config_from_theirs(tiny_funnel.to_dict(), decoder=True, source="x")
+    ours = transformers_funnel.config_from_theirs(tiny_funnel.to_dict(), "x", decoder=True)
     assert (ours.blocks, ours.repeats, ours.pooling, ours.mlm_head) == ([2, 1], [2, 2], "max", "linear")
     back = transformers_funnel.config_to_theirs(ours, "model").to_dict()
     known = {key: value for key, value in tiny_funnel.to_dict().items() if key != "architectures"}
@@ -74,7 +74,7 @@ def test_config_both_ways(tiny_funnel: FunnelConfig) -> None:
 
 
 def test_two_fields_are_not_in_their_form(tiny_funnel: FunnelConfig) -> None:
-    ours = transformers_funnel.config_from_theirs(tiny_funnel.to_dict(), decoder=True, source="x")
+    ours = transformers_funnel.config_from_theirs(tiny_funnel.to_dict(), "x", decoder=True)
     assert (ours.padding, ours.default_token_type_id) == ("transformers", 0)
 
 
@@ -116,14 +116,14 @@ def test_untied_output_is_kept(tiny_funnel: FunnelConfig, tmp_path: Path) -> Non
 def test_options_the_form_cannot_hold(
     tiny_funnel: FunnelConfig, change: dict[str, Any], expected: str
 ) -> None:
-    ours = transformers_funnel.config_from_theirs(tiny_funnel.to_dict(), decoder=True, source="x")
+    ours = transformers_funnel.config_from_theirs(tiny_funnel.to_dict(), "x", decoder=True)
     with pytest.raises(UserError, match=expected) as error:
         transformers_funnel.config_to_theirs(FunnelformerConfig(**{**ours.to_dict(), **change}), "model")
     assert "\n" not in str(error.value)
 
 
 def test_dense_masked_lm_head_cannot_be_held(tiny_funnel: FunnelConfig) -> None:
-    ours = transformers_funnel.config_from_theirs(tiny_funnel.to_dict(), decoder=True, source="x")
+    ours = transformers_funnel.config_from_theirs(tiny_funnel.to_dict(), "x", decoder=True)
     config = FunnelformerConfig(**{**ours.to_dict(), "mlm_head": "dense"})
     with pytest.raises(UserError, match="mlm_head='dense'"):
         transformers_funnel.config_to_theirs(config, "masked_lm")

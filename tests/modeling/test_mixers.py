@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from transformers import FNetConfig, FNetForMaskedLM
 
+from checkpoints.encoders import save_stock
 from funnelformer import (
     FunnelformerConfig,
     FunnelformerForMaskedLM,
@@ -159,6 +159,7 @@ def test_ponet_equals_the_equations_in_values_and_gradients(apart):
         segments=None,
         positions=torch.arange(12)[None],
         span=12,
+        counts=mask,
         extras={"ponet": Regions(segments, 12, special)},
     )
     results = []
@@ -209,6 +210,7 @@ def test_segments_across_a_pooling_step():
         segments=None,
         positions=torch.arange(9)[None],
         span=9,
+        counts=torch.tensor([[1] * 8 + [0]]),
         extras={
             "ponet": Regions(
                 torch.tensor([[0, 1, 1, 2, 1, 3, 3, 4, 5]]),
@@ -255,59 +257,12 @@ def test_segment_ids_that_would_be_of_another_sequence():
 # ---- Fourier
 
 
-def test_fourier_equals_transformers_fnet():
+def test_fourier_equals_transformers_fnet(tmp_path):
     """All hidden states and the masked-LM logits of a random model (2e-6 measured on states up to 4)."""
-    torch.manual_seed(0)
-    theirs = FNetForMaskedLM(
-        FNetConfig(
-            vocab_size=60,
-            hidden_size=32,
-            num_hidden_layers=3,
-            intermediate_size=64,
-            max_position_embeddings=40,
-            type_vocab_size=2,
-            initializer_range=0.3,
-        )
-    ).eval()
-    names = {
-        "fnet.embeddings.LayerNorm.": "funnelformer.embeddings.layer_norm.",
-        "fnet.embeddings.": "funnelformer.embeddings.",
-        "fnet.encoder.layer.": "funnelformer.encoder.blocks.0.",
-        ".fourier.output.LayerNorm.": ".mixer_norm.",
-        ".intermediate.dense.": ".feed_forward.expand.",
-        ".output.dense.": ".feed_forward.contract.",
-        ".output.LayerNorm.": ".feed_forward_norm.",
-        "cls.predictions.transform.dense.": "lm_head.dense.",
-        "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
-        "cls.predictions.decoder.": "lm_head.decoder.",
-    }
-    state = {}
-    for name, tensor in theirs.state_dict().items():
-        if "pooler" in name or name == "cls.predictions.bias":
-            continue
-        for old, new in names.items():
-            name = name.replace(old, new)
-        state[name] = tensor
-    config = FunnelformerConfig.from_name(
-        "L3H32",
-        vocab_size=60,
-        mixer="fourier",
-        intermediate_size=64,
-        position="absolute",
-        max_position_embeddings=40,
-        type_vocab_size=2,
-        default_token_type_id=0,
-        project_embeddings=True,
-        layer_norm_eps=1e-12,
-    )
-    ours, report = FunnelformerForMaskedLM.from_pretrained(
-        None, config=config, state_dict=state, output_loading_info=True
-    )
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
-    ours.eval()
+    theirs = save_stock(tmp_path, "fnet", "masked_lm")
+    ours = FunnelformerForMaskedLM.from_pretrained(tmp_path).eval()
     for length in (1, 2, 17, 40):
-        ids, _, segments = batch(length, [length] * 3)
+        ids, _, segments = batch(length, [length] * 3, vocab_size=50)
         segments = segments.clamp(max=1)
         with torch.no_grad():
             expected = theirs(ids, token_type_ids=segments, output_hidden_states=True)
@@ -324,7 +279,7 @@ def test_fourier_of_padded_sequences_equals_the_definition(length, lengths):
     mixer = build(FunnelformerModel, config, dtype=torch.float64).encoder.blocks[0][0].mixer
     hidden = torch.randn(len(lengths), length, 32, dtype=torch.float64)
     keep = torch.arange(length)[None] < torch.tensor(lengths)[:, None]
-    state = SequenceState(keep, None, torch.arange(length)[None], length)
+    state = start_state(length, keep, None, keep.device)
     hidden = hidden.masked_fill(~keep[..., None], 3.0)
     found = mixer(hidden, hidden, mixer.prepare(state, state, config, hidden, False))[0]
     for row, n in enumerate(lengths):

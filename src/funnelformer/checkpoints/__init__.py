@@ -1,4 +1,4 @@
-"""Reading and writing models: our own folders, transformers' Funnel, the authors' PyTorch release."""
+"""Reading and writing models: our own folders and those of other libraries, see docs/checkpoints.md."""
 
 from .convert import Report, convert
 from .folders import Loaded, detect, find_foreign, load_folder, load_foreign, resolve

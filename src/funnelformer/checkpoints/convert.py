@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,17 @@ from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..data.json_toml import read_json, read_small_text
+from ..data.tokenizer import TOKENIZER_FILES
 from ..errors import UserError, did_you_mean, reject_unknown
+from ..sentence_modules import model_folder, read_modules, write_modules
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
-from .folders import map_folder, resolve
+from .folders import ENCODERS, map_folder, resolve
 from .loaded import Exported, Loaded, Part
 from .options import make_config
-from .probe import build_model, difference, encoder_only, probe_output, reference_model
+from .probe import build_model, difference, encoder_only, has_stock, probe_output, reference_model
+from .provenance import CARD, card_of, source_name
+from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
 from .weights import TRANSFORMERS_WEIGHTS
 
@@ -30,10 +34,10 @@ FORMS: dict[str, Any] = {
     "transformers": transformers_funnel,
     "original-torch": original_torch,
     "original-tf": original_tf,
+    **ENCODERS,
 }
 TARGETS = tuple(FORMS)
 _TIED = "lm_head.decoder.weight"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _MODEL_FILES = (
     "config.json",
     *TRANSFORMERS_WEIGHTS,
@@ -52,6 +56,8 @@ class Report:
 
     num_tensors: tensors of the source that were used. ignored: those left out, with the reason.
     table: our name, the source's, the target's (empty where it has none), shape there, of every tensor that was used.
+    layout: of the result. num_layers: of the source. layers: those of the source in the order they have now, where a
+        layout or layers were asked for.
     tokenizer: the files copied or made. difference: largest absolute difference between the source's and the
     written model's outputs on a probe batch, the source taken with the overrides; None in a dry run.
     verified: what was compared with the source's own outputs -> largest absolute difference.
@@ -65,6 +71,9 @@ class Report:
     num_tensors: int
     ignored: dict[str, str]
     table: list[TensorRow]
+    layout: str
+    num_layers: int
+    layers: tuple[int, ...] | None = None
     tokenizer: tuple[str, ...] = ()
     difference: float | None = None
     verified: dict[str, float] = field(default_factory=dict)
@@ -86,6 +95,8 @@ def convert(
     *,
     overwrite: bool = False,
     dry_run: bool = False,
+    layout: str | None = None,
+    layers: Sequence[int] | None = None,
     overrides: Mapping[str, Any] | None = None,
     verify: str | Path | None = None,
 ) -> Report:
@@ -94,6 +105,8 @@ def convert(
     source: a folder, a release's .tar.gz or its https:// URL, or a name on the Hub. to: one of `TARGETS`.
     overwrite: allow a folder that holds a model of the same format.
     dry_run: write nothing.
+    layout, layers: put the encoder's layers in other blocks, or keep some of them, see `shortening.deal`; a head of
+        tokens is left out where the result has no states of tokens.
     overrides: config keys to change on the way, such as `{"padding": "transformers"}`; `decoder_layers=0`
         drops the decoder.
     verify: "transformers" compares a source of its form with that library, a .npz with recorded cases.
@@ -106,44 +119,61 @@ def convert(
     if Path(source).is_dir() and target.resolve() == Path(source).resolve():
         raise UserError(f"{target}: is the source; choose another folder")
     _check_target(target, to, overwrite)
+    if verify is not None and not (layout is None and layers is None):
+        raise UserError("--verify compares with the source, whose layers --layout and --layers change")
     if verify is not None and str(verify) != STOCK:
         read_cases(Path(verify))
+    wishes = _Wishes(str(source), target, to, overwrite, dry_run, layout, layers, overrides or {}, verify)
     if is_archive(source):
         with unpacked(source) as folder:
-            return replace(
-                _convert(folder, target, to, overwrite, dry_run, overrides or {}, verify), source=str(source)
-            )
-    return _convert(resolve(source), target, to, overwrite, dry_run, overrides or {}, verify)
+            return _convert(folder, wishes)
+    return _convert(resolve(source), wishes)
 
 
-def _convert(
-    source: Path,
-    target: Path,
-    to: str,
-    overwrite: bool,
-    dry_run: bool,
-    overrides: Mapping[str, Any],
-    verify: str | Path | None,
-) -> Report:
+class _Wishes(NamedTuple):
+    """The arguments of `convert`; source: as it was named."""
+
+    source: str
+    target: Path
+    to: str
+    overwrite: bool
+    dry_run: bool
+    layout: str | None
+    layers: Sequence[int] | None
+    overrides: Mapping[str, Any]
+    verify: str | Path | None
+
+
+def _convert(source: Path, wishes: _Wishes) -> Report:
+    target, to, verify = wishes.target, wishes.to, wishes.verify
     loaded = map_folder(source)
-    if verify is not None and str(verify) == STOCK and loaded.source != "transformers-funnel":
+    if verify is not None and str(verify) == STOCK and not has_stock(loaded):
         raise UserError(f"{source}: --verify {STOCK} is for its own folders; give recorded cases (.npz)")
-    changed = _apply(loaded, overrides)
+    source_format, num_layers = loaded.source, loaded.config.num_hidden_layers
+    is_dealt = not (wishes.layout is None and wishes.layers is None)
+    if is_dealt:
+        loaded = deal(loaded, source_name(wishes.source), layout=wishes.layout, layers=wishes.layers)
+    changed = _apply(loaded, wishes.overrides)
+    if is_dealt:
+        changed = without_token_head(changed)
     exported = _export(changed, to)
     ignored = {**changed.ignored, **exported.ignored}
     if changed.pretraining is not None and to != "funnelformer":
         ignored["the generator, the optimizer's moments and the step"] = f"{to} holds one model alone"
     report = Report(
-        source=str(source),
-        source_format=loaded.source,
+        source=wishes.source,
+        source_format=source_format,
         target=target,
         target_format=to,
         architecture=changed.architecture,
         num_tensors=len(changed.state_dict.keys() - ignored.keys()),
         ignored=ignored,
         table=_table(changed, exported),
+        layout=changed.config.name,
+        num_layers=num_layers,
+        layers=tuple(changed.config.made_from["layers"]) if is_dealt and changed.config.made_from else None,
     )
-    if dry_run:
+    if wishes.dry_run:
         # otherwise the comparison builds it
         build_model(changed.config, changed.state_dict, changed.architecture)
         return report
@@ -152,11 +182,19 @@ def _convert(
     is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.
     del loaded, exported
-    with atomic_folder(target, overwrite=overwrite) as folder:
+    with atomic_folder(target, overwrite=wishes.overwrite) as folder:
         FORMS[to].save(changed.config, changed.state_dict, changed.architecture, folder)
+        if to == "funnelformer" and (is_dealt or source_format != "funnelformer"):
+            card = card_of(changed, wishes.source, source, report.layers)
+            (folder / CARD).write_text(card, encoding="utf-8")
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
+        if changed.architecture == "model" and changed.config.vectors is not None:
+            if to == "funnelformer":
+                write_modules(folder, changed.config.vectors)
+            elif to in ENCODERS:  # of one block, whose states are the tokens'
+                write_modules(folder, changed.config.vectors, changed.config.hidden_size)
         if to != "funnelformer":
             changed = replace(changed, pretraining=None)
         if is_shortened:
@@ -185,7 +223,7 @@ def _convert(
 
 def _let_go(loaded: Loaded) -> Loaded:
     """Without the tensors of a folder that stock transformers reads by itself: mapped twice, they count twice."""
-    return replace(loaded, state_dict={}) if loaded.source == "transformers-funnel" else loaded
+    return replace(loaded, state_dict={}) if has_stock(loaded) else loaded
 
 
 def _outputs(loaded: Loaded) -> list[Tensor]:
@@ -243,6 +281,8 @@ def _apply(loaded: Loaded, overrides: Mapping[str, Any]) -> Loaded:
     if not overrides:
         return loaded
     reject_unknown(overrides, {field.name for field in fields(FunnelformerConfig)}, "overrides")
+    if "blocks" in overrides:
+        raise UserError("overrides: blocks does not move the layers; use --layout, as --layout B2-2-2")
     part, ignored = _change(loaded, overrides)
     ignored |= loaded.ignored
     pretraining = loaded.pretraining
@@ -294,14 +334,22 @@ def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
             return ()
         (folder / original_torch.VOCABULARY).write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
         return (original_torch.VOCABULARY,)
-    present = [name for name in _TOKENIZER_FILES if (source / name).is_file()]
+    modules = read_modules(source)
+    if modules is not None and modules.lower_case:
+        from ..data.tokenizer import load_tokenizer
+
+        # The folder's modules lower-case a text; in the new folder the tokenizer does.
+        load_tokenizer(source).save_pretrained(folder)
+        return tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
+    source = model_folder(source)
+    present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
     for name in present:
         shutil.copyfile(source / name, folder / name)
     if not present and (source / original_torch.VOCABULARY).is_file():
         from ..data.tokenizer import save_tokenizer, tokenizer_from_vocab
 
         save_tokenizer(tokenizer_from_vocab(source / original_torch.VOCABULARY), folder)
-        present = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+        present = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
     return tuple(present)
 
 

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from ..config import FunnelformerConfig
 from ..data.files import check_readable
 from ..data.json_toml import read_json
+from ..data.tokenizer import TOKENIZER_FILES
 from ..errors import UserError
 from ..foreign_code import refuse_foreign_code
 from ..hub import HUB_NAME, reach_hub
 from ..model_source import Folder, Hub, find_model, nearest
+from ..sentence_modules import MODULES, Modules, model_folder, read_modules
 from . import native, original_tf, original_torch, ponet, transformers_funnel
-from .loaded import Loaded
+from .bert import BERT
+from .distilbert import DISTILBERT
+from .electra import ELECTRA
+from .encoder_format import EncoderFormat
+from .fnet import FNET
+from .loaded import SEQUENCE_HEADS, Loaded
+from .options import make_config
+from .roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from .tensor_bundle import find_index
 from .weights import TRANSFORMERS_WEIGHTS
 
 __all__ = [
+    "ENCODERS",
     "FORMATS",
+    "HUB_NAME",
     "Loaded",
     "detect",
     "find_foreign",
@@ -28,25 +42,50 @@ __all__ = [
     "load_foreign",
     "map_folder",
     "resolve",
+    "translated",
 ]
 
-FORMATS = {
+# transformers' encoders, by their model_type
+ENCODERS: dict[str, EncoderFormat] = {
+    form.name: form for form in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, FNET)
+}
+FORMATS: dict[str, Any] = {
     "funnelformer": native,
     "transformers-funnel": transformers_funnel,
     "original-torch": original_torch,
     "original-tf": original_tf,
     "ponet": ponet,
+    **ENCODERS,
 }
-_MODEL_TYPES = {"funnelformer": "funnelformer", "funnel": "transformers-funnel", "ponet": "ponet"}
-# Config, weights and tokenizer; not the weights of other frameworks that lie beside them.
+_MODEL_TYPES = {
+    "funnelformer": "funnelformer",
+    "funnel": "transformers-funnel",
+    "ponet": "ponet",
+    **{name: name for name in ENCODERS},
+}
+# What stops a type that people may try; all others that transformers knows are refused without a reason.
+_UNSUITABLE = {
+    "modernbert": "rotary positions, norms before its layers and a gated feed-forward layer",
+    "neobert": "rotary positions, norms before its layers and a gated feed-forward layer",
+    "nomic_bert": "rotary positions and a gated feed-forward layer",
+    "deberta": "relative scores of its own",
+    "deberta-v2": "relative scores of its own",
+    "mpnet": "relative scores of its own",
+    "albert": "layers in shared groups",
+}
+# Config, weights, tokenizer and card; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
     "config.json",
     "model*.safetensors",
     "pytorch_model*.bin",
     *(name for name in TRANSFORMERS_WEIGHTS if name.endswith(".index.json")),
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "vocab.txt",
+    *TOKENIZER_FILES,
+    "README.md",
+    # of sentence_transformers; its first module may have a folder of its own
+    MODULES,
+    "*sentence*.json",
+    "?_*/*.json",
+    *(f"0_*/{name}" for name in ("model*.safetensors", "pytorch_model*.bin", *TOKENIZER_FILES)),
 ]
 
 
@@ -62,6 +101,7 @@ def detect(folder: str | Path) -> str:
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds the model")
     refuse_foreign_code(folder)
+    folder = model_folder(folder)
     check_readable(folder)
     if (folder / "config.json").is_file():
         return _by_model_type(folder / "config.json")
@@ -71,7 +111,7 @@ def detect(folder: str | Path) -> str:
         if find_index(folder):
             return "original-tf"
     raise UserError(
-        f"{folder}: no model; looked for config.json (funnelformer, transformers' Funnel, PoNet) and for "
+        f"{folder}: no model; looked for config.json (of model_type {', '.join(_MODEL_TYPES)}) and for "
         f"{' or '.join(original_torch.CONFIGS)} with {', '.join(original_torch.WEIGHTS)} or model.ckpt.index"
     )
 
@@ -92,7 +132,23 @@ def map_folder(folder: str | Path) -> Loaded:
     Nothing is copied: what can be mapped stays in its file, which must not be written to meanwhile.
     """
     folder = Path(folder)
-    return FORMATS[detect(folder)].load(folder)
+    form: Any = FORMATS[detect(folder)]
+    modules = read_modules(folder)
+    loaded: Loaded = form.load(folder if modules is None else modules.folder)
+    return loaded if modules is None or modules.is_ours else _with_vectors(loaded, modules)
+
+
+def _with_vectors(loaded: Loaded, modules: Modules) -> Loaded:
+    """A model whose config says how a text becomes a vector, and whose heads of sequences read that vector."""
+    config, vectors = loaded.config, modules.vectors
+    if modules.width not in (None, config.hidden_size):
+        raise UserError(
+            f"{modules.folder}: the states are {config.hidden_size} wide, and the pooling's config says {modules.width}"
+        )
+    values: dict[str, Any] = {"sentence_embedding": vectors.to_dict()}
+    if loaded.architecture not in SEQUENCE_HEADS:
+        values["classifier_pooling"] = vectors.pooling
+    return replace(loaded, config=make_config({**config.to_dict(), **values}, str(modules.folder)))
 
 
 def load_foreign(source: str | Path, **hub: Any) -> Loaded:
@@ -130,12 +186,19 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
         from transformers.utils import cached_file
 
         try:
-            config = cached_file(str(source), "config.json", **hub)
+            config = cached_file(
+                str(source), "config.json", _raise_exceptions_for_missing_entries=False, **hub
+            )
         except Exception as error:  # as in `resolve`
             raise _not_on_hub(source, error) from error
+        if config is None:  # a folder of sentence_transformers may have it deeper
+            return resolve(source, **hub)
         refuse_foreign_code(Path(str(config)).parent)
         return None if _by_model_type(Path(str(config))) == "funnelformer" else resolve(source, **hub)
-    return None if detect(found) == "funnelformer" else found
+    if detect(found) != "funnelformer":
+        return found
+    # Ours as well, but with its config in the folder of a module.
+    return None if (found / "config.json").is_file() else found
 
 
 def _located(source: str | Path, **hub: Any) -> Path | Hub:
@@ -151,11 +214,30 @@ def _located(source: str | Path, **hub: Any) -> Path | Hub:
     return found.path
 
 
+def translated(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
+    """The config that a foreign `config.json` stands for. Raises UserError naming `source` and the key."""
+    form = FORMATS[_form_of(values, source)]
+    config: FunnelformerConfig = form.config_from_theirs(values, source)
+    return config
+
+
 def _by_model_type(path: Path) -> str:
-    model_type = read_json(path).get("model_type")
-    if model_type not in _MODEL_TYPES:
-        raise UserError(f"{path}: model_type is {model_type!r}; allowed: {', '.join(_MODEL_TYPES)}")
-    return _MODEL_TYPES[model_type]
+    return _form_of(read_json(path), path)
+
+
+def _form_of(values: Mapping[str, Any], source: str | Path) -> str:
+    """The format of a config's model. Raises UserError that says what a model of another type is good for."""
+    model_type = values.get("model_type")
+    if isinstance(model_type, str) and model_type in _MODEL_TYPES:
+        return _MODEL_TYPES[model_type]
+    allowed = f"allowed: {', '.join(_MODEL_TYPES)}"
+    if isinstance(model_type, str) and (model_type in _UNSUITABLE or model_type in CONFIG_MAPPING_NAMES):
+        reason = f" ({_UNSUITABLE[model_type]})" if model_type in _UNSUITABLE else ""
+        raise UserError(
+            f"{source}: model_type is {model_type!r}{reason}, which no funnelformer can be made from; "
+            f"use it through transformers, as a teacher for example; {allowed}"
+        )
+    raise UserError(f"{source}: model_type is {model_type!r}; {allowed}")
 
 
 def _not_on_hub(source: str | Path, error: Exception) -> UserError:

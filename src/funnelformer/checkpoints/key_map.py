@@ -2,7 +2,7 @@
 
 A row says what a tensor is called and how it is shaped on either side. Shapes are written in the letters of
 `sizes`: V vocabulary, De embedding width, D hidden size, H heads, E head size, HE their product, F
-feed-forward width, L labels.
+feed-forward width, L labels, P positions, R positions that are counted from the padding's id, S segments.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from ..config import FunnelformerConfig
@@ -45,13 +46,19 @@ LAYER = {
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor: our name and shape, theirs, and whether theirs is an input-first kernel ([in, out...])."""
+    """One tensor: our name and shape, theirs, and how the numbers differ.
+
+    input_first: theirs is a kernel [in, out...]. skips_first: theirs has rows before ours that nothing reads, zeros
+    when written. negated: theirs is minus ours.
+    """
 
     ours: str
     our_shape: str
     theirs: str
     their_shape: str = ""
     input_first: bool = False
+    skips_first: bool = False
+    negated: bool = False
     size: dict[str, int] = field(default_factory=dict, compare=False)
 
     def shape(self, side: str) -> tuple[int, ...]:
@@ -60,12 +67,24 @@ class Row:
         return tuple(self.size[dim] for dim in spec.split())
 
     def import_tensor(self, tensor: Tensor) -> Tensor:
-        """Theirs as ours: a view, so that a checkpoint mapped from its file stays there; so is the inverse."""
+        """Theirs as ours: a view, so that a checkpoint mapped from its file stays there; a copy where negated.
+
+        So is the inverse, which also copies what it puts rows before.
+        """
         ours = self.shape("ours")
+        if self.skips_first:
+            tensor = tensor[len(tensor) - ours[0] :]
+        if self.negated:
+            tensor = -tensor
         return tensor.reshape(ours[1], ours[0]).T if self.input_first else tensor.reshape(ours)
 
     def export_tensor(self, tensor: Tensor) -> Tensor:
-        return (tensor.T if self.input_first else tensor).reshape(self.shape("theirs"))
+        theirs = self.shape("theirs")
+        if self.skips_first:
+            tensor = torch.cat([tensor.new_zeros(theirs[0] - len(tensor), *theirs[1:]), tensor])
+        if self.negated:
+            tensor = -tensor
+        return (tensor.T if self.input_first else tensor).reshape(theirs)
 
 
 def sizes(config: FunnelformerConfig) -> dict[str, int]:
@@ -79,6 +98,7 @@ def sizes(config: FunnelformerConfig) -> dict[str, int]:
         "HE": config.num_attention_heads * config.head_size,
         "F": config.intermediate_size,
         "P": config.max_position_embeddings,
+        "R": config.max_position_embeddings + (config.pad_token_id or 0) + 1,
         "S": config.type_vocab_size or 0,
         "L": config.num_labels or 0,
         "1": 1,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from transformers.activations import ACT2FN
 
 from ..config import FunnelformerConfig
 from ..errors import UserError, joined
@@ -17,6 +18,9 @@ __all__ = ["check_holds", "funnel_options", "make_config", "translating"]
 
 def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
     """Build a config from `values` of the file `source`. Raises UserError naming the file and the key."""
+    name = values.get("hidden_act")
+    if name is not None and (not isinstance(name, str) or name not in ACT2FN):
+        raise UserError(f"{source}: the activation {name!r} is not known; allowed: {', '.join(ACT2FN)}")
     try:
         config = FunnelformerConfig(**values)
         config.to_dict()  # transformers looks at some values only when it writes them

@@ -15,6 +15,17 @@ from torch import Tensor
 from ..config import FunnelformerConfig
 from ..data.json_toml import read_json
 from ..errors import UserError
+from .bert_rows import (
+    ATTENTION,
+    EMBEDDINGS,
+    LM_HEAD,
+    LM_HEAD_BIAS,
+    OUTPUT,
+    TOKEN_HEAD,
+    choice_head,
+    layer_rows,
+    rows_of,
+)
 from .key_map import Row, encoder_layers, expand, names, to_ours
 from .loaded import Loaded
 from .options import make_config, translating
@@ -57,50 +68,30 @@ _FIXED = {
     "sep_token_id": _SEP,
 }
 
-_EMBEDDINGS = [
-    Row("embeddings.word_embeddings.weight", "V D", "embeddings.word_embeddings.weight"),
-    Row("embeddings.position_embeddings.weight", "P D", "embeddings.position_embeddings.weight"),
-    Row("embeddings.token_type_embeddings.weight", "S D", "embeddings.token_type_embeddings.weight"),
-    Row("embeddings.layer_norm.weight", "D", "embeddings.LayerNorm.weight"),
-    Row("embeddings.layer_norm.bias", "D", "embeddings.LayerNorm.bias"),
-]
-# our module -> (theirs, shape of its weight, of its bias)
+# our module -> theirs
 _LAYER_MODULES = {
-    "mixer.query": ("attention.self.dense_q", "HE D", "HE"),
-    "mixer.key": ("attention.self.dense_k", "HE D", "HE"),
-    "mixer.gate": ("attention.self.dense_o", "HE D", "HE"),
-    "mixer.segment": ("attention.self.dense_segment", "HE D", "HE"),
-    "mixer.local": ("attention.self.dense_local", "HE D", "HE"),
-    "mixer.output": ("attention.output.dense", "D HE", "D"),
-    "mixer_norm": ("attention.output.LayerNorm", "D", "D"),
-    "feed_forward.expand": ("intermediate.dense", "F D", "F"),
-    "feed_forward.contract": ("output.dense", "D F", "D"),
-    "feed_forward_norm": ("output.LayerNorm", "D", "D"),
+    "mixer.query": "attention.self.dense_q",
+    "mixer.key": "attention.self.dense_k",
+    "mixer.gate": "attention.self.dense_o",
+    "mixer.segment": "attention.self.dense_segment",
+    "mixer.local": "attention.self.dense_local",
 }
 _LAYER = [
-    Row(f"{ours}.{kind}", shape, f"encoder.layer.{{k}}.{theirs}.{kind}")
-    for ours, (theirs, *shapes) in _LAYER_MODULES.items()
-    for kind, shape in zip(("weight", "bias"), shapes, strict=True)
+    *(
+        row
+        for ours, theirs in _LAYER_MODULES.items()
+        for row in rows_of(ours, f"encoder.layer.{{k}}.{theirs}", "HE D", "HE")
+    ),
+    *layer_rows({**ATTENTION, **OUTPUT}, "encoder.layer.{k}."),
 ]
 _HEADS = {
     "model": [],
-    "masked_lm": [
-        Row("lm_head.dense.weight", "D D", "cls.predictions.transform.dense.weight"),
-        Row("lm_head.dense.bias", "D", "cls.predictions.transform.dense.bias"),
-        Row("lm_head.layer_norm.weight", "D", "cls.predictions.transform.LayerNorm.weight"),
-        Row("lm_head.layer_norm.bias", "D", "cls.predictions.transform.LayerNorm.bias"),
-        Row("lm_head.decoder.bias", "V", "cls.predictions.bias"),
-    ],
+    "masked_lm": [*LM_HEAD, LM_HEAD_BIAS],
     "sequence_classification": [
-        Row("classifier.dense.weight", "D D", "ponet.pooler.dense.weight"),
-        Row("classifier.dense.bias", "D", "ponet.pooler.dense.bias"),
-        Row("classifier.output.weight", "L D", "classifier.weight"),
-        Row("classifier.output.bias", "L", "classifier.bias"),
+        *rows_of("classifier.dense", "ponet.pooler.dense", "D D", "D"),
+        *choice_head("L"),
     ],
-    "token_classification": [
-        Row("classifier.weight", "L D", "classifier.weight"),
-        Row("classifier.bias", "L", "classifier.bias"),
-    ],
+    "token_classification": TOKEN_HEAD,
 }
 _ARCHITECTURES = {
     "PoNetForMaskedLM": "masked_lm",
@@ -168,7 +159,7 @@ def _config(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
 
 def _table(config: FunnelformerConfig, architecture: str, prefix: str) -> list[Row]:
     ours = "" if architecture == "model" else "funnelformer."
-    rows = expand(_EMBEDDINGS, config, ours, prefix)
+    rows = expand(EMBEDDINGS, config, ours, prefix)
     for k, block, layer in encoder_layers(config):
         rows += expand(_LAYER, config, f"{ours}encoder.blocks.{block}.{layer}.", prefix, k=k)
     return rows + expand(_HEADS[architecture], config)

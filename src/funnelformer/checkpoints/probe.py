@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..config import FunnelformerConfig
 from ..errors import UserError, joined
 from ..modeling import HEADS
+from .folders import ENCODERS
 from .loaded import Loaded, Part
 from .transformers_funnel import architecture_name
 from .weights import find_weights, read_state_dict
@@ -24,11 +26,13 @@ __all__ = [
     "build_stock",
     "difference",
     "encoder_only",
+    "has_stock",
     "max_difference",
     "probe_batch",
     "probe_output",
     "reference_model",
     "run_batch",
+    "without_padding",
 ]
 
 _SEED = 0
@@ -71,8 +75,19 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     return list(unexpected)
 
 
+def has_stock(loaded: Part) -> bool:
+    """Whether stock transformers reads the folder of a model by itself."""
+    return isinstance(loaded, Loaded) and (
+        loaded.source == "transformers-funnel" or loaded.source in ENCODERS
+    )
+
+
 def build_stock(loaded: Loaded) -> nn.Module:
     """Build the model of stock transformers from its own folder, with the tensors as they lie there."""
+    if loaded.source in ENCODERS:
+        cls = getattr(transformers, ENCODERS[loaded.source].class_name(loaded.architecture))
+        stock: nn.Module = cls.from_pretrained(loaded.folder, dtype=torch.float32, local_files_only=True)
+        return stock.eval()
     name = architecture_name(loaded.config, loaded.architecture)
     config = transformers.FunnelConfig.from_pretrained(loaded.folder, trust_remote_code=False)
     with torch.device("meta"):
@@ -85,8 +100,9 @@ def build_stock(loaded: Loaded) -> nn.Module:
 
 
 def reference_model(loaded: Part) -> nn.Module:
-    """The model that a folder's own library makes of it: stock transformers for its format, else ours."""
-    if isinstance(loaded, Loaded) and loaded.source == "transformers-funnel":
+    """The model that a folder's own library makes of it: stock transformers for its formats, else ours."""
+    if has_stock(loaded):
+        assert isinstance(loaded, Loaded)
         return build_stock(loaded)
     return build_model(loaded.config, loaded.state_dict, loaded.architecture)
 
@@ -108,21 +124,42 @@ def max_difference(first: nn.Module, second: nn.Module, config: FunnelformerConf
 @torch.no_grad()
 def probe_output(model: nn.Module, config: FunnelformerConfig) -> Tensor:
     """Logits, or last hidden states, of a padded batch with two segments."""
-    return run_batch(model, probe_batch(config))[0]
+    return run_batch(model, probe_batch(config), config)[0]
 
 
 @torch.no_grad()
-def run_batch(model: nn.Module, batch: Mapping[str, Tensor], **options: Any) -> tuple[Tensor, Any]:
-    """The logits of a model, ours or stock transformers' (else its last hidden states), and its whole output."""
+def run_batch(
+    model: nn.Module, batch: Mapping[str, Tensor], config: FunnelformerConfig, **options: Any
+) -> tuple[Tensor, Any]:
+    """The logits of a model, ours or stock transformers' (else its last hidden states), and its whole output.
+
+    An input that a stock model does not take is left out. Outputs at padding are zeros where nothing depends on them.
+    """
+    taken = inspect.signature(model.forward).parameters
+    inputs = {name: tensor for name, tensor in batch.items() if name in taken}
     if type(model).__name__.endswith("ForMultipleChoice"):
-        batch = {name: tensor[:, None] for name, tensor in batch.items()}
-    output: Any = model(**batch, **options)
+        inputs = {name: tensor[:, None] for name, tensor in inputs.items()}
+    output: Any = model(**inputs, **options)
     if "start_logits" in output:
         starts, ends = output.start_logits, output.end_logits
         if starts.shape != ends.shape:  # of each start of a beam
             return torch.cat([starts[:, None], ends], dim=1).float(), output
-        return torch.stack([starts, ends]).float(), output
-    return (output.logits if "logits" in output else output.last_hidden_state).float(), output
+        starts, ends = (without_padding(logits.float(), batch, config) for logits in (starts, ends))
+        return torch.stack([starts, ends]), output
+    found = (output.logits if "logits" in output else output.last_hidden_state).float()
+    if isinstance(model, transformers.ElectraForPreTraining):
+        found = -found  # of a replaced token, ours of an original one
+    if type(model).__name__.endswith(("ForMultipleChoice", "ForSequenceClassification")):
+        return found, output
+    return without_padding(found, batch, config), output
+
+
+def without_padding(states: Tensor, batch: Mapping[str, Tensor], config: FunnelformerConfig) -> Tensor:
+    """States [B, T, ...] with zeros at padding, where the config says that real tokens alone count."""
+    keep = batch["attention_mask"]
+    if config.padding != "exact" or states.shape[:2] != keep.shape:
+        return states
+    return states * keep.reshape(*keep.shape, *[1] * (states.dim() - 2))
 
 
 def difference(first: Tensor, second: Tensor) -> float:
@@ -144,4 +181,9 @@ def probe_batch(config: FunnelformerConfig, length: int | None = None) -> dict[s
     segments = torch.zeros_like(ids)
     segments[:, length // 2 :] = 1
     segments[:, 0] = config.cls_token_type_id
+    if config.position == "absolute":
+        segments = segments.clamp(max=(config.type_vocab_size or 1) - 1)
+    if config.pad_token_id is not None:  # to RoBERTa a token of this id is padding
+        ids = torch.where(ids == config.pad_token_id, (ids + 1) % config.vocab_size, ids)
+        ids = torch.where(keep == 0, config.pad_token_id, ids)
     return {"input_ids": ids, "attention_mask": keep, "token_type_ids": segments * keep}

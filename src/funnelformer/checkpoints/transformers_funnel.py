@@ -137,7 +137,7 @@ def load(folder: str | Path) -> Loaded:
     prefix = "funnel." if any(name.startswith("funnel.") for name in state) else ""
     name = _named_architecture(theirs, state, prefix, path)
     architecture = _ARCHITECTURES.get(name, "model")
-    config = config_from_theirs(theirs, decoder=name not in WITHOUT_DECODER, source=str(path))
+    config = config_from_theirs(theirs, str(path), decoder=name not in WITHOUT_DECODER)
     if name not in WITHOUT_DECODER and config.decoder_layers == 0:
         raise UserError(
             f"{path}: num_decoder_layers is 0 in a {name}; a decoder without layers is not supported"
@@ -173,9 +173,16 @@ def save(
     return ignored
 
 
-def config_from_theirs(theirs: Mapping[str, Any], decoder: bool, source: str) -> FunnelformerConfig:
-    """Translate the content of a Funnel `config.json`; with `decoder` false there are no decoder layers."""
+def config_from_theirs(
+    theirs: Mapping[str, Any], source: str, decoder: bool | None = None
+) -> FunnelformerConfig:
+    """Translate the content of a Funnel `config.json`.
+
+    decoder: whether there are decoder layers; by default, whether the class it names has them.
+    """
     with translating(source):
+        if decoder is None:
+            decoder = not WITHOUT_DECODER.intersection(theirs.get("architectures") or ())
         return _config(theirs, decoder, source)
 
 

@@ -14,7 +14,7 @@ from ..config import FunnelformerConfig
 from ..data.json_toml import read_json
 from ..errors import UserError, did_you_mean
 from .loaded import Loaded, Part
-from .probe import build_model, build_stock, difference, probe_batch, run_batch
+from .probe import build_model, build_stock, difference, has_stock, probe_batch, run_batch, without_padding
 
 __all__ = ["STOCK", "compare_with_cases", "compare_with_stock", "read_cases"]
 
@@ -43,29 +43,31 @@ def compare_with_stock(source: Loaded, written: Part) -> dict[str, float]:
 
     Returns the largest difference of each batch. Raises UserError when the source is no model of transformers.
     """
-    if source.source != "transformers-funnel":
+    if not has_stock(source):
         raise UserError(
             f"{source.folder}: --verify {STOCK} is for its own folders; give the arrays of recorded cases (.npz)"
         )
     found: dict[str, float] = {}
     theirs: dict[int, list[Tensor]] = {}
     model = build_stock(source)
-    for length in _STOCK_LENGTHS:
-        theirs[length] = _outputs(model, probe_batch(source.config, length))
+    is_absolute = source.config.position == "absolute"
+    longest = source.config.max_position_embeddings if is_absolute else max(_STOCK_LENGTHS)
+    for length in sorted({min(length, longest) for length in _STOCK_LENGTHS}):
+        theirs[length] = _outputs(model, probe_batch(source.config, length), source.config)
     del model
     ours = build_model(written.config, written.state_dict, written.architecture)
     for length, expected in theirs.items():
-        computed = _outputs(ours, probe_batch(source.config, length))
+        computed = _outputs(ours, probe_batch(source.config, length), source.config)
         pairs = zip(computed, expected, strict=True)
         found[f"length {length}"] = max(difference(first, second) for first, second in pairs)
     return found
 
 
 @torch.no_grad()
-def _outputs(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> list[Tensor]:
-    last, output = run_batch(model, batch, output_hidden_states=True)
+def _outputs(model: torch.nn.Module, batch: Mapping[str, Tensor], config: FunnelformerConfig) -> list[Tensor]:
+    last, output = run_batch(model, batch, config, output_hidden_states=True)
     # the last one is the decoder's in both; the two list what lies between in different orders
-    return [last, output.hidden_states[-1].float()]
+    return [last, without_padding(output.hidden_states[-1].float(), batch, config)]
 
 
 def compare_with_cases(written: Part, path: str | Path) -> dict[str, float]:

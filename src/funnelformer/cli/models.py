@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checkpoints.shortening import parse_layers
 from ..command_configs import ConvertConfig, ExportConfig, InfoConfig
 from ..hub import check_reachable
 from ..options import parse_options
@@ -12,7 +13,7 @@ from .app import app, show
 
 @app.command(name="convert")
 def _convert(settings: ConvertConfig) -> None:
-    """Convert a checkpoint: transformers' Funnel, the original PyTorch and TensorFlow releases, PoNet, our own."""
+    """Convert a checkpoint between our own form and others: BERT and its family, Funnel-Transformers, PoNet."""
     check_reachable(settings.source)
     from ..checkpoints import convert
 
@@ -22,12 +23,19 @@ def _convert(settings: ConvertConfig) -> None:
         to=settings.to,
         overwrite=settings.overwrite,
         dry_run=settings.dry_run,
+        layout=settings.layout,
+        layers=None if settings.layers is None else parse_layers(settings.layers),
         overrides=parse_options(settings.set or {}),
         verify=settings.verify,
     )
     show(
         f"{report.source} ({report.source_format}, {report.architecture}): {report.num_tensors} tensors used"
     )
+    if report.layers is not None:
+        show(
+            f"{report.layout}: layers {', '.join(map(str, report.layers))} of the source's {report.num_layers} "
+            "(counted from 0), in this order"
+        )
     for name, reason in report.ignored.items():
         show(f"left out: {name} ({reason})")
     if report.difference is None:

@@ -17,6 +17,7 @@ from tokenizers.trainers import WordPieceTrainer
 from ..errors import UserError, did_you_mean
 from ..foreign_code import refuse_foreign_code, runs_foreign_code
 from ..hub import reach_hub
+from ..sentence_modules import read_modules
 from ..strict_json import json_text
 from .corpus import iter_documents
 from .files import atomic_folder, expand_paths, iter_lines
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 __all__ = [
+    "TOKENIZER_FILES",
     "check_vocabulary",
     "load_tokenizer",
     "model_ids",
@@ -33,6 +35,19 @@ __all__ = [
     "tokenizer_from_vocab",
     "train_tokenizer",
 ]
+
+# All that a tokenizer may be kept in; it goes along with its model unchanged.
+_SIDE_FILES = ("special_tokens_map.json", "added_tokens.json")
+_MAIN_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+TOKENIZER_FILES = (*_MAIN_FILES, *_SIDE_FILES, "vocab.txt")
 
 # In the order of their ids, which is that of the transformers port of Funnel-Transformer.
 SPECIAL_TOKENS = {
@@ -212,6 +227,7 @@ def _looks_special(token: str) -> bool:
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     """Load a fast tokenizer from a folder, a `vocab*.txt` file, or by its name on the Hugging Face Hub.
 
+    Of a folder of sentence_transformers it is the first module's; where the modules lower-case a text, so does it.
     It returns `token_type_ids` unless told not to.
     Raises UserError when there is none, only a slow one, one without a mask, cls, sep or pad token, or one that is
     code to run.
@@ -222,8 +238,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         if path.suffix == ".txt":
             return tokenizer_from_vocab(path)
         raise UserError(f"{path}: not a tokenizer; give its folder or a vocab.txt")
+    modules = read_modules(path)
+    if modules is not None:
+        path = modules.folder
     if path.is_dir():
-        known = [path / name for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")]
+        known = [path / name for name in _MAIN_FILES]
         vocabularies = sorted(path.glob("vocab*.txt"))
         if not any(file.is_file() for file in known):
             if len(vocabularies) == 1:
@@ -232,9 +251,32 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     elif path.is_absolute() or str(source).startswith(".") or len(path.parts) > 2:
         near = sorted(entry.name for entry in path.parent.glob("*"))
         raise UserError(f"{path}: no such tokenizer folder{did_you_mean(path.name, near)}")
+    name = str(source) if modules is None else str(path)
     if not path.exists():
-        reach_hub(str(source))
-    return _check_tokenizer(_load_auto(str(source), near_folder=path), str(source))
+        reach_hub(name)
+    tokenizer = _check_tokenizer(_load_auto(name, near_folder=path), name)
+    return _lower_casing(tokenizer) if modules is not None and modules.lower_case else tokenizer
+
+
+def _lower_casing(tokenizer: Any) -> PreTrainedTokenizerFast:
+    """The same tokenizer behind lower-casing, of the class whose files say all that it does.
+
+    (Others, as BertTokenizer, make their normalizer anew from a few options when they are read.)
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    backend, lower = tokenizer.backend_tokenizer, normalizers.Lowercase()
+    before = backend.normalizer
+    backend.normalizer = lower if before is None else normalizers.Sequence([lower, before])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=list(tokenizer.model_input_names),
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        clean_up_tokenization_spaces=False,
+        **tokenizer.special_tokens_map,
+    )
 
 
 def _load_auto(name: str, near_folder: Path) -> Any:

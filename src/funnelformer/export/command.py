@@ -17,11 +17,12 @@ from ..checkpoints.folders import map_folder
 from ..command_configs import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
 from ..config import FunnelformerConfig
 from ..data.files import atomic_folder, check_file
-from ..data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
+from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
-from ..modeling import HEAD_PREFIXES, HEADS
+from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
 from ..options import Int8
+from ..sentence_modules import SentenceEmbedding, model_folder
 from ..strict_json import json_text
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, summary, table
@@ -35,6 +36,7 @@ __all__ = ["REPORT_FILE", "export"]
 
 REPORT_FILE = "export.json"
 _INT8_FILE = "model.int8.onnx"
+_EMBEDDINGS = "embeddings"
 _DEFAULT_CHECK = 1025
 
 
@@ -85,6 +87,8 @@ def export(
     )
     if random:
         raise UserError(f"{model}: has no parameter {random[0]}, so no head for {task}")
+    if task == _EMBEDDINGS:
+        network.config.classifier_pooling = (network.config.vectors or SentenceEmbedding()).pooling
     target = of_head(target, network.config)
     network.eval()
     tokenizer = _tokenizer(model, network.config)
@@ -121,21 +125,24 @@ def export(
 
 
 def _task_of(model: str) -> str:
-    """The task of the class a folder's model has."""
+    """The task of the class a folder's model has; of an encoder that was trained to give vectors, these."""
     foreign = find_foreign(model)
     if foreign is not None:
-        return HEADS[map_folder(foreign).architecture].export_task
-    architectures = FunnelformerConfig.from_pretrained(model, trust_remote_code=False).architectures
-    return target_of((architectures or ["FunnelformerModel"])[0])
+        loaded = map_folder(foreign)
+        config, architecture = loaded.config, HEADS[loaded.architecture].model_class.__name__
+    else:
+        config = FunnelformerConfig.from_pretrained(model, trust_remote_code=False)
+        architecture = (config.architectures or [FunnelformerModel.__name__])[0]
+    is_encoder = architecture == FunnelformerModel.__name__ and config.vectors is not None
+    return _EMBEDDINGS if is_encoder else target_of(architecture)
 
 
 def _tokenizer(model: str, config: Any) -> Any:
     """The tokenizer beside the model; None where there is none."""
-    folder = Path(model)
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    folder = model_folder(model)
     if (
         folder.is_dir()
-        and not any((folder / name).is_file() for name in names)
+        and not any((folder / name).is_file() for name in TOKENIZER_FILES)
         and not any(folder.glob("vocab*.txt"))
     ):
         return None

@@ -140,6 +140,11 @@ class OnnxModel:
         return self
 
     @property
+    def gives_counts(self) -> bool:
+        """Whether it says how many tokens each state holds."""
+        return "encoder_token_counts" in self.output_names
+
+    @property
     def gives_vectors(self) -> bool:
         """Whether it was exported for embeddings."""
         return "sentence_embedding" in self.output_names

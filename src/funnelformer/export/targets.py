@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..config import FunnelformerConfig
 from ..errors import UserError, did_you_mean
@@ -16,7 +17,7 @@ __all__ = ["INPUTS", "TARGETS", "Target", "Traced", "find_target", "of_head", "t
 
 # Of all graphs, in this order; a folder's tokenizer says which of them there are.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_ENCODER_ALONE = {"decoder_layers": 0, "decoder_skip_state": None, "classifier_pooling": "mean"}
+_ENCODER_ALONE = {"decoder_layers": 0, "decoder_skip_state": None}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ TARGETS: dict[str, Target] = {
 } | {
     "embeddings": Target(
         FunnelformerModel,
-        ("sentence_embedding", "last_hidden_state", "encoder_attention_mask"),
+        ("sentence_embedding", "last_hidden_state", "encoder_attention_mask", "encoder_token_counts"),
         _ENCODER_ALONE,
     ),
 }
@@ -96,8 +97,11 @@ class Traced(nn.Module):
         given = {} if answer_mask is None else {"answer_mask": answer_mask}
         output = self.model(input_ids, attention_mask, token_type_ids, return_dict=True, **given)
         return tuple(
-            sequence_vector(output, cast(FunnelformerConfig, self.model.config))
-            if name == "sentence_embedding"
-            else output[name]
-            for name in self.outputs
+            self._vector(output) if name == "sentence_embedding" else output[name] for name in self.outputs
         )
+
+    def _vector(self, output: Any) -> Tensor:
+        config = cast(FunnelformerConfig, self.model.config)
+        vector = sequence_vector(output, config)
+        is_unit = config.vectors is not None and config.vectors.normalize
+        return F.normalize(vector, dim=-1) if is_unit else vector

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from ..config import FunnelformerConfig
@@ -209,18 +210,19 @@ class FunnelformerForTokenDetection(FunnelformerPreTrainedModel):
 
 
 class SequenceHead(nn.Module):
-    """Dense with tanh, dropout, linear. Source: Dai et al. 2020, the original code's `cls_head`."""
+    """Dense with `config.classifier_activation`, dropout, linear. Source: Dai et al. 2020, with tanh (`cls_head`)."""
 
     def __init__(self, config: FunnelformerConfig, num_outputs: int | None = None) -> None:
         """num_outputs: by default one a label."""
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.classifier_activation]
         rate = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(rate)
         self.output = nn.Linear(config.hidden_size, num_outputs or config.num_labels or 2)
 
     def forward(self, vector: Float[Tensor, "B D"]) -> Float[Tensor, "B L"]:
-        return self.output(self.dropout(torch.tanh(self.dense(vector))))
+        return self.output(self.dropout(self.activation(self.dense(vector))))
 
 
 class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):

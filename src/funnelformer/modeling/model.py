@@ -35,6 +35,7 @@ class FunnelformerModelOutput(ModelOutput):
     encoder_last_hidden_state: [B, S, D], S the length after the last pooling. With several blocks the first
         real token stands at index 0, also in left-padded batches.
     encoder_attention_mask: [B, S], 1 for the real ones of them; None when no mask was given.
+    encoder_token_counts: [B, S], the real tokens that each of them holds; [1, S] of packed input.
     encoder_position_ids: [1, S] of packed input: `encoder_last_hidden_state` is one row of all sequences then, and a 0
         stands where one begins.
     hidden_states: the embedding output, then one entry a layer application, encoder first, then decoder. Those of
@@ -49,6 +50,7 @@ class FunnelformerModelOutput(ModelOutput):
     encoder_position_ids: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    encoder_token_counts: Tensor | None = None
 
 
 class EncoderInputs(TypedDict, total=False):
@@ -79,24 +81,35 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers; a folder or name of transformers' Funnel or of the original release loads as well.
+        """As in transformers; a folder or name of another format loads as well, see docs/checkpoints.md.
 
+        blocks, repeats, layout, layers: put the layers of the encoder in other blocks, or keep some of them, as
+            `blocks=[2, 2, 2]`, `layout="B2-2-2"`, `layers=[0, 2, 3, 5]`; see `checkpoints.shortening.deal`.
         Raises UserError when the weights do not fit, and for a folder that names code to run, which none of ours does.
         """
         kwargs["trust_remote_code"] = False
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         from ..checkpoints import find_foreign, load_foreign
+        from ..checkpoints.provenance import source_name
+        from ..checkpoints.shortening import deal
 
         hub = {
             key: kwargs[key]
             for key in ("revision", "token", "cache_dir", "local_files_only")
             if key in kwargs
         }
-        source = find_foreign(os.fspath(pretrained_model_name_or_path), **hub)
-        if source is None:
+        name = os.fspath(pretrained_model_name_or_path)
+        source = find_foreign(name, **hub)
+        is_dealt = "config" not in kwargs and not kwargs.keys().isdisjoint(("blocks", "layout", "layers"))
+        if source is None and not is_dealt:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        loaded = load_foreign(source)
+        loaded = load_foreign(name if source is None else source, **({} if source else hub))
+        if is_dealt:
+            wishes = ("layout", "blocks", "repeats", "layers")
+            loaded = deal(
+                loaded, source_name(name), **{key: kwargs.pop(key) for key in wishes if key in kwargs}
+            )
         values = loaded.config.to_dict()
         if "num_labels" in kwargs:
             values = {key: value for key, value in values.items() if key not in ("id2label", "label2id")}
@@ -226,7 +239,8 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         """Encode a batch of token sequences of any length >= 1.
 
         attention_mask: 1 for real tokens, 0 for padding. With `padding="exact"` padding may be on either side.
-        token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one.
+        token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one. A model with absolute
+            positions and a `config.type_vocab_size` of 1 knows none.
         segment_ids: PoNet's segments, numbers below a sequence's length, in place of those of `config.ponet_segments`.
         position_ids: rows are packed: each sequence follows the last one without padding and counts from 0 on, as in
             transformers' `DataCollatorWithFlattening`. Every state is what the sequence has alone; hidden states and
@@ -253,6 +267,8 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         ):
             if tensor is not None and tensor.shape != (batch_size, length):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the input {(batch_size, length)}")
+        if config.position == "absolute" and config.type_vocab_size == 1:
+            token_type_ids = None  # there is one segment, whatever a tokenizer says of pairs
         if token_type_ids is None and config.default_token_type_id is not None:
             token_type_ids = torch.full(
                 (batch_size, length), config.default_token_type_id, dtype=torch.long, device=given.device
@@ -283,10 +299,15 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         last = encoded if decoder is None else decoder(encoded, encoded_state, skip, state, trace)
 
         hidden_states, encoder_mask, encoder_positions = trace.hidden_states, None, None
+        counts = encoded_state.counts.expand(
+            encoded_state.counts.size(0) if arrangement.is_packed else batch_size, -1
+        )
         if arrangement.is_packed:
             encoder_positions = _packed_positions(encoded_state)
+            counts = packed(counts, encoded_state.packing)
         elif config.num_blocks == 1:
             encoded, encoder_mask = arrangement.put_back(encoded, encoded_state.packing), attention_mask
+            counts = arrangement.put_back(counts, None)
         else:
             encoded = padded(encoded, encoded_state.packing)
             encoder_mask = None if encoded_state.keep is None else encoded_state.keep.long()
@@ -304,6 +325,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             encoder_position_ids=encoder_positions,
             hidden_states=None if hidden_states is None else tuple(hidden_states),
             attentions=None if trace.attentions is None else tuple(trace.attentions),
+            encoder_token_counts=counts,
         )
         return output if wants_dict(return_dict, config) else output.to_tuple()
 
@@ -344,29 +366,41 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
 
 
 def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig) -> Float[Tensor, "B D"]:
-    """One vector a sequence: the encoder's first real token ([CLS]), or the mean of its real tokens.
+    """One vector a sequence, as `config.classifier_pooling` says, of the states of the encoder's own length S.
 
-    They are the tokens of the encoder's own length S, and each counts once: [CLS], and every window of 2^(blocks - 1)
-    tokens with a real one in it, however many those are (`encoder_attention_mask` of `padding="exact"`).
+    "cls": the first real one, of [CLS]. "mean": the mean of the real ones, [CLS] and every window of 2^(blocks - 1)
+    tokens with a real one in it (`encoder_attention_mask` of `padding="exact"`), each counted once. "mean_tokens": each
+    counted as often as the real tokens it holds (`encoder_token_counts`), [CLS] once.
     """
-    encoded, mask = output.encoder_last_hidden_state, output.encoder_attention_mask
+    encoded, mask, pooling = (
+        output.encoder_last_hidden_state,
+        output.encoder_attention_mask,
+        config.classifier_pooling,
+    )
     assert encoded is not None
     if output.encoder_position_ids is not None:
         row, is_first = encoded[0], output.encoder_position_ids[0] == 0
-        if config.classifier_pooling == "cls":
+        if pooling == "cls":
             return row[is_first]
         number = is_first.cumsum(0) - 1
-        counts = number.bincount()[:, None]
-        return row.new_zeros(counts.size(0), row.size(1)).index_add(0, number, row) / counts
-    if config.classifier_pooling == "mean":
-        if mask is None:
-            return encoded.mean(1)
-        weight = mask.to(encoded.dtype)[..., None]
-        return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)
-    if config.num_blocks > 1 or mask is None or config.padding != "exact":
-        return encoded[:, 0]
-    first = mask.bool().to(torch.uint8).argmax(1)
-    return encoded[torch.arange(encoded.size(0), device=encoded.device), first]
+        counts = output.encoder_token_counts if pooling == "mean_tokens" else torch.ones_like(number)[None]
+        assert counts is not None
+        weights = counts[0].to(row.dtype)[:, None]
+        sums, totals = (
+            x.new_zeros(int(is_first.sum()), x.size(1)).index_add(0, number, x)
+            for x in (row * weights, weights)
+        )
+        return sums / totals
+    if pooling == "cls":
+        if config.num_blocks > 1 or mask is None or config.padding != "exact":
+            return encoded[:, 0]
+        first = mask.bool().to(torch.uint8).argmax(1)
+        return encoded[torch.arange(encoded.size(0), device=encoded.device), first]
+    weight = output.encoder_token_counts if pooling == "mean_tokens" else mask
+    if weight is None:
+        return encoded.mean(1)
+    weight = weight.to(encoded.dtype)[..., None]
+    return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def _packed_positions(state: SequenceState) -> Int[Tensor, "1 S"]:

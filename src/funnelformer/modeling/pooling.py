@@ -63,12 +63,28 @@ def shorten(
         keep=pooled_keep,
         segments=None if state.segments is None else _stride(state.segments, config),
         positions=_stride(state.positions, config),
+        counts=_sum_counts(state.counts, keep, pooled_keep, config),
         level=state.level + 1,
         extras={
             name: extra.pooled(keep, partial(_pairs, config=config), partial(_with_first, config=config))
             for name, extra in state.extras.items()
         },
     )
+
+
+def _sum_counts(
+    counts: Int[Tensor, "#B T"],
+    keep: Bool[Tensor, "B T"] | None,
+    pooled_keep: Bool[Tensor, "B S"] | None,
+    config: FunnelformerConfig,
+) -> Int[Tensor, "#B S"]:
+    """The real tokens in each window: the sum of its members'; of a window that counts as padding none."""
+    if keep is not None:  # without what truncation drops
+        counts = counts.masked_fill(~keep, 0)
+    first, second = _pairs(counts, config)
+    place, next_place = _pairs(torch.arange(counts.size(1), device=counts.device)[None], config)
+    pooled = _with_first(counts, first + second.masked_fill(place == next_place, 0), config)
+    return pooled if pooled_keep is None else pooled.masked_fill(~pooled_keep, 0)
 
 
 def restore(
@@ -194,6 +210,7 @@ def _keep_top(
         keep=pooled_keep,
         segments=None if state.segments is None else take(state.segments),
         positions=take(state.positions),
+        counts=torch.ones_like(chosen) if pooled_keep is None else pooled_keep.long(),
         level=state.level + 1,
         source=chosen,
         extras={name: extra.chosen(take) for name, extra in state.extras.items()},

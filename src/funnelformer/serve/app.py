@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from ..sentence_modules import Pooling
 from ..version import __version__
 from . import jobs
 from .backend import Ability, Backend
@@ -196,8 +197,13 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
         texts: Annotated[list[text_or_pair], several]
 
     class TextsToEmbed(Texts):
-        pooling: Literal["mean", "cls"] = "mean"
-        normalize: bool = False
+        pooling: Annotated[
+            Pooling | None,
+            Field(description="Of the encoder's states; by default the model's own, else mean."),
+        ] = None
+        normalize: Annotated[bool | None, Field(description="To length 1; by default as the model does.")] = (
+            None
+        )
 
     class TextsToFill(_Strict):
         texts: Annotated[list[text], several]
@@ -237,7 +243,7 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
 
     @app.post("/embed", **post)
     async def embed(body: TextsToEmbed) -> Vectors:
-        """A vector of each text: the mean of the encoder's states, or its first one."""
+        """A vector of each text, made of the encoder's states."""
         rows = await answer("embed", lambda: jobs.embed(backend, body.texts, body.pooling, body.normalize))
         return Vectors(results=rows)
 

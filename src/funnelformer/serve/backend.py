@@ -29,14 +29,14 @@ from ..kinds.questions import Questions
 from ..kinds.windows import check_room
 from ..modeling import HEADS, head_of
 from ..modeling.model import sequence_vector
+from ..sentence_modules import Pooling
 from .errors import Refused
 from .funnel import Funnel, trace_funnel
 from .settings import ServeConfig
 
-__all__ = ["Ability", "Backend", "Feature", "Pooling", "TorchBackend", "load_backend"]
+__all__ = ["Ability", "Backend", "Feature", "TorchBackend", "load_backend"]
 
 Ability = Literal["classify", "embed", "fill", "answer", "inspect"]
-Pooling = Literal["mean", "cls"]
 # What the tokenizer makes of a text: input_ids, token_type_ids, attention_mask; of a question answer_mask, too.
 Feature = dict[str, list[int]]
 
@@ -49,6 +49,7 @@ class Backend(Protocol):
     abilities: the calls below that this model can answer.
     most_padding: tokens of padding that are worth a shared batch.
     batch_tokens: tokens of a batch beyond which it is not worth to grow.
+    vector_length: tokens at which a text is cut for its vector; None: as for all else.
     """
 
     predictor: Predictor
@@ -56,6 +57,7 @@ class Backend(Protocol):
     abilities: frozenset[Ability]
     most_padding: int
     batch_tokens: int
+    vector_length: int | None
 
     def logits(self, features: list[Feature]) -> list[np.ndarray]:
         """Of each text [num_labels], of a model of tokens [T, num_labels], T at least the text's own tokens."""
@@ -76,8 +78,9 @@ class Backend(Protocol):
 class TorchBackend:
     """The model as PyTorch runs it."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, vector_length: int | None = None) -> None:
         self.predictor = predictor
+        self.vector_length = vector_length
         self.model = predictor.model
         self.abilities = self._abilities()
         self.questions = _questions(predictor) if "answer" in self.abilities else None
@@ -170,12 +173,20 @@ def load_backend(config: ServeConfig) -> Backend:
     """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
     if config.backend == "onnx" or (config.backend == "auto" and is_export(config.model)):
         graph = OnnxModel(config.model)
-        return OnnxBackend(_limited(graph, config))
+        return OnnxBackend(_limited(graph, config), _vector_length(graph.config, config))
     predictor = _load_predictor(config)
     # Out of the pages of their file: a change of the file would change them, or end the process.
     for tensor in (*predictor.model.parameters(), *predictor.model.buffers()):
         tensor.data = tensor.data.clone()
-    return TorchBackend(predictor)
+    return TorchBackend(predictor, _vector_length(predictor.model.config, config))
+
+
+def _vector_length(model_config: Any, config: ServeConfig) -> int | None:
+    """As asked for, or as the model says of itself, as far as its positions reach."""
+    own = None if model_config.vectors is None else model_config.vectors.max_length
+    if config.max_length is not None or own is None:
+        return config.max_length
+    return min(own, model_config.max_position_embeddings) if model_config.position == "absolute" else own
 
 
 def _load_predictor(config: ServeConfig) -> Predictor:
@@ -205,7 +216,8 @@ def _limited(model: Any, config: ServeConfig) -> Predictor:
     tokenizer = load_tokenizer(config.model)
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
     task = read_settings(config.model)
-    limit = config.max_length or task.get("max_length") or min(tokenizer.model_max_length, 512)
+    own = None if model.config.vectors is None else model.config.vectors.max_length
+    limit = config.max_length or task.get("max_length") or own or min(tokenizer.model_max_length, 512)
     if config.max_length is not None:
         check_length(model.config, config.max_length, "--max-length")
     elif model.config.position == "absolute":

@@ -13,7 +13,8 @@ from ..data.windows import encode_windows, mean_by_owner
 from ..kinds.tokens import first_pieces
 from ..kinds.windows import cut_passage, encode_passages, most_question_tokens
 from ..metrics import softmax
-from .backend import Backend, Feature, Pooling
+from ..sentence_modules import Pooling, SentenceEmbedding
+from .backend import Backend, Feature
 from .batching import Work
 from .errors import Refused
 from .funnel import Funnel
@@ -92,12 +93,18 @@ def _tags(backend: Backend, texts: Sequence[Text]) -> Job:
     return Job(Work("classify", _features(encoded), backend.logits), finish)
 
 
-def embed(backend: Backend, texts: Sequence[Text], pooling: Pooling, normalize: bool) -> Job:
-    """A vector a text: the mean of the encoder's states, or its first; of length 1 with `normalize`."""
-    features, are_cut = _encode(backend, texts)
+def embed(
+    backend: Backend, texts: Sequence[Text], pooling: Pooling | None = None, normalize: bool | None = None
+) -> Job:
+    """A vector a text, as `funnelformer embed` makes it; pooling, normalize: by default as the model says of itself."""
+    origin = backend.predictor.model.config.vectors or SentenceEmbedding()
+    pooling = pooling or origin.pooling
+    prompt = origin.prompt(None, "the model")
+    texts = [prompt + text if isinstance(text, str) else [prompt + text[0], *text[1:]] for text in texts]
+    features, are_cut = _encode(backend, texts, backend.vector_length)
 
     def finish(vectors: list[np.ndarray]) -> Any:
-        if normalize:
+        if origin.normalize if normalize is None else normalize:
             vectors = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
         return [{"vector": vector.tolist(), "cut": cut} for vector, cut in zip(vectors, are_cut, strict=True)]
 

@@ -53,6 +53,8 @@ from .windows import weighted_windows
 
 __all__ = ["finetune"]
 
+_DECODER = "funnelformer.decoder."
+
 
 @input_files.register
 def _(config: FinetuneConfig) -> list[Path]:
@@ -197,7 +199,9 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "versions": versions(),
         }
         log = trainer.state.log_history
-        run = FinishedRun(config, kind.task, max_length, train.num_cut, metrics, log, judged)
+        run = FinishedRun(
+            config, kind.task, max_length, train.num_cut, metrics, log, judged, model.config.made_from
+        )
         write_report(run)
         with atomic_writer(config.out / TASK_FILE) as file:
             dump_json(_task_entry(tuned, max_length), file)
@@ -293,14 +297,17 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[s
         except ValueError as error:  # of a head that needs a decoder
             raise UserError(f"--model {config.model}: {error}") from error
     else:
-        # A model fine-tuned before may know other classes.
-        model, _ = load_model(
+        # A model fine-tuned before may know other classes; one without a decoder gets that which was asked for.
+        decoder = (_DECODER,) if settings.get("decoder_layers") else ()
+        model, random = load_model(
             kind.head.model_class,
             config.model,
-            may_miss=kind.head.parameters,
+            may_miss=(*kind.head.parameters, *decoder),
             may_differ=kind.head.label_parameters,
             **settings,
         )
+        if any(name.startswith(_DECODER) for name in random):
+            say(f"decoder: {model.config.decoder_layers} new layers, their weights random")
         if is_new_head(kind, start, was_regression(config.model)):
             assert start is not None
             say(renew_head(model, kind, start, config.model))

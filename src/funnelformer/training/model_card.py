@@ -60,6 +60,7 @@ class FinishedRun:
     """A run whose model is saved. metrics: what metrics.json will hold. log: the Trainer's entries.
 
     judged: the dev parts, by variant ("" where there is one alone).
+    made_from: of the model's config.
     max_length: tokens at which texts are cut; num_cut: how many texts to train on were.
     """
 
@@ -70,6 +71,7 @@ class FinishedRun:
     metrics: Mapping[str, Any]
     log: Sequence[Mapping[str, Any]]
     judged: Mapping[str, Judged]
+    made_from: Mapping[str, Any] | None = None
 
 
 def model_card(
@@ -158,6 +160,10 @@ def _introduction(run: FinishedRun, name: str) -> str:
         if not isinstance(find_model(source), Layout)
         else "trained from random weights"
     )
+    if made := run.made_from:
+        start += (
+            f", which was made from `{_text(made['source'])}` ({made['model_type']}, {made['source_layout']})"
+        )
     what = {
         "classification": "tells which of {n} classes a text is of",
         "multi-label": "tells which of {n} labels a text has",
