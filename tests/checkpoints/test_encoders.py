@@ -338,6 +338,16 @@ def test_heads_that_a_format_cannot_hold(tmp_path: Path) -> None:
         ENCODERS["bert"].export(loaded.config, loaded.state_dict, loaded.architecture)
 
 
+def test_a_new_head_can_be_written(tmp_path: Path) -> None:
+    """A classifier that begins from a body has the activation of its family."""
+    folder = save_and_name(tmp_path / "theirs", "distilbert", "model")
+    model = funnelformer.FunnelformerForSequenceClassification.from_pretrained(folder, num_labels=4)
+    model.save_pretrained(tmp_path / "ours")
+    report = convert(tmp_path / "ours", tmp_path / "again", "distilbert")
+    assert report.difference <= TOLERANCE
+    assert load_folder(tmp_path / "again").config.num_labels == 4
+
+
 def save_and_name(folder: Path, name: str, architecture: str) -> Path:
     save_stock(folder, name, architecture)
     return folder

@@ -61,10 +61,8 @@ ELECTRA = EncoderFormat(
             "classifier_dropout": "summary_last_dropout",
         }
     },
-    head_fixed={
-        "masked_lm": {"hidden_act": "gelu"},
-        "sequence_classification": {"classifier_activation": "gelu"},
-    },
+    classifier_activation="gelu",
+    head_fixed={"masked_lm": {"hidden_act": "gelu"}},
     head_refused={"multiple_choice": {"summary_type": ("first",), "summary_use_proj": (True,)}},
     lm_decoder="generator_lm_head",
     lm_bias="generator_lm_head.bias",
