@@ -4,10 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all check format clean
+# What the demo begins with, fetched once: after that it needs no network.
+FETCHED := runs/demo-sources/.fetched
 
-demo: $(INSTALLED)
+.PHONY: demo demo-full test test-all check format clean
+
+demo: $(INSTALLED) $(FETCHED)
 	$(BIN)/python demo/run.py
+
+# Trains the controls too, in place of the figures in benchmarks/results: half an hour on two cores.
+demo-full: $(INSTALLED) $(FETCHED)
+	$(BIN)/python demo/run.py --full
 
 # The fast tests, in two processes (of one thread each, see tests/conftest.py).
 test: $(INSTALLED)
@@ -28,7 +35,11 @@ format: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,demo]"
+	touch $@
+
+$(FETCHED): demo/fetch.py $(INSTALLED)
+	$(BIN)/python demo/fetch.py --out $(@D)
 	touch $@
 
 clean:

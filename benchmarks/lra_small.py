@@ -2,25 +2,27 @@
 
     python benchmarks/lra_small.py --out runs/lra_small
 
-ListOps: generated expressions of 16 to 64 tokens. Text: which of two authors wrote a piece of 256 bytes, cut from the
-demo's passages; the test pieces are from novels that are not in training. Every run is one `funnelformer lra`; a run
+ListOps: generated expressions of 16 to 64 tokens. Text: which of two libraries, pandas or scipy, a piece of 256 bytes
+documents; the test pieces are from other functions than those of training. Every run is one `funnelformer lra`; a run
 that is there already is not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-import bz2
 import json
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
+from documentation import read_documentation, sample
+
 MODELS = ("transformer", "funnel", "ponet", "hybrid")
-AUTHORS = {"Henry James": "neg", "H. Rider Haggard": "pos"}
+LIBRARIES = {"pandas": "neg", "scipy": "pos"}
+NUM_ENTRIES = 400  # of each library
 PIECE = 256
-PASSAGES = Path(__file__).parent.parent / "demo" / "authors"
 TASKS = {
     "listops": ["--generate", "20000", "--length", "64", "--steps", "3000", "--learning-rate", "1e-3"],
     "text": ["--length", str(PIECE), "--steps", "1000", "--learning-rate", "1e-3", "--warmup", "0.1"],
@@ -28,19 +30,14 @@ TASKS = {
 
 
 def write_pieces(folder: Path) -> None:
-    """Pieces of whole passages in the folders of the Text task: train and test, each pos and neg."""
-    for part, parts in {"train": ("train",), "test": ("dev", "test")}.items():
-        for name in parts:
-            passages = bz2.decompress((PASSAGES / f"{name}.tsv.bz2").read_bytes()).decode()
-            for row, line in enumerate(passages.splitlines()[1:]):
-                text, author = line.split("\t")[:2]
-                if author not in AUTHORS:
-                    continue
-                target = folder / part / AUTHORS[author]
-                target.mkdir(parents=True, exist_ok=True)
-                data = text.encode()
-                for start in range(0, len(data) - PIECE + 1, PIECE):
-                    (target / f"{name}_{row}_{start}.txt").write_bytes(data[start : start + PIECE])
+    """Pieces of documentation in the folders of the Text task: train and test, each pos and neg."""
+    for library, label in LIBRARIES.items():
+        for number, entry in enumerate(sample(read_documentation([library]), NUM_ENTRIES)):
+            target = folder / ("test" if number % 4 == 0 else "train") / label
+            target.mkdir(parents=True, exist_ok=True)
+            data = entry.body.encode()
+            for start in range(0, len(data) - PIECE + 1, PIECE):
+                (target / f"{number}_{start}.txt").write_bytes(data[start : start + PIECE])
 
 
 def most_frequent(task: str, pieces: Path) -> float:

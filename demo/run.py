@@ -1,199 +1,224 @@
-"""The main job from beginning to end, on bundled data: who wrote this passage?
+"""The main job from beginning to end: take an encoder that people use, shorten it, and put it to work.
 
-Runs the commands a user would run, each shown as it starts, for a small funnel and for the standard Transformer
-of equal cost; then a bag of words on the same passages, a table, a picture, and predictions for passages.txt.
+Reviews: learn from sentences about films; label films, products, tweets and editorials that it has not seen.
+Search: find a function in the documentation of installed libraries by saying what it should do.
+
+It runs the commands a user would run, and shows each as it starts. Then come a table, a picture, and answers to
+sentences.txt and questions.txt, which are yours to change. `make demo` fetches what it needs first (demo/fetch.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import bz2
-import csv
 import json
-import shlex
 import shutil
 import statistics
-import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import transformers
+from commands import funnelformer, heading, relative
+from controls import Labeller, bag_of_words, lexicon
+from documentation import Entry, read_documentation, sample, write_documents
+from fetch import ENCODER, PACKAGE
+from measure import seconds_in_turns
+from ratings import read_table, write_tables
+from search import VECTOR_WEIGHT, WordIndex, added, best, reciprocal_rank, similarities
+from table import Row, draw, read_control, remarks, table
 
 DEMO = Path(__file__).resolve().parent
-AUTHORS = DEMO / "authors"
-FUNNEL, TRANSFORMER = "B1-1-2H64", "L2H64"
-ROUNDS = 3
+RESULTS = DEMO.parent / "benchmarks" / "results" / "sources.json"
+FUNNEL, FULL, FEWER = "B2-2-2H384", "L6H384", "L4H384"
+# Of the untrained funnels that are about as fast as L4, the one that finds most; search alone uses it.
+SEARCH_FUNNEL = "B2-4H384"
+ENCODERS = (FUNNEL, SEARCH_FUNNEL, FULL, FEWER)
+WORDS, LEXICON = "TF-IDF", "VADER"
+# What `funnelformer convert` is told; the encoder as it is needs no conversion.
+CONVERSIONS = {
+    FUNNEL: ("--layout", "B2-2-2"),
+    SEARCH_FUNNEL: ("--layout", "B2-4"),
+    FEWER: ("--layers", "0,2,3,5"),
+}
+# Libraries to search in.
+LIBRARIES = ("scipy", "pandas", "sklearn")
+NUM_DOCUMENTS = 500
+DOCUMENT_TOKENS = 512
+TIMED_SENTENCES, TIMED_DOCUMENTS = 256, 64
 
 
-@dataclass
-class Row:
-    """One line of the table. FLOPs are of one passage; times, per 1,000 passages, are those of the rounds."""
+class Demo:
+    """One run, with its folder of results and what was found so far."""
 
-    name: str
-    accuracy: float
-    parameters: int
-    flops: int | None
-    seconds: list[float]
-    training_s: float
+    def __init__(self, out: Path, sources: Path, full: bool) -> None:
+        self.out, self.sources = out, sources
+        # The models that are trained here; figures of the others come from the benchmark.
+        self.trained = [FUNNEL, FULL, FEWER] if full else [FUNNEL]
+        self.rows = {name: Row(name) for name in (*ENCODERS, WORDS, LEXICON)}
+        self.ratings, self.documentation = out / "ratings", out / "documentation"
 
-    @property
-    def median_s(self) -> float:
-        return statistics.median(self.seconds)
+    def model(self, name: str) -> Path:
+        """The folder of the encoder, before any training."""
+        return self.sources / ENCODER if name == FULL else self.out / name
 
+    def tuned(self, name: str) -> Path:
+        """The folder of the encoder that learned from the films."""
+        return self.out / f"{name}-films"
 
-def command(*arguments: str | Path) -> float:
-    """Run a `funnelformer` command, showing it; return the seconds it took. Stops the demo when it fails."""
-    words = [str(argument) for argument in arguments]
-    print(f"\n\033[1m$ funnelformer {shlex.join(words)}\033[0m", flush=True)
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "funnelformer", *words], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
-    return time.perf_counter() - start
+    # ---- reviews
 
+    def read_reviews(self) -> None:
+        numbers = write_tables((self.sources / PACKAGE).read_bytes(), self.ratings)
+        print(", ".join(f"{name} {number:,}" for name, number in numbers.items()))
 
-def heading(text: str) -> None:
-    print(f"\n\033[1m== {text}\033[0m", flush=True)
+    def tables(self) -> dict[str, Path]:
+        """What the models are tested on."""
+        return {
+            "films": self.ratings / "films-test.tsv",
+            **{kind: self.ratings / f"{kind}.tsv" for kind in ("products", "tweets", "editorials")},
+        }
 
+    def shorten(self) -> None:
+        for name, options in CONVERSIONS.items():
+            funnelformer("convert", self.model(FULL), self.model(name), *options)
 
-def relative(path: Path) -> Path:
-    """The shorter way to write a path below the current folder."""
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path
-
-
-def read_rows(name: str) -> tuple[list[str], list[str]]:
-    with bz2.open(AUTHORS / name, "rt", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [row["text"] for row in rows], [row["label"] for row in rows]
-
-
-def train(name: str, out: Path, tokenizer: Path) -> float:
-    """Pretrain, fine-tune and evaluate one model; return the seconds that took."""
-    layout = ["--set.decoder_layers=1"] if name.startswith("B") else []
-    data = relative(AUTHORS)
-    pretrained, tuned = out / f"{name}-pretrained", out / name
-    config = relative(DEMO)
-    return sum(
-        (
-            command(
-                *("pretrain", "--config", config / "pretrain.toml", "--train", data / "books.txt.bz2"),
-                *("--tokenizer", tokenizer, "--model", name, *layout, "--out", pretrained),
-            ),
-            command(
-                *("finetune", "--config", config / "finetune.toml", "--model", pretrained),
-                *("--train", data / "train.tsv.bz2", "--dev", data / "dev.tsv.bz2", "--out", tuned),
-            ),
-            command("evaluate", tuned, data / "test.tsv.bz2", "--out", tuned / "test.json"),
+    def learn_reviews(self, name: str) -> None:
+        row, tuned = self.rows[name], self.tuned(name)
+        funnelformer(
+            *("finetune", "--config", relative(DEMO) / "finetune.toml", "--model", self.model(name)),
+            *("--train", self.ratings / "films-train.tsv", "--dev", self.ratings / "films-dev.tsv"),
+            *("--precision", precision(), "--out", tuned),
         )
-    )
+        metrics = json.loads((tuned / "metrics.json").read_text())
+        row.training_s = metrics["cost"]["train_seconds"]
+        for kind, file in self.tables().items():
+            scores = tuned / f"{kind}.json"
+            funnelformer("evaluate", tuned, file, "--out", scores)
+            row.accuracy[kind] = json.loads(scores.read_text())["accuracy"]
 
+    def compare_reviews(self) -> None:
+        """The controls: those that take seconds are made here, of the others the benchmark's figures are read."""
+        self.labellers: dict[str, Labeller] = {
+            WORDS: bag_of_words(self.ratings / "films-train.tsv"),
+            LEXICON: lexicon(),
+        }
+        for name, labeller in self.labellers.items():
+            row = self.rows[name]
+            row.accuracy = labeller.accuracy(self.tables())
+            row.training_s, row.parameters = labeller.training_s, labeller.parameters
+        for name in (FULL, FEWER):
+            if name not in self.trained:
+                row, found = self.rows[name], read_control(RESULTS, name.removesuffix("H384"))
+                if found is None:
+                    print(f"{RESULTS.name} has no {name} trained on the films; make demo-full trains it")
+                else:
+                    row.accuracy, row.training_s, row.recorded = found
 
-def measure(models: dict[str, Path], training_s: dict[str, float]) -> list[Row]:
-    """Accuracy from the runs, cost from the models: both timed in turns, in one process."""
-    from funnelformer.flops import forward_flops
-    from funnelformer.inference import load_predictor
+    # ---- search
 
-    texts, _ = read_rows("test.tsv.bz2")
-    predictors = {name: load_predictor(str(folder)) for name, folder in models.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(ROUNDS):
-        for name, predictor in predictors.items():
-            start = time.perf_counter()
-            predictor.logits(texts)
-            seconds[name].append((time.perf_counter() - start) / len(texts) * 1000)
-    rows = []
-    for name, folder in models.items():
-        predictor = predictors[name]
-        length = predictor.task["max_length"]
-        rows.append(
-            Row(
-                name=name,
-                accuracy=json.loads((folder / "test.json").read_text())["accuracy"],
-                parameters=predictor.model.num_parameters(),
-                flops=forward_flops(predictor.model.config, length, head="classification").total,
-                seconds=seconds[name],
-                training_s=training_s[name],
+    def read_documents(self) -> None:
+        """Write the entries to search in: their bodies, what is asked for, and the user's questions."""
+        entries = read_documentation(LIBRARIES)
+        self.entries: list[Entry] = sample(entries, NUM_DOCUMENTS)
+        write_documents(self.entries, self.documentation)
+        words = statistics.median(len(entry.body.split()) for entry in self.entries)
+        print(
+            f"{len(self.entries)} of the {len(entries):,} entries of {', '.join(LIBRARIES)}, "
+            f"half of them with {words:.0f} words or more"
+        )
+
+    def search(self) -> None:
+        """Summary to body with every encoder as it is, none trained for it, and with words."""
+        bodies = [entry.body for entry in self.entries]
+        self.index = WordIndex.of(bodies)
+        words = self.index.scores([entry.summary for entry in self.entries])
+        self.rows[WORDS].mrr = reciprocal_rank(words)
+        for name in ENCODERS:
+            nearness = similarities(
+                self._embed(name, "summaries.txt", 64), self._embed(name, "bodies.jsonl", DOCUMENT_TOKENS)
             )
+            self.rows[name].mrr = reciprocal_rank(nearness)
+            self.rows[name].mrr_added = reciprocal_rank(added(words, nearness))
+
+    def _embed(self, name: str, file: str, max_length: int) -> np.ndarray:
+        vectors = self.documentation / f"{Path(file).stem}-{name}.npy"
+        texts = relative(DEMO) / file if (DEMO / file).is_file() else self.documentation / file
+        funnelformer("embed", self.model(name), texts, "--max-length", max_length, "--out", vectors)
+        return np.load(vectors)
+
+    # ---- cost
+
+    def measure(self) -> None:
+        """Seconds of everything, in turns in one process, and the sizes of the models."""
+        from funnelformer.embedding import load_embedder
+
+        transformers.logging.disable_progress_bar()
+        texts, _ = read_table(self.ratings / "films-test.tsv")
+        short, long = (
+            {
+                name: load_embedder(str(self.model(name)), max_length=tokens, only_runs=True)
+                for name in ENCODERS
+            }
+            for tokens in (64, DOCUMENT_TOKENS)
         )
-    return rows
-
-
-def bag_of_words() -> Row:
-    """TF-IDF of words and pairs of words with logistic regression, on the whole passages."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    start = time.perf_counter()
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), max_features=100_000, sublinear_tf=True)
-    model = make_pipeline(vectorizer, LogisticRegression(C=30, max_iter=300))
-    model.fit(*read_rows("train.tsv.bz2"))
-    training_s = time.perf_counter() - start
-    texts, labels = read_rows("test.tsv.bz2")
-    seconds = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        accuracy = float(model.score(texts, labels))
-        seconds.append((time.perf_counter() - start) / len(texts) * 1000)
-    coefficients = model[-1].coef_
-    return Row("TF-IDF + logistic regression", accuracy, coefficients.size, None, seconds, training_s)
-
-
-def table(rows: list[Row]) -> str:
-    lines = [
-        "| model | test accuracy | parameters | MFLOPs a passage | s / 1,000 passages (min to max) | training, s |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        flops = f"{row.flops / 1e6:.1f}" if row.flops else ""
-        spread = f"{row.median_s:.2f} ({min(row.seconds):.2f} to {max(row.seconds):.2f})"
-        lines.append(
-            f"| {row.name} | {row.accuracy:.1%} | {row.parameters:,} | {flops} | {spread} | {row.training_s:.0f} |"
+        for name, embedder in short.items():
+            self.rows[name].parameters = embedder.weights.num_parameters()
+        labelling = {name: labeller.label for name, labeller in self.labellers.items()}
+        vectors = {name: embedder.vectors for name, embedder in short.items()}
+        took = seconds_in_turns({**labelling, **vectors}, texts[:TIMED_SENTENCES])
+        for name, seconds in took.items():
+            self.rows[name].sentences_s = seconds
+        took = seconds_in_turns(
+            {
+                WORDS: self.index.vectorizer.transform,
+                **{name: embedder.vectors for name, embedder in long.items()},
+            },
+            [entry.body for entry in self.entries[:TIMED_DOCUMENTS]],
         )
-    return "\n".join(lines)
+        for name, seconds in took.items():
+            self.rows[name].documents_s = seconds
+
+    # ---- what the user asks
+
+    def answer(self) -> None:
+        predictions = self.out / "sentences.jsonl"
+        funnelformer("predict", self.tuned(FUNNEL), relative(DEMO) / "sentences.txt", "--out", predictions)
+        for line in predictions.read_text(encoding="utf-8").splitlines():
+            said = json.loads(line)
+            print(f"  {said['prediction']:<8} {said['probability']:>4.0%}   {said['text']}")
+        questions = [
+            line.strip()
+            for line in (DEMO / "questions.txt").read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
+        vectors = np.load(self.documentation / f"bodies-{SEARCH_FUNNEL}.npy")
+        nearness = similarities(self._embed(SEARCH_FUNNEL, "questions.txt", 64), vectors)
+        scores = added(self.index.scores(questions), nearness)
+        for question, found in zip(questions, best(scores, 3), strict=True):
+            print(f"  {question}")
+            for number in found:
+                print(f"    {self.entries[number].name}: {self.entries[number].summary[:90]}")
 
 
-def draw(rows: list[Row], path: Path) -> None:
-    """Quality against cost."""
-    import matplotlib
+def precision() -> str:
+    """bfloat16 where the processor multiplies it: half of the time, and scores within those of two seeds."""
+    import torch
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for i, row in enumerate(rows):
-        low, high = row.median_s - min(row.seconds), max(row.seconds) - row.median_s
-        axes.errorbar(row.median_s, 100 * row.accuracy, xerr=[[low], [high]], fmt="o", capsize=3)
-        axes.annotate(
-            row.name,
-            (row.median_s, 100 * row.accuracy),
-            xytext=(7, -15 if i == 0 else 7),  # the first two are close to each other
-            textcoords="offset points",
-            fontsize=9,
-        )
-    axes.axhline(10, color="grey", linestyle=":", linewidth=1)
-    axes.annotate(
-        "chance", (0.02, 10), xycoords=("axes fraction", "data"), va="bottom", color="grey", fontsize=9
-    )
-    axes.set(
-        xlabel="seconds for 1,000 passages (median of 3 rounds)", ylabel="test accuracy, %", ylim=(0, 100)
-    )
-    axes.set_xlim(0, 1.35 * max(row.median_s for row in rows))
-    axes.set_title("Who wrote this passage? Ten novelists, novels unseen in training", fontsize=10)
-    axes.grid(alpha=0.3)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(path)
+    can = torch.cpu.get_capabilities()
+    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
 
 
-def show_predictions(file: Path) -> None:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        answer: dict[str, Any] = json.loads(line)
-        print(f"  {answer['prediction']:<12} {answer['probability']:.0%}   {answer['text'][:80]}...")
+def prepare(out: Path) -> None:
+    """An empty folder for the results; one of an earlier demo is replaced."""
+    mark = out / "demo.json"
+    if out.exists():
+        if any(out.iterdir()) and not mark.exists():
+            sys.exit(f"error: {out} is not empty and not of this demo; choose another --out")
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    mark.write_text("[]\n")
 
 
 def main() -> None:
@@ -203,57 +228,60 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="folder of the results (replaced)"
     )
-    out: Path = parser.parse_args().out
-    begin = time.perf_counter()
-    if out.exists():
-        if not (out / "demo.json").exists() and any(out.iterdir()):
-            sys.exit(f"error: {out} is not empty and not of this demo; choose another --out")
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
-    (out / "demo.json").write_text("{}\n")
-
-    heading("1. A WordPiece tokenizer from the text of 20 novels")
-    tokenizer = out / "tokenizer"
-    command(
-        *(
-            "tokenizer",
-            "--train",
-            relative(AUTHORS) / "books.txt.bz2",
-            "--out",
-            tokenizer,
-            "--vocab-size",
-            "4000",
-        )
+    parser.add_argument(
+        "--sources", type=Path, default=Path("runs/demo-sources"), help="what demo/fetch.py fetched"
     )
-    heading(f"2. The funnel {FUNNEL}: pretrain, fine-tune, evaluate on novels it has not seen")
-    training_s = {FUNNEL: train(FUNNEL, out, tokenizer)}
-    heading(f"3. The standard Transformer of equal cost, {TRANSFORMER}: same data, same steps")
-    training_s[TRANSFORMER] = train(TRANSFORMER, out, tokenizer)
-    heading("4. Use it: passages.txt, one passage a line, yours to change")
-    predictions = out / "predictions.jsonl"
-    command("predict", out / FUNNEL, relative(DEMO) / "passages.txt", "--out", predictions)
-    show_predictions(predictions)
-    heading("5. Quality against cost")
-    rows = [*measure({name: out / name for name in (FUNNEL, TRANSFORMER)}, training_s), bag_of_words()]
-    draw(rows, out / "quality_against_cost.png")
+    parser.add_argument(
+        "--full", action="store_true", help="train the controls too, in place of recorded figures"
+    )
+    options = parser.parse_args()
+    for name in (PACKAGE, ENCODER):
+        if not (options.sources / name).exists():
+            sys.exit(
+                f"error: {options.sources / name} is not there; run demo/fetch.py --out {options.sources}"
+            )
+    begin = time.perf_counter()
+    prepare(options.out)
+    demo = Demo(options.out, options.sources, options.full)
+    heading(
+        "1. A pretrained encoder, shortened: the same layers, in blocks between which the sequence is halved"
+    )
+    demo.shorten()
+    heading("2. Reviews: learn from films, then label films, products, tweets and editorials it has not seen")
+    demo.read_reviews()
+    for name in demo.trained:
+        demo.learn_reviews(name)
+    demo.compare_reviews()
+    heading("3. Search: find the documentation of a function by its summary; no encoder was trained for it")
+    demo.read_documents()
+    demo.search()
+    heading("4. Seconds, in turns")
+    demo.measure()
+    heading("5. Yours to change: demo/sentences.txt and demo/questions.txt")
+    demo.answer()
+    heading("6. Quality beside seconds")
+    rows = list(demo.rows.values())
+    draw(rows, options.out / "quality_against_seconds.png")
     text = table(rows)
-    (out / "table.md").write_text(text + "\n")
-    (out / "demo.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    controls = [demo.rows[FULL], demo.rows[FEWER]]
+    said = "\n".join(
+        sentence for name in (FUNNEL, SEARCH_FUNNEL) for sentence in remarks(demo.rows[name], controls)
+    )
+    (options.out / "table.md").write_text(f"{text}\n\n{said}\n", encoding="utf-8")
+    (options.out / "demo.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     minutes = (time.perf_counter() - begin) / 60
+    tuned = demo.tuned(FUNNEL)
     print(f"""
 {text}
 
-Chance is 10%. A bag of words wins here, and that is no accident: a minute of pretraining reads a third of
-20 novels once. Who has read so little takes the characters of one novel for its author's style, and the test
-novels have other characters. What would beat it: long pretraining on many more books (pretrain --train
---steps), a larger model (--model B4-4-4H256), or a released checkpoint, which has read thousands of times as
-much (finetune --model FOLDER takes transformers' Funnel and the original release).
+Search reads {DOCUMENT_TOKENS} tokens at most. Added: the cosine of TF-IDF and {VECTOR_WEIGHT} times that of vectors.
+{said}
 
-Results: {out}/table.md, {out}/quality_against_cost.png, {out}/{FUNNEL} (the model). {minutes:.1f} minutes in all.
+Results: {options.out}/table.md, {options.out}/quality_against_seconds.png. {minutes:.1f} minutes in all.
 What to type next:
-  .venv/bin/funnelformer predict {out}/{FUNNEL} demo/passages.txt
-  .venv/bin/funnelformer info {out}/{FUNNEL}
-  .venv/bin/funnelformer finetune --model {out}/{FUNNEL}-pretrained --train YOUR.tsv --out runs/mine""")
+  .venv/bin/funnelformer serve {tuned}
+  .venv/bin/funnelformer export {tuned} runs/small --int8
+  .venv/bin/funnelformer finetune --model {demo.model(FUNNEL)} --train YOUR.csv --out runs/mine""")
 
 
 if __name__ == "__main__":
