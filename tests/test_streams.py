@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -132,7 +133,7 @@ def test_any_error_is_one_line(monkeypatch, capsys, error, line, code, debug):
     def fail(*_args, **_options):
         raise error
 
-    monkeypatch.setattr(entry.app, "meta", fail)
+    monkeypatch.setattr(entry, "app", SimpleNamespace(meta=fail))
     with pytest.raises(SystemExit) as end:
         entry.main(["info", "x", *(["--debug"] if debug else [])])
     assert end.value.code == code
