@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["UserError", "did_you_mean", "joined", "one_line", "reject_unknown"]
+__all__ = ["UserError", "did_you_mean", "joined", "one_line", "printable", "reject_unknown"]
+
+# Categories of Unicode that steer a terminal, the direction of text, or are no characters: controls, formats,
+# surrogates, private use, unassigned, and ends of lines and paragraphs.
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+# The joiners of emoji and of several scripts do no harm.
+_HARMLESS = "\u200c\u200d"
 
 
 class UserError(ValueError):
@@ -16,6 +23,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known name, or an empty string when none is near."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """The text with what would steer a terminal as escapes ("\\x1b"): names in foreign files may hold anything.
+
+    keep: characters that stay, as "\\n" in a text of several lines.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in keep or character in _HARMLESS or unicodedata.category(character) not in _UNPRINTABLE
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError, did_you_mean
+from ..foreign_code import refuse_foreign_code
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .loaded import Loaded
 from .tensor_bundle import find_index
@@ -50,14 +51,15 @@ _HUB_FILES = [
 def detect(folder: str | Path) -> str:
     """Return the format of a model's folder, from its content.
 
-    Raises UserError for a path that does not exist (naming the nearest), or that holds no model (saying what
-    was looked for).
+    Raises UserError for a path that does not exist (naming the nearest), that holds no model (saying what was looked
+    for), or that names code to run.
     """
     folder = Path(folder)
     if not folder.exists():
         raise UserError(f"{folder}: no such folder{_nearest(folder)}")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds the model")
+    refuse_foreign_code(folder)
     if (folder / "config.json").is_file():
         return _by_model_type(folder / "config.json")
     if any((folder / name).is_file() for name in original_torch.CONFIGS):
@@ -130,6 +132,7 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
             config = cached_file(str(source), "config.json", **hub)
         except Exception as error:  # as in `resolve`
             raise _not_on_hub(source, error) from error
+        refuse_foreign_code(Path(str(config)).parent)
         return None if _by_model_type(Path(str(config))) == "funnelformer" else resolve(source, **hub)
     return None if detect(path) == "funnelformer" else path
 

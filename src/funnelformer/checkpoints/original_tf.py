@@ -8,7 +8,6 @@ serve both. Every trained variable has two slots, Adam's moments; `global_step` 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..errors import UserError
+from ..strict_json import json_text
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded, Part, Pretraining
 from .net_config import config_values, tensorflow_net_config
@@ -184,7 +184,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_bundle(folder / INDEX, tensors)
-    (folder / CONFIG).write_text(json.dumps(theirs, indent=4), encoding="utf-8")
+    (folder / CONFIG).write_text(json_text(theirs, indent=4), encoding="utf-8")
     return ignored
 
 

@@ -6,7 +6,6 @@ through the blocks. The code has no decoder, no masked-LM head and no embedding 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..config import FunnelformerConfig
 from ..errors import UserError
+from ..strict_json import json_text
 from .key_map import Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import Exported, Loaded
 from .net_config import config_values, net_config
@@ -134,7 +134,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_torch_file(tensors, folder / WEIGHTS[0])
-    (folder / CONFIGS[0]).write_text(json.dumps(theirs, indent=4), encoding="utf-8")
+    (folder / CONFIGS[0]).write_text(json_text(theirs, indent=4), encoding="utf-8")
     return ignored
 
 

@@ -76,7 +76,7 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 def build_stock(loaded: Loaded) -> nn.Module:
     """Build the model of stock transformers from its own folder, with the tensors as they lie there."""
     name = architecture_name(loaded.config, loaded.architecture)
-    config = transformers.FunnelConfig.from_pretrained(loaded.folder)
+    config = transformers.FunnelConfig.from_pretrained(loaded.folder, trust_remote_code=False)
     with torch.device("meta"):
         model = getattr(transformers, name)(config)
     state = read_state_dict(find_weights(loaded.folder), mapped=True)

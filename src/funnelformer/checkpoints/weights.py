@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import UserError
+from ..strict_json import json_text
 from .torch_file import read_torch_file, tensor_bytes
 
 __all__ = [
@@ -121,7 +122,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path) -> None:
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json_text(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with Path(path).open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)

@@ -13,6 +13,8 @@ from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
 from ..errors import UserError, did_you_mean
+from ..foreign_code import refuse_foreign_code, runs_foreign_code
+from ..strict_json import json_text
 from .corpus import iter_documents
 from .files import atomic_folder, expand_paths, iter_lines
 
@@ -122,7 +124,7 @@ def _train(
     tokenizer.train_from_iterator(iter_documents(paths, text_column), trainer)
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special]
-    return Tokenizer.from_str(json.dumps(state, ensure_ascii=False))
+    return Tokenizer.from_str(json_text(state, ensure_ascii=False))
 
 
 def train_tokenizer(
@@ -200,9 +202,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     """Load a fast tokenizer from a folder, a `vocab*.txt` file, or by its name on the Hugging Face Hub.
 
     It returns `token_type_ids` unless told not to.
-    Raises UserError when there is none, only a slow one, or one without a mask, cls, sep or pad token.
+    Raises UserError when there is none, only a slow one, one without a mask, cls, sep or pad token, or one that is
+    code to run.
     """
     path = Path(source)
+    refuse_foreign_code(path)
     if path.is_file():
         if path.suffix == ".txt":
             return tokenizer_from_vocab(path)
@@ -224,8 +228,12 @@ def _load_auto(name: str, near_folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # network, Hub, JSON and tokenizers errors have no common base class
+        if runs_foreign_code(error):
+            raise UserError(
+                f"{name}: the tokenizer is code to run; funnelformer runs no code of a model"
+            ) from error
         hint = ""
         if not near_folder.exists():
             hint = did_you_mean(

@@ -13,6 +13,7 @@ from .. import modeling
 from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
 from ..config import FunnelformerConfig
 from ..errors import UserError, one_line
+from ..foreign_code import refuse_foreign_code
 from ..modeling.model import sequence_vector
 from ..modeling.spans import hide
 from .packages import need
@@ -73,7 +74,8 @@ class OnnxModel:
         file = file or folder / MODEL_FILE
         if not file.is_file():
             raise UserError(f"{folder}: no {MODEL_FILE}; make one with funnelformer export")
-        self.config = FunnelformerConfig.from_pretrained(folder)
+        refuse_foreign_code(folder)
+        self.config = FunnelformerConfig.from_pretrained(folder, trust_remote_code=False)
         architecture = (self.config.architectures or ["FunnelformerModel"])[0]
         self.model_class: Any = getattr(modeling, architecture, None)
         if self.model_class is None:

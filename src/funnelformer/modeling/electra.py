@@ -244,6 +244,7 @@ class FunnelformerForElectra(FunnelformerPreTrainedModel):
         With None, `config` and `state_dict` (names with `discriminator.` and `generator.`) as in transformers.
         Raises UserError for a folder without a generator.
         """
+        kwargs["trust_remote_code"] = False
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         source = pretrained_model_name_or_path

@@ -67,8 +67,9 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """As in transformers; a folder or name of transformers' Funnel or of the original release loads as well.
 
-        Raises UserError when the weights do not fit.
+        Raises UserError when the weights do not fit, and for a folder that names code to run, which none of ours does.
         """
+        kwargs["trust_remote_code"] = False
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         from ..checkpoints import find_foreign, load_foreign
