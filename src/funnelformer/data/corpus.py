@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ..errors import UserError, joined
 from .files import expand_paths, iter_lines, plain_suffix
 from .formats import FORMATS, iter_rows, row_name
+from .local_folder import check_saved
 from .tables import check_column, guess_text_column
 from .values import text_problem
 
@@ -83,10 +84,13 @@ def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, An
 
     try:
         if Path(source.name).is_dir():
+            check_saved(Path(source.name))
             data: Any = datasets.load_from_disk(source.name)
         else:
             repository, _, config = source.name.partition(":")
             data = datasets.load_dataset(repository, config or None)
+    except UserError:
+        raise
     except Exception as error:  # network, Hub and builder errors have no common base class
         raise UserError(
             f"{source}: no such file, nor a data set that can be loaded ({joined(error)})"

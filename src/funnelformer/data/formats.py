@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import UserError, one_line
 from .bad_rows import OnBadRow, refuse
+from .columns import check_names, once_each
 from .files import check_file, iter_lines, plain_suffix, read_bytes
 
 __all__ = ["FORMATS", "Line", "Row", "iter_rows", "json_object", "jsonl_rows", "parse_json", "row_name"]
@@ -36,9 +37,7 @@ class _Header:
     def rows(self, line: int, fields: list[str]) -> Iterator[Row]:
         """The row that `fields` make: none when they are the header, or as many as they should not be."""
         if self.columns is None:
-            for column in fields:
-                if fields.count(column) > 1:
-                    raise UserError(f"{self.name}: line 1: the header names column {column!r} twice")
+            check_names(fields, f"{self.name}: line {line}: the header")
             self.columns = fields
         elif len(fields) != len(self.columns):
             self.bad(f"{self.name}: line {line}: {len(fields)} fields, but {self.says} {len(self.columns)}")
@@ -74,7 +73,7 @@ def _csv_rows(lines: Iterator[Line], header: _Header) -> Iterator[Row]:
 def parse_json(text: str, name: str, first_line: int) -> Any:
     """Parse JSON that begins on a line of a file; raise UserError naming the line where it ends to be JSON."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once_each)
     except json.JSONDecodeError as error:
         where = f"{name}: line {first_line + error.lineno - 1}"
         raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from error
@@ -124,6 +123,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     source = io.BytesIO(read_bytes(path)) if compressed else check_file(path)
     try:
         with pq.ParquetFile(source) as file:
+            check_names(file.schema_arrow.names, f"{path}: the schema")
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     yield None, row

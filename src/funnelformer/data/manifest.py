@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, joined
+from ..strict_json import dump_json, json_text
 from .files import atomic_writer
 
 __all__ = ["MANIFEST", "hash_file", "hash_tokenizer", "length_histogram", "read_json_file", "write_json_file"]
@@ -27,7 +28,7 @@ def hash_tokenizer(tokenizer: Any) -> str:
     state["special"] = {
         role: getattr(tokenizer, role) for role in ("cls_token", "sep_token", "pad_token", "mask_token")
     }
-    text = json.dumps(state, sort_keys=True, ensure_ascii=False)
+    text = json_text(state, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -69,5 +70,5 @@ def read_json_file(path: Path) -> Any:
 def write_json_file(path: Path, value: Any) -> None:
     """The same value gives the same bytes; the file appears whole."""
     with atomic_writer(path) as file:
-        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False)
+        dump_json(value, file, sort_keys=True, ensure_ascii=False)
         file.write("\n")

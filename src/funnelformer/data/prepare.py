@@ -28,7 +28,7 @@ from ..errors import UserError
 from .build import Form, RowSettings, iter_parts
 from .corpus import Source, documents_of, expand_sources
 from .encode import Sentences
-from .manifest import hash_tokenizer, read_json_file, write_json_file
+from .manifest import hash_file, hash_tokenizer, read_json_file, write_json_file
 from .parts import JOBS, PARTS, SETTINGS, VERSION, finish_jobs, is_finished, part_name, prepare_part
 from .progress import counting
 from .tokenizer import load_tokenizer
@@ -144,8 +144,15 @@ def _settings(config: PrepareConfig, sources: list[Source], tokenizer_hash: str)
         "tokenizer_sha256": tokenizer_hash,
         "jobs": config.job[1],
         # Names without their folders: the same data elsewhere give the same bytes.
-        "sources": [{"name": s.name if isinstance(s, Path) else str(s), "bytes": _size(s)} for s in sources],
+        "sources": [_described(source) for source in sources],
     }
+
+
+def _described(source: Source) -> dict[str, Any]:
+    if not isinstance(source, Path):
+        return {"name": str(source), "bytes": 0}
+    is_file = source.is_file()  # a pipe can be read once
+    return {"name": source.name, "bytes": _size(source), "sha256": hash_file(source) if is_file else None}
 
 
 def _open_folder(out: Path, settings: dict[str, Any]) -> None:
@@ -159,7 +166,10 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
                     key = next(name for name in new if old.get(name) != new[name])
                     old, new = old.get(key), new[key]
                 elif key == "sources":
-                    raise UserError(f"{out} was begun with other files; choose another --out")
+                    changed = next(s["name"] for s in [*new, *old] if s not in old or s not in new)
+                    raise UserError(
+                        f"{out} was begun with other files: {changed} differs; choose another --out"
+                    )
                 raise UserError(
                     f"{out} was begun with {key} = {old!r}, now it is {new!r}; choose another --out"
                 )

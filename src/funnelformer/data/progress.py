@@ -14,13 +14,14 @@ def counting(title: str, show: bool, total_bytes: int | None = None) -> Iterator
 
     total_bytes: of the files to read; None shows a spinner.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from ..terminal import plain_console
+
     first = SpinnerColumn() if total_bytes is None else BarColumn()
-    columns = (first, TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (first, TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     documents = tokens = 0
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
+    with Progress(*columns, console=plain_console(stderr=True), disable=not show) as progress:
         task = progress.add_task(title, total=total_bytes)
 
         def add(num_documents: int, num_tokens: int, num_bytes: int = 0) -> None:

@@ -13,6 +13,7 @@ from ...errors import UserError
 from ..bad_rows import OnBadRow
 from ..files import iter_lines, plain_suffix
 from ..formats import FORMATS, Row, iter_rows, json_object, parse_json
+from ..local_folder import check_inside
 from ..tables import Table, TaskColumns, collect
 from .task import Part, Release, Task
 
@@ -47,6 +48,7 @@ def _articles(source: Path, levels: tuple[str, ...], bad: OnBadRow) -> Iterator[
         )
     for folder in folders:
         for path in sorted(folder.glob("*.txt"), key=lambda path: (len(path.name), path.name)):
+            check_inside(path, source)
             try:
                 text = "\n".join(line for _, line in iter_lines(path))
                 yield None, str(path), folder.name, json_object(parse_json(text, str(path), 1), str(path))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ...errors import UserError
 from ..bad_rows import OnBadRow, refuse
 from ..files import COMPRESSIONS
+from ..local_folder import check_inside
 from ..tables import Table, TaskColumns, collect, read_table
 
 __all__ = ["KindName", "Part", "Release", "Role", "Spans", "Task", "find_part", "read_part"]
@@ -88,6 +89,7 @@ class Task:
     labels: names in the order of their ids; None for amounts and spans, or while they are not known.
     scores: names of `metrics`, of which the first selects the checkpoint and stands in tables.
     spans: of a task whose answers are spans.
+    positive: the label whose F1 is the score "f1"; by default the second.
     """
 
     name: str
@@ -97,6 +99,18 @@ class Task:
     scores: tuple[str, ...]
     release: Release | None = None
     spans: Spans | None = None
+    positive: str | None = None
+
+    @property
+    def positive_id(self) -> int:
+        return 1 if self.positive is None or self.labels is None else self.labels.index(self.positive)
+
+    def with_labels(self, labels: tuple[str, ...]) -> Task:
+        """The same task with the same labels in another order, whose scores stay what they are."""
+        positive = self.positive
+        if positive is None and self.labels is not None and len(self.labels) == 2:
+            positive = self.labels[1]
+        return dataclasses.replace(self, labels=labels, positive=positive)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -143,6 +157,8 @@ def read_part(task: Task, source: str, part: Part, bad: OnBadRow = refuse) -> Ta
     assert task.release is not None
     file = find_part(task, source, part)
     if file is not None:
+        if Path(source).is_dir():
+            check_inside(file, Path(source))
         return _renamed(task.release.read(file, part, bad), task)
     path = Path(source)
     if path.is_dir() and (any(find_part(task, source, other) for other in task.parts) or not _is_saved(path)):

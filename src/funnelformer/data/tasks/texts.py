@@ -14,6 +14,7 @@ from ...errors import UserError
 from ..bad_rows import OnBadRow
 from ..files import iter_lines
 from ..formats import Row, iter_rows
+from ..local_folder import check_inside
 from ..tables import Table, TaskColumns, collect
 from .task import Part, Release, Task
 
@@ -65,6 +66,7 @@ def _imdb_rows(folder: Path, bad: OnBadRow) -> Iterator[Row]:
         if not files:
             raise UserError(f"{folder / label}: no files NUMBER_RATING.txt in it, as aclImdb has")
         for _, path in files:
+            check_inside(path, folder)
             if path.stat().st_size == 0:
                 bad(f"{path}: the file is empty")
                 continue

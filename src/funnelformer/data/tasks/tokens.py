@@ -19,6 +19,8 @@ __all__ = ["TOKENS", "is_tag"]
 
 _TAG = re.compile(r"O|[BI]-\S+")
 _DOCUMENT = "-DOCSTART-"
+# The columns of a line stand apart by these alone: other white space of Unicode is part of a token ("10\u2009000").
+_BETWEEN = re.compile(r"[ \t]+")
 
 
 def is_tag(text: str) -> bool:
@@ -30,7 +32,7 @@ def _sentences(file: Path) -> Iterator[list[Line]]:
     """The lines of each sentence."""
     lines: list[Line] = []
     for number, line in iter_lines(file):
-        if line.strip() and not line.startswith(_DOCUMENT):
+        if line.strip(" \t") and not line.startswith(_DOCUMENT):
             lines.append((number, line))
         elif lines:
             yield lines
@@ -39,9 +41,15 @@ def _sentences(file: Path) -> Iterator[list[Line]]:
         yield lines
 
 
+def _fields(line: str) -> list[str]:
+    """The columns of a line: apart by tabs where it has any, so that a token may hold spaces, else by spaces."""
+    line = line.strip(" \t")
+    return [field.strip(" ") for field in re.split(r"\t+", line)] if "\t" in line else _BETWEEN.split(line)
+
+
 def _conll_rows(file: Path, bad: OnBadRow) -> Iterator[Row]:
     for lines in _sentences(file):
-        fields = [line.split() for _, line in lines]
+        fields = [_fields(line) for _, line in lines]
         problem = next(
             (
                 f"{file}: line {number}: "
