@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from ..data.files import atomic_folder, check_file
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
+from ..strict_json import json_text
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, table
 from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
@@ -113,7 +113,7 @@ def export(
             report["int8"] = _make_int8(folder, network, target, int8, examples, check_to, say)
             report["int8"]["calibration"] = calibration
         report["versions"] = _versions()
-        (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (folder / REPORT_FILE).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
@@ -122,7 +122,7 @@ def _task_of(model: str) -> str:
     foreign = find_foreign(model)
     if foreign is not None:
         return target_of(ARCHITECTURES[map_folder(foreign).architecture])
-    architectures = FunnelformerConfig.from_pretrained(model).architectures
+    architectures = FunnelformerConfig.from_pretrained(model, trust_remote_code=False).architectures
     return target_of((architectures or ["FunnelformerModel"])[0])
 
 
@@ -157,7 +157,7 @@ def _write_settings(
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     if settings:
-        (folder / TASK_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (folder / TASK_FILE).write_text(json_text(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _make_int8(

@@ -68,6 +68,7 @@ def export_graph(
         if fixed:
             raise UserError(f"cannot be exported: {value.name} has a fixed size in dimension {fixed[0]}")
     _turn_weights(program.model.graph)
+    _drop_origins(program.model)
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
     with _quiet():
         program.save(file, external_data=num_bytes > _MOST_BYTES)
@@ -132,6 +133,26 @@ def _turn_weights(graph: Any) -> None:
             graph.remove(node, safe=True)
             if not weight.uses():
                 del graph.initializers[weight.name]
+
+
+def _drop_origins(model: Any) -> None:
+    """Leave out where in Python each part came from: addresses of functions and files, which differ in every run.
+
+    Two exports of one model are then equal, byte for byte.
+    """
+    model.metadata_props.clear()
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        values = [*graph.inputs, *graph.initializers.values()]
+        for node in graph:
+            node.metadata_props.clear()
+            values += node.outputs
+        for value in values:
+            value.metadata_props.clear()
+    for function in model.functions.values():
+        function.metadata_props.clear()
+        for node in function.all_nodes():
+            node.metadata_props.clear()
 
 
 @contextlib.contextmanager
