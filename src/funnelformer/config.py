@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -296,6 +297,8 @@ class FunnelformerConfig(PreTrainedConfig):
                 raise UserError(f"model config: {field.name} is {value!r}; allowed: true, false")
             if field.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise UserError(f"model config: {field.name} is {value!r}; allowed: a number")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"model config: {field.name} is {value!r}; allowed: a finite number")
         if not 0 < self.generator_size <= 1:
             raise UserError(
                 f"model config: generator_size is {self.generator_size!r}; allowed: 0 < share <= 1"

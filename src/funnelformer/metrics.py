@@ -34,8 +34,10 @@ DEFAULT_SCORES = {
 }
 
 
-def _f1(average: str) -> Score:
-    return lambda gold, predicted: f1_score(gold, predicted, average=average, zero_division=0)
+def _f1(average: str, positive: int = 1) -> Score:
+    return lambda gold, predicted: f1_score(
+        gold, predicted, average=average, pos_label=positive, zero_division=0
+    )
 
 
 def _matthews(gold: Sequence[int], predicted: Sequence[int]) -> float:
@@ -47,7 +49,6 @@ def _matthews(gold: Sequence[int], predicted: Sequence[int]) -> float:
 _CLASS_SCORES: dict[str, Score] = {
     "accuracy": accuracy_score,
     "error_percent": lambda gold, predicted: 100 * (1 - accuracy_score(gold, predicted)),
-    "f1": _f1("binary"),  # of class 1, the positive one
     "macro_f1": _f1("macro"),
     "matthews": _matthews,
 }
@@ -59,13 +60,17 @@ _LABEL_SCORES: dict[str, Score] = {
 
 
 def classification_metrics(
-    predicted: Sequence[int], gold: Sequence[int], names: Iterable[str] = DEFAULT_SCORES["classification"]
+    predicted: Sequence[int],
+    gold: Sequence[int],
+    names: Iterable[str] = DEFAULT_SCORES["classification"],
+    positive: int = 1,
 ) -> dict[str, float]:
-    """Scores of class ids: accuracy, macro_f1 and f1 (of class 1) from 0 to 1, matthews from -1 to 1, error_percent.
+    """Scores of class ids: accuracy, macro_f1 and f1 from 0 to 1, matthews from -1 to 1, error_percent.
 
-    Those that divide by nothing are 0.
+    positive: the class that f1 is of. Those that divide by nothing are 0.
     """
-    return {name: float(_CLASS_SCORES[name](gold, predicted)) for name in names}
+    scores = {**_CLASS_SCORES, "f1": _f1("binary", positive)}
+    return {name: float(scores[name](gold, predicted)) for name in names}
 
 
 def multi_label_metrics(

@@ -35,8 +35,10 @@ class Kind(ABC):
     """How a model learns and answers the tasks of one kind. `task` has its columns and labels.
 
     new_parameters, other_shapes: prefixes of the parameters that a pretrained model may lack, or have for another task.
+    has_class_names: its head has a row for each of the task's labels, or one for amounts.
     """
 
+    has_class_names: ClassVar[bool] = False
     model_class: ClassVar[Any]
     new_parameters: ClassVar[tuple[str, ...]]
     other_shapes: ClassVar[tuple[str, ...]]

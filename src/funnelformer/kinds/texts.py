@@ -27,13 +27,18 @@ _PROBLEM_TYPES = {
 }
 
 
-def score_texts(kind: str, logits: np.ndarray, gold: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Scores of logits [N, L]: the best class, each label whose probability is above one half, or the amount."""
+def score_texts(
+    kind: str, logits: np.ndarray, gold: np.ndarray, names: Sequence[str], positive: int = 1
+) -> dict[str, float]:
+    """Scores of logits [N, L]: the best class, each label whose probability is above one half, or the amount.
+
+    positive: the class that the score "f1" is of.
+    """
     if kind == "regression":
         return regression_metrics(logits.reshape(-1).tolist(), gold.reshape(-1).tolist(), names)
     if kind == "multi-label":
         return multi_label_metrics((logits > 0).astype(int), gold.astype(int), names)
-    return classification_metrics(logits.argmax(-1).tolist(), gold.tolist(), names)
+    return classification_metrics(logits.argmax(-1).tolist(), gold.tolist(), names, positive)
 
 
 class Texts(Kind):
@@ -43,6 +48,7 @@ class Texts(Kind):
         text's logits are the mean of theirs. None: it is cut.
     """
 
+    has_class_names = True
     model_class = FunnelformerForSequenceClassification
     new_parameters = ("classifier.",)
     other_shapes = ("classifier.output.",)
@@ -104,7 +110,7 @@ class Texts(Kind):
     def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
         logits = mean_by_owner(np.asarray(predictions), encoded.owners)
         labels = first_of_owner(np.asarray(gold), encoded.owners)
-        return score_texts(self.task.kind, logits, labels, self.task.scores)
+        return score_texts(self.task.kind, logits, labels, self.task.scores, self.task.positive_id)
 
 
 def _encode_windows(examples: datasets.Dataset, tokenizer: Any, max_length: int, stride: int) -> Encoded:

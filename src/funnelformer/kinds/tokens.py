@@ -14,7 +14,7 @@ from transformers import DataCollatorForTokenClassification
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table, check_column
 from ..data.tasks.tokens import is_tag
-from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text, short
+from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text, short, written_list
 from ..errors import UserError
 from ..modeling import FunnelformerForTokenClassification
 from .kind import Encoded, Kind
@@ -41,6 +41,7 @@ class Tokens(Kind):
     A word that was cut off, or has no piece, is called O.
     """
 
+    has_class_names = True
     model_class = FunnelformerForTokenClassification
     new_parameters = ("classifier.",)
     other_shapes = ("classifier.",)
@@ -156,9 +157,10 @@ def first_pieces(words: Sequence[int | None]) -> dict[int, int]:
 
 
 def _read_list(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
-    """A reader of a list of what `read` takes, with something in it."""
+    """A reader of a list of what `read` takes, with something in it; a text may spell the list, as in csv files."""
 
     def read_all(value: Any) -> list[Any]:
+        value = value if (spelt := written_list(value)) is None else spelt
         if not isinstance(value, list | tuple):
             raise BadValue(f"is no list but {short(value)}")
         if not value:

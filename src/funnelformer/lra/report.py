@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..checkpoints.weights import read_json
 from ..errors import UserError
+from ..strict_json import json_text
 from .tasks import TASKS, Task
 
 __all__ = ["PUBLISHED", "Published", "report"]
@@ -146,7 +146,7 @@ def _own_rows(results: list[dict[str, Any]]) -> tuple[list[tuple[str, Cells]], l
 
 
 def _signature(result: dict[str, Any]) -> str:
-    return json.dumps(result["settings"], sort_keys=True)
+    return json_text(result["settings"], sort_keys=True)
 
 
 def _difference(result: dict[str, Any]) -> str:

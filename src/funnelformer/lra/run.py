@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,10 +18,13 @@ from transformers import EvalPrediction, TrainerCallback
 from ..data.files import atomic_writer
 from ..errors import UserError
 from ..metrics import classification_metrics
+from ..strict_json import dump_json
+from ..training.input_files import files_of
+from ..training.learning_rate import choose_rate
 from ..training.processes import first, say, start_processes
-from ..training.run import METRICS_FILE, RunConfig, check_run, finished_metrics, flag, open_run, parse_options
+from ..training.run import METRICS_FILE, RunConfig, check_run, finished_metrics, flag, model_options, open_run
 from ..training.throughput import peak_memory_bytes, reset_peak_memory
-from ..training.trainer import RunTrainer, run_trainer, training_arguments
+from ..training.trainer import NanWatch, RunTrainer, run_trainer, training_arguments
 from ..version import stamped
 from .examples import LraData, collate
 from .listops import TOKENS
@@ -56,6 +58,8 @@ class LraConfig(RunConfig):
     "Sequences a step on each device, before accumulation."
     warmup: float | None = None  # type: ignore[assignment]
     "Fraction of the steps during which the learning rate rises."
+    learning_rate: float | Literal["auto"] = 1e-4
+    "Highest learning rate: the recipe's; auto: by the model's width."
     weight_decay: float = 0.0
     "Decoupled weight decay; biases and LayerNorms have none."
     evaluate_every: int | None = None
@@ -85,6 +89,14 @@ class LraConfig(RunConfig):
         self.data = None if self.data is None else Path(self.data)
         if not 0 <= self.data_seed < 2**32:
             raise UserError(f"--data-seed is {self.data_seed}; allowed: 0 to {2**32 - 1}")
+        self.parsed_options()
+
+    def parsed_options(self) -> dict[str, Any]:
+        """What `--set` says. Raises UserError for a key that the task decides."""
+        return model_options(self.model_options, ("cls_token_id", "sep_token_id", "mask_token_id"))
+
+    def input_files(self) -> list[Path]:
+        return files_of(self.data)
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ class TaskVocabulary:
         else:
             meaning = "0: padding, else byte + 1"
         with atomic_writer(folder / "lra_task.json") as file:
-            json.dump({**asdict(self.task), "ids": meaning}, file, indent=2)
+            dump_json({**asdict(self.task), "ids": meaning}, file)
 
 
 class Clock(TrainerCallback):
@@ -163,7 +175,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     assert config.steps is not None
     assert config.batch_size is not None
     assert config.evaluate_every is not None
-    model_config = build_config(task, config.model, config.length, parse_options(config.model_options))
+    model_config = build_config(task, config.model, config.length, config.parsed_options())
     data = _load(config, task)
     model = build_model(task, model_config)
     checkpoint = first(lambda: open_run(config, "lra"))
@@ -173,6 +185,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     )
     for note in data.notes:
         say(note)
+    rate = choose_rate(config.learning_rate, model_config.hidden_size, from_nothing=True)
     clock = Clock()
     # Transformers saves where it evaluates; without a validation part of its own a run keeps its last state.
     selection: dict[str, Any] = {"save_strategy": "steps", "save_steps": config.evaluate_every}
@@ -186,7 +199,9 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         }
     trainer = RunTrainer(
         model=model,
-        args=training_arguments(config, config.steps, remove_unused_columns=False, **selection),
+        args=training_arguments(
+            config, config.steps, learning_rate=rate, remove_unused_columns=False, **selection
+        ),
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=collate,
@@ -194,6 +209,8 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         preprocess_logits_for_metrics=_predicted,
         callbacks=[clock],
     )
+    watch = NanWatch(trainer, config.on_nan)
+    trainer.add_callback(watch)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, TaskVocabulary(task), config.out, checkpoint)
     peak_bytes = peak_memory_bytes(trainer.args.device)
@@ -204,6 +221,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "task": task.name,
         "model": config.model,
         "layout": model_config.name,
+        **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
         "accuracy": test["test_accuracy"],
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step if task.selects else None,
@@ -221,7 +239,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
             "num_test": len(data.test),
             "generated": config.generate is not None,
             "data_seed": None if config.generate is None else config.data_seed,
-            "learning_rate": config.learning_rate,
+            "learning_rate": rate,
             "warmup": config.warmup,
             "schedule": config.schedule,
             "weight_decay": config.weight_decay,
@@ -234,7 +252,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
 
     def finish() -> dict[str, Any]:
         with atomic_writer(config.out / METRICS_FILE) as file:
-            json.dump(stamped(metrics), file, indent=2)
+            dump_json(stamped(metrics), file)
         return metrics
 
     return first(finish)

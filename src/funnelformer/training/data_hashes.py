@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 import datasets
 
 from ..data.manifest import hash_file
-from ..data.tasks import Task, find_part
+from ..data.tasks import Task, find_part, find_task
+from ..strict_json import json_text
+from .input_files import files_of
 from .task_data import DataConfig, TaskData
 
-__all__ = ["describe_data"]
+__all__ = ["data_files", "describe_data"]
 
 
 def describe_data(config: DataConfig, data: TaskData) -> dict[str, dict[str, Any]]:
@@ -41,6 +42,20 @@ def describe_data(config: DataConfig, data: TaskData) -> dict[str, dict[str, Any
             "file_sha256": hashes[source],
         }
     return described
+
+
+def data_files(config: DataConfig) -> list[Path]:
+    """All local files that a run's data are read from; of a folder of tasks those of the task alone."""
+    task = None if config.task is None else find_task(config.task)
+    found: list[Path] = []
+    for source in (config.train, config.dev, config.data):
+        if source is not None and task is not None and Path(source).is_dir():
+            parts = [find_part(task, source, part) for part in task.parts]
+            found += [file for part in parts if part is not None for file in files_of(part)]
+            if any(part is not None for part in parts):
+                continue
+        found += files_of(source)
+    return found
 
 
 def _source(config: DataConfig, task: Task, name: str) -> str:
@@ -73,6 +88,6 @@ def _hash_rows(rows: datasets.Dataset) -> str:
     """Of the rows as JSON, a line each."""
     total = hashlib.sha256()
     for row in rows:
-        total.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        total.update(json_text(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         total.update(b"\n")
     return total.hexdigest()

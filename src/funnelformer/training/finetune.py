@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import io
-import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,9 +24,12 @@ from ..inference import TASK_FILE, check_length, load_model
 from ..kinds import Encoded, Kind, kind_of
 from ..kinds.answers import judge
 from ..machine import versions
+from ..strict_json import dump_json
 from .class_weights import task_weights, weighted_loss
-from .data_hashes import describe_data
+from .data_hashes import data_files, describe_data
 from .finetune_trainer import FinetuneTrainer
+from .input_files import tokenizer_files
+from .learning_rate import choose_rate
 from .max_length import choose_max_length
 from .model_card import FinishedRun
 from .processes import first, num_processes, say, start_processes
@@ -38,15 +40,16 @@ from .run import (
     config_from_name,
     finished_metrics,
     flag,
+    model_options,
     open_run,
-    parse_options,
     sequences_per_step,
 )
 from .run_report import dev_calibration, write_report
 from .series import run_all
+from .start_labels import is_new_head, renew_head, start_labels, was_regression
 from .task_data import TaskData, load_task_data
 from .throughput import peak_memory_bytes, reset_peak_memory
-from .trainer import run_trainer, training_arguments
+from .trainer import NanWatch, run_trainer, training_arguments
 from .windows import weighted_windows
 
 __all__ = ["FinetuneConfig", "finetune"]
@@ -139,6 +142,15 @@ squad, squad2: passages, 128 by default."
             raise UserError(
                 "--label-separator is a text between the labels of a row, and needs --multi-label"
             )
+        model_options(self.model_options)
+
+    @property
+    def is_from_nothing(self) -> bool:
+        return not Path(self.model).is_dir() and "/" not in self.model
+
+    def input_files(self) -> list[Path]:
+        """The tables, or the files of the task's parts, and the tokenizer's."""
+        return [*data_files(self), *tokenizer_files(self.tokenizer or self.model)]
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -167,11 +179,12 @@ class _Inputs:
 def _read(config: FinetuneConfig) -> _Inputs:
     """Raises UserError for all that cannot be used."""
     tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
-    data = load_task_data(config)
+    start = None if config.is_from_nothing else start_labels(config.model)
+    data = load_task_data(config, start)
     task = data.kind.task
     if config.doc_stride is not None:
         data = dataclasses.replace(data, kind=kind_of(task, config.doc_stride))
-    model = _model(config, data.kind, tokenizer)
+    model = _model(config, data.kind, tokenizer, start)
     max_length = choose_max_length(config.max_length, data.kind, data.train, tokenizer, model.config)
     if config.doc_stride is not None and task.kind != "span":
         check_stride(tokenizer, max_length, config.doc_stride)
@@ -204,6 +217,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
     kind = data.kind
     checkpoint = first(lambda: open_run(config, "finetune"))
+    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=config.is_from_nothing)
     say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
     num_dev = sum(len(part) for part in data.dev.values())
     say(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
@@ -217,6 +231,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         args=training_arguments(
             config,
             config.steps or _steps_of_epochs(config, len(train.features)),
+            learning_rate=rate,
             **_evaluations(config),
             load_best_model_at_end=True,
             metric_for_best_model=metric,
@@ -233,6 +248,8 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
         layer_decay=config.layer_decay,
     )
+    watch = NanWatch(trainer, config.on_nan)
+    trainer.add_callback(watch)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, tokenizer, config.out, checkpoint)
     answered = {name: _predict(trainer, kind, part, "dev", name) for name, part in dev.items()}
@@ -253,6 +270,8 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "kind": kind.task.kind,
             "steps": trainer.state.global_step,
             "best_step": trainer.state.best_global_step,
+            **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
+            "chosen": {"learning_rate": rate},
             **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
             **scores,
             "metric": f"dev_{metric}",
@@ -274,9 +293,9 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         run = FinishedRun(config, kind.task, max_length, train.num_cut, metrics, log, judged)
         write_report(run)
         with atomic_writer(config.out / TASK_FILE) as file:
-            json.dump(_task_entry(tuned, max_length), file, indent=2)
+            dump_json(_task_entry(tuned, max_length), file)
         with atomic_writer(config.out / METRICS_FILE) as file:
-            json.dump(metrics, file, indent=2)
+            dump_json(metrics, file)
         return metrics
 
     return first(finish)
@@ -357,10 +376,10 @@ def _tokenizer_of(model: str) -> str:
     return model
 
 
-def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
+def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[str] | None) -> Any:
     """The pretrained model with the kind's head, or a new one of the layout's name."""
-    settings = parse_options(config.model_options) | kind.settings()
-    if not Path(config.model).is_dir() and "/" not in config.model:
+    settings = model_options(config.model_options) | kind.settings()
+    if config.is_from_nothing:
         settings = {**model_ids(tokenizer), **settings}
         model_config = config_from_name(config.model, settings)
         try:
@@ -376,6 +395,9 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any) -> Any:
             may_differ=kind.other_shapes,
             **settings,
         )
+        if is_new_head(kind, start, was_regression(config.model)):
+            assert start is not None
+            say(renew_head(model, kind, start, config.model))
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
     if kind.task.kind == "regression":
         # Else its CrossEncoder would squeeze an amount between 0 and 1.

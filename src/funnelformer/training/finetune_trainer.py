@@ -16,6 +16,7 @@ from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..flops import forward_flops, training_flops
+from ..inference import refuse_not_finite
 from .optimizer import layer_rates
 from .processes import gather_lists, rank
 from .trainer import RunTrainer
@@ -163,6 +164,8 @@ class FinetuneTrainer(RunTrainer):
         loss, logits, labels = super().prediction_step(model, inputs, False, *args[1:], **kwargs)
         if num_new:
             assert loss is not None
+            for tensor in logits if isinstance(logits, tuple) else (logits,):
+                refuse_not_finite(cast(Tensor, tensor), may_be_lowest=True)
             if self.preprocess_logits_for_metrics is not None:
                 logits = self.preprocess_logits_for_metrics(cast(Tensor, logits), cast(Tensor, labels))
             weight = float(num_new)

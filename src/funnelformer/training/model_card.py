@@ -84,7 +84,7 @@ def model_card(
         "## Scores\n\n" + _scores(metrics),
         "## Data\n\n" + _data(metrics["data"]),
         "## Cost\n\n" + _cost(metrics),
-        "## Hyper-parameters\n\n" + _hyperparameters(config, run.max_length),
+        "## Hyper-parameters\n\n" + _hyperparameters(run),
         "## Command\n\n    " + command_line(config),
         "With "
         + ", ".join(f"{key} {str(value)[:12]}" for key, value in metrics["versions"].items() if value)
@@ -205,14 +205,17 @@ def _cost(metrics: Mapping[str, Any]) -> str:
     return _table(["what", "value"], rows)
 
 
-def _hyperparameters(config: FinetuneConfig, max_length: int) -> str:
+def _hyperparameters(run: FinishedRun) -> str:
+    config = run.config
     chosen = {name: getattr(config, name) for name in _HYPERPARAMETERS}
+    if config.learning_rate == "auto":
+        chosen["learning_rate"] = f"{run.metrics['chosen']['learning_rate']:g} (auto)"
     if config.steps is not None:
         chosen.pop("epochs")
     rows = [
         [name.replace("_", " "), str(value)] for name, value in chosen.items() if value not in (None, False)
     ]
-    rows += [["max length", str(max_length)], ["optimizer", "AdamW"]]
+    rows += [["max length", str(run.max_length)], ["optimizer", "AdamW"]]
     rows += [[f"model: {key}", str(value)] for key, value in config.model_options.items()]
     return _table(["option", "value"], rows)
 

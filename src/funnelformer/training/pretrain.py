@@ -1,6 +1,5 @@
 """Pretraining from text files or prepared data."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,17 +10,20 @@ from cyclopts import Parameter
 from ..data.build import RowSettings, rows_from_text
 from ..data.corpus import Split, expand_sources
 from ..data.files import atomic_writer
+from ..data.manifest import MANIFEST
 from ..data.prepared import is_prepared, open_prepared
 from ..data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ..errors import UserError
 from ..inference import check_length, load_model
+from ..strict_json import dump_json
 from ..version import stamped
+from .input_files import files_of, tokenizer_files
+from .learning_rate import choose_rate
 from .masking import MaskedBlocks, Masking, NextEpoch, Strategy
 from .objectives import OBJECTIVES
-from .pretrain_trainer import OnNan
 from .probe import Probe
 from .processes import first, num_processes, say, start_processes
-from .run import METRICS_FILE, RunConfig, check_run, config_from_name, flag, open_run, parse_options
+from .run import METRICS_FILE, RunConfig, check_run, config_from_name, flag, model_options, open_run
 from .sharded_trainer import Parallel
 from .tracking import Tracker, choose_tracker, tracker_settings
 from .trainer import run_trainer, training_arguments
@@ -70,8 +72,6 @@ state, for models that one device cannot hold; checkpoints are sharded too."
     "Compute layers again in the backward pass: less memory, more time."
     compile: Annotated[bool, Parameter(negative="")] = False
     "Compile the model with torch.compile."
-    on_nan: OnNan = "stop"
-    "When the loss or the gradient is NaN or infinite: stop and keep the batch, or skip the update and count it."
     spike_factor: float = 1.5
     "A loss above this many times its running mean is a warning in the log."
     report_to: Tracker | None = None
@@ -95,6 +95,7 @@ what it reaches goes to the log."
     def __post_init__(self) -> None:
         super().__post_init__()
         self.tokenizer = Path(self.tokenizer)
+        self.parsed_options()
         if not 0 < self.mlm_probability < 1:
             raise UserError(f"--mlm-probability is {self.mlm_probability}; allowed: 0 < fraction < 1")
         for name, least in (("steps", 1), ("evaluate_every", 1), ("save_every", 1), *_LEAST):
@@ -110,6 +111,26 @@ what it reaches goes to the log."
             raise UserError(
                 f"--validation-fraction is {self.validation_fraction}; allowed: 0 <= fraction < 1"
             )
+
+    @property
+    def is_from_nothing(self) -> bool:
+        return not Path(self.model).is_dir() and "/" not in self.model
+
+    def parsed_options(self) -> dict[str, Any]:
+        """What `--set` says. Raises UserError for a key that something else decides."""
+        # A new model may have room for more ids than the tokenizer has.
+        return model_options(self.model_options, ("vocab_size",) if self.is_from_nothing else ())
+
+    def input_files(self) -> list[Path]:
+        """Of prepared data the list of what is in them, which has the counts and settings of all files."""
+        files: list[Path] = tokenizer_files(self.tokenizer)
+        for name in self.train:
+            if is_prepared(name):
+                files.append(Path(name) / MANIFEST)
+                continue
+            for source in expand_sources(name):
+                files += files_of(source if isinstance(source, Path) else source.name)
+        return files
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
@@ -157,6 +178,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     if probe is not None:
         first(probe.check)
     checkpoint = first(lambda: open_run(config, "pretrain"))
+    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=config.is_from_nothing)
     if config.gradient_checkpointing:
         _enable_checkpointing(model)
     if config.parallel == "fsdp" and num_processes() == 1:
@@ -169,6 +191,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         args=training_arguments(
             config,
             config.steps,
+            learning_rate=rate,
             eval_strategy="steps" if has_validation else "no",
             eval_steps=config.evaluate_every,
             save_steps=config.save_every,
@@ -194,6 +217,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     )
     run_trainer(trainer, tokenizer, config.out, checkpoint)
     metrics: dict[str, Any] = {"model": model.config.name, "steps": trainer.state.global_step}
+    metrics["chosen"] = {"learning_rate": rate}
     if config.on_nan == "skip":
         metrics["skipped_updates"] = trainer.num_skipped
     if has_validation:
@@ -203,7 +227,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
     def write() -> None:
         with atomic_writer(config.out / METRICS_FILE) as file:
-            json.dump(stamped(metrics), file, indent=2)
+            dump_json(stamped(metrics), file)
 
     first(write)
     return metrics
@@ -256,8 +280,8 @@ def _check_rows(config: PretrainConfig, blocks: dict[Split, Any]) -> None:
 
 def _model(config: PretrainConfig, tokenizer: Any, block_size: int) -> Any:
     objective = OBJECTIVES[config.objective]
-    options = parse_options(config.model_options)
-    if Path(config.model).is_dir() or "/" in config.model:
+    options = config.parsed_options()
+    if not config.is_from_nothing:
         # An encoder alone has neither decoder nor head; --set.decoder_layers=2 adds the first.
         model, _ = load_model(
             objective.model_class,

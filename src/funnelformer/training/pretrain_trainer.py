@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sys
 from collections import defaultdict
@@ -19,15 +18,16 @@ from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import UserError
+from ..strict_json import json_text
 from .optimizer import build_optimizer
 from .probe import Probe
 from .processes import first, rank
+from .run import OnNan
 from .sharded_trainer import ShardedTrainer
 from .throughput import Throughput, device_peak
 
-__all__ = ["OnNan", "PretrainTrainer", "Unit"]
+__all__ = ["PretrainTrainer", "Unit"]
 
-OnNan = Literal["stop", "skip"]
 # What a value that the model gives of a batch is the mean over: hidden tokens, tokens that are no padding, sequences.
 Unit = Literal["targets", "tokens", "rows"]
 # Of the running mean of the loss: what a step keeps of it, and the steps before which there are no spikes.
@@ -83,7 +83,7 @@ class _LogFile(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.is_open = rank() == 0
         if self.is_open:
-            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))
+            self.path.write_text("".join(json_text(entry) + "\n" for entry in state.log_history))
         else:
             # Of its own, or its dropout would be that of process 0.
             torch.manual_seed(args.seed + rank())
@@ -93,7 +93,7 @@ class _LogFile(TrainerCallback):
             values = (f"{name} {value:.4g}" for name, value in logs.items() if name != "total_flos")
             print(f"step {state.global_step}: {', '.join(values)}", flush=True)
             with self.path.open("a") as file:
-                file.write(json.dumps(state.log_history[-1]) + "\n")
+                file.write(json_text(state.log_history[-1]) + "\n")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.is_open = False

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, printable
 
 __all__ = ["first", "gather_lists", "num_processes", "rank", "say", "start_processes"]
 
@@ -27,7 +27,7 @@ def num_processes() -> int:
 def say(line: str) -> None:
     """Print a line, once for all processes."""
     if rank() == 0:
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
 
 def start_processes(cpu: bool) -> None:

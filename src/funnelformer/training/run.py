@@ -3,12 +3,13 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import platform
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,15 @@ from ..data.files import atomic_writer
 from ..data.manifest import read_json_file
 from ..errors import UserError, did_you_mean, joined
 from ..machine import versions
+from ..strict_json import write_json
+from ..version import VERSION_KEY
+from .input_files import check_inputs, write_inputs
 from .processes import num_processes
 
 __all__ = [
+    "OnNan",
     "RunConfig",
+    "check_finite",
     "check_run",
     "complete_checkpoints",
     "config_from_name",
@@ -35,12 +41,14 @@ __all__ = [
     "flag",
     "last_checkpoint",
     "mark_complete",
+    "model_options",
     "one_line_errors",
     "open_run",
     "parse_options",
     "remove_checkpoint",
     "resolved",
     "save_final",
+    "saved_for_all",
     "sequences_per_step",
 ]
 
@@ -54,6 +62,9 @@ _MAY_CHANGE = {"out", "on-nan", "report-to", "probe-train", "probe-dev", "probe-
 _PARTS_OF_STEP = {"batch-size", "gradient-accumulation"}
 
 
+OnNan = Literal["stop", "skip"]
+
+
 @Parameter(name="*")
 @dataclass(kw_only=True)
 class RunConfig:
@@ -65,8 +76,8 @@ class RunConfig:
     "Sequences a step on each device, before accumulation."
     gradient_accumulation: int = 1
     "Batches a step."
-    learning_rate: float = 1e-4
-    "Highest learning rate."
+    learning_rate: float | Literal["auto"] = "auto"
+    "Highest learning rate. auto: by the start, from nothing or pretrained, and the model's width."
     weight_decay: float = 0.01
     "Decoupled weight decay; biases and LayerNorms have none."
     warmup: float = 0.1
@@ -77,6 +88,8 @@ class RunConfig:
     "Largest norm of the gradient."
     precision: Literal["fp32", "bf16"] = "fp32"
     "Arithmetic: float32, or bfloat16 autocast."
+    on_nan: OnNan = "stop"
+    "When the loss or the gradient is NaN or infinite: stop, or skip the update and count it."
     log_every: int = 20
     "Steps between two entries of the log."
     keep_checkpoints: int = 2
@@ -94,12 +107,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self.out = Path(self.out)
+        check_finite(self)
         for name in ("batch_size", "gradient_accumulation", "log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: 1 and more")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{flag(name)} is {getattr(self, name)}; allowed: more than 0")
+        if self.learning_rate != "auto" and not self.learning_rate > 0:
+            raise UserError(f"--learning-rate is {self.learning_rate}; allowed: more than 0, or auto")
+        if not self.clip > 0:
+            raise UserError(f"--clip is {self.clip}; allowed: more than 0")
         if not self.weight_decay >= 0:
             raise UserError(f"--weight-decay is {self.weight_decay}; allowed: 0 and more")
         if not 0 <= self.warmup < 1:
@@ -110,9 +125,52 @@ class RunConfig:
         if len(chosen) > 1:
             raise UserError(f"{chosen[0]} and {chosen[1]} exclude each other")
 
+    def input_files(self) -> list[Path]:
+        """The local files of data that the run reads, which must be the same when it goes on."""
+        return []
+
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def check_finite(options: Any) -> None:
+    """Raise UserError for an option of a dataclass that is NaN or infinite."""
+    for entry in dataclasses.fields(options):
+        value = getattr(options, entry.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{flag(entry.name)} is {value}; allowed: a finite number")
+
+
+# Keys of a model's config that are not the user's to set, and what decides each.
+_DECIDED = {
+    **dict.fromkeys(("num_labels", "id2label", "label2id"), "the labels of the data"),
+    "problem_type": "the kind of the task (--regression, --multi-label)",
+    "sparse_prediction": "pretraining",
+    "vocab_size": "the tokenizer",
+    **dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id", "mask_token_id"), "the tokenizer"),
+    **dict.fromkeys(("model_type", "architectures", "auto_map", "custom_pipelines"), "the model's class"),
+    **dict.fromkeys(("is_encoder_decoder", "chunk_size_feed_forward", "use_cache"), "the model's class"),
+    **dict.fromkeys(("return_dict", "output_hidden_states", "output_attentions"), "each call of the model"),
+    **dict.fromkeys(("name_or_path", "_name_or_path", "_commit_hash"), "the model's folder"),
+    **dict.fromkeys(("transformers_version", VERSION_KEY), "the version that saves the model"),
+    **dict.fromkeys(("torch_dtype", "dtype", "quantization_config"), "--precision"),
+    "sentence_transformers": "the kind of the task (--regression, --multi-label)",
+    **dict.fromkeys(("_attn_implementation", "_attn_implementation_internal"), "attn_implementation"),
+    **dict.fromkeys(("experts_implementation", "_experts_implementation"), "attn_implementation"),
+    "_experts_implementation_internal": "attn_implementation",
+}
+
+
+def model_options(options: dict[str, Any], free: Collection[str] = ()) -> dict[str, Any]:
+    """`parse_options` of a run's `--set`, without the keys that something else decides, but for the `free` ones.
+
+    Raises UserError naming such a key and what decides it.
+    """
+    for key in options:
+        if key in _DECIDED and key not in free:
+            raise UserError(f"--set.{key} cannot be set: {_DECIDED[key]} decides it")
+    return parse_options(options)
 
 
 def parse_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +222,8 @@ def check_run(config: RunConfig) -> Path | None:
         )
     if out.is_dir() and any(out.iterdir()):
         if config.auto_resume and (out / CONFIG_FILE).is_file():
-            _reject_changes(config, out / CONFIG_FILE)  # a run that was cut off before its first checkpoint
+            # A run that was cut off before its first checkpoint.
+            _reject_changes(config, out / CONFIG_FILE)
         elif not config.overwrite:
             raise UserError(f"{out} is not empty; choose another --out, or pass --resume or --overwrite")
         if not (out / CONFIG_FILE).is_file():
@@ -207,10 +266,8 @@ def open_run(config: RunConfig, command: str) -> Path | None:
     if checkpoint is None:
         with atomic_writer(out / CONFIG_FILE) as file:
             file.write(tomli_w.dumps(resolved(config)))
-    with atomic_writer(out / RUN_FILE) as file:
-        json.dump(
-            {**_circumstances(command), "sequences_per_step": sequences_per_step(config)}, file, indent=2
-        )
+        write_inputs(out, config.input_files())
+    write_json(out / RUN_FILE, {**_circumstances(command), "sequences_per_step": sequences_per_step(config)})
     return checkpoint
 
 
@@ -246,13 +303,31 @@ def save_final(model: Any, tokenizer: Any, out: Path, state: dict[str, torch.Ten
     """
     staging = out / ".saving"
     shutil.rmtree(staging, ignore_errors=True)
-    model.save_pretrained(staging, state_dict=state)
+    with saved_for_all(model):
+        model.save_pretrained(staging, state_dict=state)
     tokenizer.save_pretrained(staging)
     for entry in sorted(staging.iterdir()):
         if entry.is_dir():  # ELECTRA's generator; a folder with files cannot be replaced in one step
             shutil.rmtree(out / entry.name, ignore_errors=True)
         os.replace(entry, out / entry.name)
     staging.rmdir()
+
+
+@contextmanager
+def saved_for_all(model: Any) -> Iterator[None]:
+    """Save a model inside without `sparse_prediction`, which spares pretraining logits that nobody looks at.
+
+    In the Trainers of others, logits of some tokens alone would be a surprise.
+    """
+    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    sparse = [config for config in configs.values() if getattr(config, "sparse_prediction", False)]
+    for config in sparse:
+        config.sparse_prediction = False
+    try:
+        yield
+    finally:
+        for config in sparse:
+            config.sparse_prediction = True
 
 
 @contextmanager
@@ -296,8 +371,7 @@ def mark_complete(checkpoint: Path) -> None:
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file()
     }
-    with atomic_writer(checkpoint / COMPLETE_FILE) as file:
-        json.dump({"bytes": sizes}, file, indent=2)
+    write_json(checkpoint / COMPLETE_FILE, {"bytes": sizes})
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
@@ -333,6 +407,7 @@ def _reject_changes(config: RunConfig, file: Path) -> None:
             f"{file}: the run began with {num_before} sequences a step, now they are {num_now} on {num_processes()} "
             "processes; set --batch-size x --gradient-accumulation so that they are the same"
         )
+    check_inputs(file.parent, config.input_files())
 
 
 def sequences_per_step(config: RunConfig) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..data.tasks import Task
 from ..figures import save_png
 from ..kinds.answers import Judged
 from ..metrics import Calibration, calibration
+from ..strict_json import json_text
 from .model_card import FinishedRun, model_card
 from .run_plots import draw_amounts, draw_calibration, draw_confusion, draw_curve
 
@@ -56,7 +56,7 @@ def dev_calibration(task: Task, judged: Judged) -> Calibration | None:
 def _write_predictions(judged: Judged, file: Path) -> None:
     with atomic_writer(file) as stream:
         for row, loss in zip(judged.rows, judged.losses, strict=True):
-            stream.write(json.dumps({**row, "loss": round(float(loss), 6)}, ensure_ascii=False) + "\n")
+            stream.write(json_text({**row, "loss": round(float(loss), 6)}, ensure_ascii=False) + "\n")
 
 
 def _write_mistakes(judged: Judged, file: Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..data.files import atomic_writer
+from ..strict_json import dump_json
+from ..terminal import cell, plain_console
 from ..version import stamped
 from .processes import first, rank, say
 from .run import CONFIG_FILE, METRICS_FILE, check_run, open_run
@@ -155,8 +156,9 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return metrics
 
 
-def _comparable(score: float) -> float:
-    return -math.inf if math.isnan(score) else score
+def _comparable(score: float | None) -> float:
+    """A score that is not defined is null in metrics.json."""
+    return -math.inf if score is None or math.isnan(score) else score
 
 
 def _score_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -174,11 +176,11 @@ def _grid_table(points: Sequence[Point], found: Sequence[Mapping[str, Any]], met
     """A point a row, the best by the dev score marked; a score in one column."""
     scores = [name for name in _score_names(found) if not name.endswith("_sd")]
     scores = [metric, *(name for name in scores if name != metric)]
-    table = Table(*points[0].options, *scores, "seconds", "")
+    table = Table(*(Column(cell(name)) for name in [*points[0].options, *scores]), "seconds", "")
     for number, (point, metrics) in enumerate(zip(points, found, strict=True)):
         cells: Iterable[str] = (_mean(metrics, name) for name in scores)
         seconds = f"{metrics['cost']['train_seconds']:.1f}"
-        table.add_row(*map(str, point.options.values()), *cells, seconds, "best" if number == best else "")
+        table.add_row(*map(cell, point.options.values()), *cells, seconds, "best" if number == best else "")
     return table
 
 
@@ -189,14 +191,14 @@ def _mean(metrics: Mapping[str, Any], name: str) -> str:
 
 def _show(table: Table) -> None:
     if rank() == 0:
-        console = Console()
+        console = plain_console()
         # Written to a file it need not fit a screen.
-        (console if console.is_terminal else Console(width=200)).print(table)
+        (console if console.is_terminal else plain_console(width=200)).print(table)
 
 
 def _write(file: Path, value: Any) -> None:
     def write() -> None:
         with atomic_writer(file) as stream:
-            json.dump(stamped(value), stream, indent=2, default=str)
+            dump_json(stamped(value), stream, default=str)
 
     first(write)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .run import saved_for_all
 from .sharding import load_model, load_optimizer, save_shards, shard, whole_state
 from .trainer import RunTrainer
 
@@ -50,7 +51,8 @@ class ShardedTrainer(RunTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if not self._shards:
-            super().save_model(output_dir, _internal_call)
+            with saved_for_all(self._bare_model):
+                super().save_model(output_dir, _internal_call)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._shards:

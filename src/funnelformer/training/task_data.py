@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +14,13 @@ import numpy as np
 from ..data.bad_rows import BadRows, OnBadRow
 from ..data.tables import Table, guess_columns, read_table
 from ..data.tasks import KindName, Part, Task, find_part, find_task, read_part
-from ..data.values import build_labels
+from ..data.values import build_labels, same_but_for_case
 from ..errors import UserError
 from ..kinds import Kind, kind_of
 from ..metrics import DEFAULT_SCORES
 from .processes import say
 from .run import flag
+from .start_labels import in_order_of
 
 __all__ = ["DataConfig", "TaskData", "load_task_data"]
 
@@ -63,8 +64,10 @@ class TaskData:
     num_skipped: int = 0
 
 
-def load_task_data(config: DataConfig) -> TaskData:
+def load_task_data(config: DataConfig, start: Sequence[str] | None = None) -> TaskData:
     """Read and check all data of a run; print what was guessed, left out or split off.
+
+    start: class names of the model to start from, whose order counts where the data have the same.
 
     Raises UserError for input that cannot be used.
     """
@@ -74,13 +77,13 @@ def load_task_data(config: DataConfig) -> TaskData:
     if config.split_seed is not None and config.split_seed < 0:
         raise UserError(f"--split-seed is {config.split_seed}; allowed: 0 and more")
     bad = BadRows(config.skip_bad_rows)
-    data = _from_table(config, bad) if config.task is None else _from_release(config, bad)
+    data = _from_table(config, bad, start) if config.task is None else _from_release(config, bad, start)
     if report := bad.report():
         say(report)
     return dataclasses.replace(data, num_skipped=len(bad.problems))
 
 
-def _from_table(config: DataConfig, bad: OnBadRow) -> TaskData:
+def _from_table(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None) -> TaskData:
     if config.train is None:
         raise UserError("--train is needed: a table, a folder or a `datasets` name; or --task with --data")
     if config.data is not None:
@@ -101,7 +104,9 @@ def _from_table(config: DataConfig, bad: OnBadRow) -> TaskData:
         labels = build_labels(
             table, columns.label, several=config.multi_label, separator=columns.separator, bad=unlabelled
         ).names
-    kind = kind_of(Task("", name, columns, labels, DEFAULT_SCORES[name]))
+        if warning := same_but_for_case(labels):
+            say(warning)
+    kind = kind_of(Task("", name, columns, in_order_of(start, labels), DEFAULT_SCORES[name]))
     train = kind.examples(table, bad)
     if config.dev is not None:
         dev = read_table(config.dev, split="validation" if _has_splits(config.dev) else None, bad=bad)
@@ -115,7 +120,7 @@ def _has_splits(source: str) -> bool:
     return not Path(source).is_file()
 
 
-def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
+def _from_release(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None) -> TaskData:
     assert config.task is not None
     task = find_task(config.task)
     assert task.release is not None
@@ -146,6 +151,8 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
         spans = {name: value for name, value in spans.items() if value is not None}
         task = dataclasses.replace(task, spans=dataclasses.replace(task.spans, **spans))
     kind = kind_of(task)
+    if kind.has_class_names and task.labels is not None:
+        kind = kind_of(task.with_labels(in_order_of(start, task.labels) or task.labels))
 
     def read(part: Part, source: str) -> datasets.Dataset:
         table: Table = read_part(task, source, part, bad)
@@ -153,7 +160,9 @@ def _from_release(config: DataConfig, bad: OnBadRow) -> TaskData:
 
     train = read(task.of_role("train")[0], source)
     if task.labels is None:
-        kind = kind_of(dataclasses.replace(task, labels=kind.label_names(train)))
+        names = kind.label_names(train)
+        names = in_order_of(start, names) if kind.has_class_names else names
+        kind = kind_of(dataclasses.replace(task, labels=names))
     dev_parts = task.of_role("dev")
     if config.dev is not None:
         # A part without a file of its own has the form of the training data.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..data.files import atomic_writer
+from ..errors import UserError
+from ..strict_json import json_text
 from .processes import first, rank
 from .run import (
+    OnNan,
     RunConfig,
     complete_checkpoints,
     mark_complete,
@@ -24,17 +26,23 @@ from .run import (
     save_final,
 )
 
-__all__ = ["RunTrainer", "run_trainer", "training_arguments"]
+__all__ = ["NanWatch", "RunTrainer", "run_trainer", "training_arguments"]
 
 
-def training_arguments(config: RunConfig, num_steps: int, **overrides: Any) -> TrainingArguments:
+# The entry of the log that a resumed run goes on counting from.
+_SKIPPED = "skipped_updates"
+
+
+def training_arguments(
+    config: RunConfig, num_steps: int, *, learning_rate: float, **overrides: Any
+) -> TrainingArguments:
     """Arguments of a run of `num_steps` optimizer steps; `overrides` are TrainingArguments' own names."""
     settings: dict[str, Any] = {
         "output_dir": str(config.out / "checkpoints"),
         "per_device_train_batch_size": config.batch_size,
         "per_device_eval_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation,
-        "learning_rate": config.learning_rate,
+        "learning_rate": learning_rate,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.clip,
         "max_steps": num_steps,
@@ -44,11 +52,46 @@ def training_arguments(config: RunConfig, num_steps: int, **overrides: Any) -> T
         "logging_steps": config.log_every,
         "save_total_limit": config.keep_checkpoints,
         "seed": config.seed,
-        "use_cpu": config.device == "cpu",
+        # Without an accelerator transformers refuses bfloat16, which torch computes on a CPU as well, unless told so.
+        "use_cpu": config.device == "cpu" or not torch.accelerator.is_available(),
         "report_to": "none",
         "dataloader_pin_memory": False,
     }
     return TrainingArguments(**{**settings, **overrides})
+
+
+class NanWatch(TrainerCallback):
+    """No update is made with a loss or a gradient that is NaN or infinite: the run stops, or goes on without it.
+
+    It looks between the last micro-batch and the optimizer's step, when the gradients are those of all processes.
+    Raises UserError with on_nan="stop".
+    """
+
+    def __init__(self, trainer: RunTrainer, on_nan: OnNan) -> None:
+        self.trainer, self.on_nan, self.num_skipped = trainer, on_nan, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.num_skipped = next((e[_SKIPPED] for e in reversed(state.log_history) if _SKIPPED in e), 0)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        loss = self.trainer.take_loss()
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients).float().to(loss.device)
+        loss_value, norm_value = torch.stack([self.trainer.accelerator.reduce(loss, "mean"), norm]).tolist()
+        if math.isfinite(loss_value) and math.isfinite(norm_value):
+            return
+        if self.on_nan == "stop":
+            raise UserError(
+                f"step {state.global_step + 1}: the loss is {loss_value:g} and the norm of the gradient "
+                f"{norm_value:g}; nothing more is saved; try a lower --learning-rate, or --on-nan skip leaves such "
+                "updates out"
+            )
+        kwargs["model"].zero_grad()  # None: the optimizer leaves such parameters and their state alone
+        self.num_skipped += 1
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.num_skipped:
+            state.log_history[-1][_SKIPPED] = self.num_skipped
 
 
 class RunTrainer(Trainer):
@@ -58,6 +101,19 @@ class RunTrainer(Trainer):
     Old checkpoints are deleted after the new one is known to be whole, not before. Resumed from its last step, the
     Trainer would make another one, and go on where early stopping had ended the run.
     """
+
+    _losses: Tensor | None = None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._losses = loss.detach() if self._losses is None else self._losses + loss.detach()
+        return loss
+
+    def take_loss(self) -> Tensor:
+        """The sum of the losses of the micro-batches since it was last asked for."""
+        loss, self._losses = self._losses, None
+        assert loss is not None
+        return loss.float()
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checkpoint = kwargs.get("resume_from_checkpoint")
@@ -141,13 +197,24 @@ class RunTrainer(Trainer):
 
 
 def run_trainer(trainer: RunTrainer, tokenizer: Any, out: Path, checkpoint: Path | None) -> None:
-    """Train (or go on from `checkpoint`), then save the model and the log into `out`."""
+    """Train (or go on from `checkpoint`), then save the model and the log into `out`.
+
+    Raises UserError for a model whose weights are NaN or infinite, which is not saved.
+    """
+
+    model: Any = trainer.model
 
     def finish(state: dict[str, Any] | None) -> None:
-        save_final(trainer.model, tokenizer, out, state)
+        for name, tensor in (state or dict(model.named_parameters())).items():
+            if not bool(tensor.isfinite().all()):
+                raise UserError(
+                    f"the training has diverged: {name} is NaN or infinite, so the model is not saved; try a lower "
+                    "--learning-rate"
+                )
+        save_final(model, tokenizer, out, state)
         with atomic_writer(out / "log.jsonl") as file:
             for entry in trainer.state.log_history:
-                file.write(json.dumps(entry) + "\n")
+                file.write(json_text(entry) + "\n")
 
     with one_line_errors(out):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
