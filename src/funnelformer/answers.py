@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +15,7 @@ from .data.tasks import Task, find_task
 from .errors import UserError
 from .inference import Predictor, progress_bar
 from .kinds.questions import SAVED, Answer, Questions
+from .strict_json import json_text
 
 __all__ = ["answer", "answer_all", "questions_of", "write_answers"]
 
@@ -124,4 +124,4 @@ def write_answers(answers: Iterable[Answer], folder: Path) -> int:
 
 def _write_entry(file: TextIO, name: str, value: Any, number: int) -> None:
     comma = "," if number > 1 else ""
-    file.write(f"{comma}\n{json.dumps(name, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}")
+    file.write(f"{comma}\n{json_text(name, ensure_ascii=False)}: {json_text(value, ensure_ascii=False)}")

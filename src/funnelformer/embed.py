@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -22,8 +21,9 @@ from .data.formats import Row, row_name
 from .data.tables import check_column, collect, guess_single_text, iter_texts
 from .data.values import BadValue, read_text
 from .embedding import Embedder, Pooling, load_embedder, save_sentence_transformers
-from .errors import UserError, one_line
+from .errors import UserError, one_line, printable
 from .inference import Backend, progress_bar, read_settings
+from .strict_json import json_line
 
 __all__ = ["embed"]
 
@@ -78,7 +78,7 @@ def embed(
         with _open_texts(data or "-") as read:
             checked = _check(read, text, known, embedder.size, out.suffix)
             for message in checked.messages:
-                print(message, file=sys.stderr)
+                print(printable(message), file=sys.stderr)
             with progress_bar("embed", checked.number) as advance:
                 write(out, checked, _vectors(read, checked, embedder, batch_size, advance))
             number = checked.number
@@ -238,4 +238,4 @@ def _write_jsonl(out: Path, checked: _Checked, chunks: Chunks) -> None:
             for row, vector in zip(rows, vectors, strict=True):
                 # The fewest digits that give the float32 back.
                 numbers = [float(str(number)) for number in vector]
-                file.write(json.dumps({**row, _COLUMN: numbers}, ensure_ascii=False, default=str) + "\n")
+                file.write(json_line({**row, _COLUMN: numbers}))

@@ -18,8 +18,19 @@ from .data.files import atomic_folder
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .errors import UserError
 from .export.onnx_model import OnnxModel, is_export
-from .inference import Backend, check_length, in_batches, load_model, progress_bar, read_settings, ready
+from .foreign_code import refuse_foreign_code
+from .inference import (
+    Backend,
+    check_length,
+    in_batches,
+    load_model,
+    progress_bar,
+    read_settings,
+    ready,
+    refuse_not_finite,
+)
 from .modeling import FunnelformerModel
+from .strict_json import json_text
 
 __all__ = ["Embedder", "Pooling", "load_embedder", "save_sentence_transformers"]
 
@@ -84,7 +95,7 @@ class Embedder:
             return self.vectors(texts, batch_size, shown)
 
     def _forward(self, **batch: Tensor) -> Tensor:
-        vectors = self.model.sequence_vectors(**batch)
+        vectors = refuse_not_finite(self.model.sequence_vectors(**batch))
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
 
@@ -108,6 +119,7 @@ def load_embedder(
     """
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
+    refuse_foreign_code(source)
     saved = _read_modules(source)
     tokenizer = load_tokenizer(source)
     settings: dict[str, Any] = {"decoder_layers": 0, "decoder_skip_state": None}
@@ -207,4 +219,4 @@ def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite
 
 
 def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")

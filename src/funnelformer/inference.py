@@ -12,7 +12,6 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 from transformers import DataCollatorWithPadding
@@ -33,6 +32,7 @@ from .modeling import (
     FunnelformerForTokenClassification,
     prepack,
 )
+from .terminal import plain_console
 from .training.processes import gather_lists, num_processes, rank
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "progress_bar",
     "read_settings",
     "ready",
+    "refuse_not_finite",
 ]
 
 Backend = Literal["auto", "torch", "onnx"]
@@ -80,7 +81,11 @@ def load_model(
     """
     try:
         model, report = model_class.from_pretrained(
-            source, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+            source,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+            **settings,
         )
     except UserError:
         raise
@@ -198,11 +203,12 @@ class Predictor:
         def forward(**batch: Tensor) -> Tensor:
             output = self.model(**batch)
             if reduce is None:
-                return output.logits
+                return refuse_not_finite(output.logits)
             ignored = ("loss", *self.model.config.keys_to_ignore_at_inference)
-            return reduce(
-                tuple(tensor for name, tensor in output.items() if name not in ignored), self.model.config
-            )
+            given = tuple(tensor for name, tensor in output.items() if name not in ignored)
+            for tensor in given:
+                refuse_not_finite(tensor, may_be_lowest=True)
+            return reduce(given, self.model.config)
 
         with progress_bar(progress, len(features)) as advance:
             return in_batches(self.model, forward, columns, collator, batch_size, advance)
@@ -283,6 +289,19 @@ def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
     return prepack(model) if only_runs else model.eval()
 
 
+def refuse_not_finite(output: Tensor, *, may_be_lowest: bool = False) -> Tensor:
+    """Return what a model gave; raise UserError when it has a NaN or is infinite, which no answer can be made of.
+
+    may_be_lowest: of spans, where -inf is the score of one that cannot be.
+    """
+    is_right = output.isfinite() | output.isneginf() if may_be_lowest else output.isfinite()
+    if not bool(is_right.all()):
+        raise UserError(
+            "the model gives NaN or infinity: its weights are damaged, or its training has diverged"
+        )
+    return output
+
+
 def in_batches(
     model: Any,
     forward: Callable[..., Tensor],
@@ -345,6 +364,6 @@ def progress_bar(title: str | None, total: int) -> Iterator[Callable[[int], None
     if title is None or not sys.stderr.isatty():
         yield lambda number: None
         return
-    with Progress(console=Console(stderr=True)) as bar:
+    with Progress(console=plain_console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda number: bar.advance(task, number)

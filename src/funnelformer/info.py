@@ -18,6 +18,7 @@ from .config import FunnelformerConfig, parse_name
 from .errors import UserError, did_you_mean, joined
 from .flops import Flops, LayerFlops, flops_ratio, forward_flops
 from .modeling import FunnelformerModel
+from .terminal import cell
 
 __all__ = ["Info", "LengthInfo", "describe", "equal_transformer", "render"]
 
@@ -157,7 +158,7 @@ def render(info: Info) -> RenderableType:
         parts.append(_flops_table(info))
     if any(entry.memory for entry in info.lengths):
         parts.append(_memory_table(info))
-    return Group(*parts, *(Text(note) for note in info.notes))
+    return Group(*parts, *(cell(note) for note in info.notes))
 
 
 def _config_of(source: str | os.PathLike[str]) -> FunnelformerConfig:
@@ -191,7 +192,7 @@ def _config_in(folder: Path) -> FunnelformerConfig:
     if foreign is not None:
         return load_foreign(foreign).config
     try:
-        return FunnelformerModel.config_class.from_pretrained(folder)
+        return FunnelformerModel.config_class.from_pretrained(folder, trust_remote_code=False)
     except (
         Exception
     ) as error:  # ours, transformers' and the strict dataclass's errors have no common base class
@@ -205,7 +206,7 @@ def _headline(info: Info) -> Text:
     if shape["decoder_layers"]:
         times = f" x {shape['decoder_repeats']}" if shape["decoder_repeats"] > 1 else ""
         text += f", decoder of {shape['decoder_layers']}{times} layers"
-    return Text(text + f"; {shape['position']} positions, {shape['pooling']} pooling")
+    return cell(text + f"; {shape['position']} positions, {shape['pooling']} pooling")
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 from .data.files import atomic_writer
 from .data.tables import TaskColumns, guess_single_text, read_texts
 from .data.values import load_task, text_problem
-from .errors import UserError, did_you_mean
+from .errors import UserError, did_you_mean, printable
 from .inference import Predictor, load_predictor
+from .strict_json import json_line
 
 __all__ = ["rank", "scores"]
 
@@ -55,13 +55,13 @@ def rank(
             raise UserError(f"{table.name}: has a column {name!r}, which the ranking needs; rename it")
     with nullcontext(sys.stdout) if out is None else atomic_writer(out) as file:
         for message in messages:
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)
         found = scores(predictor, query, texts, score_column, batch_size)
         best = np.argsort(-found, kind="stable")[:top_k]
         for place, index in enumerate(best.tolist(), start=1):
             row = {name: values[index] for name, values in table.columns.items()}
             entry = {"rank": place, "row": index + 1, "score": float(found[index]), **row}
-            file.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
+            file.write(json_line(entry))
     return len(best)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -21,12 +20,13 @@ from .data.tables import Table, TaskColumns, guess_columns, is_hub_name, read_ta
 from .data.tasks import Task, find_task, read_part
 from .data.tasks.squad import WHERE
 from .data.values import load_task
-from .errors import UserError
+from .errors import UserError, printable
 from .inference import Backend, Predictor, load_predictor
 from .kinds import Kind, kind_of
 from .kinds.answers import answers
 from .kinds.questions import Questions
 from .metrics import DEFAULT_SCORES
+from .strict_json import dump_json, json_line
 from .submit import submit
 from .training.processes import num_processes, rank, start_processes
 from .version import stamped
@@ -88,7 +88,7 @@ def evaluate(
             scores = score(predictor, kind, examples, batch_size)
             metrics |= {f"{variant}_{name}" if variant else name: value for name, value in scores.items()}
         if file is not None:
-            json.dump(stamped(metrics), file, indent=2)
+            dump_json(stamped(metrics), file)
     return metrics
 
 
@@ -259,8 +259,13 @@ def _kind(predictor: Predictor, columns: TaskColumns, named: Task | None) -> Kin
         named = find_task(predictor.task["task"])
     scores = DEFAULT_SCORES[predictor.kind] if named is None else named.scores
     labels = None if predictor.kind == "regression" else tuple(predictor.labels)
+    positive = None
+    if named is not None and named.labels is not None and len(named.labels) == 2 and labels is not None:
+        positive = named.labels[1] if named.labels[1] in labels else None
     columns = dataclasses.replace(columns, separator=predictor.task.get("label_separator"))
-    return kind_of(Task("", predictor.kind, columns, labels, scores), predictor.task.get("doc_stride"))
+    return kind_of(
+        Task("", predictor.kind, columns, labels, scores, positive=positive), predictor.task.get("doc_stride")
+    )
 
 
 def _split_at_spaces(table: Table, columns: TaskColumns) -> tuple[Table, TaskColumns]:
@@ -304,7 +309,7 @@ def _columns(
 def _say(messages: list[str]) -> None:
     """Tell what was guessed, once nothing can fail any more: an error is one line."""
     for message in messages if rank() == 0 else []:
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
 
 
 def _answers(
@@ -338,7 +343,7 @@ def _write(file: TextIO, format: Format, table: Table, answers: Iterator[dict[st
     for index, answer in enumerate(answers):
         row = {name: values[index] for name, values in table.columns.items()} | answer
         if format == "jsonl":
-            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            file.write(json_line(row))
             continue
         probabilities = row.pop("probabilities", {})
         row |= {f"probability_{name}": value for name, value in probabilities.items()}

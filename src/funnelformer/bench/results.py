@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..checkpoints.weights import read_json
 from ..data.files import atomic_writer
 from ..errors import UserError
+from ..strict_json import dump_json
 from .measure import Case
 
 __all__ = [
@@ -143,7 +143,7 @@ def write_results(results: Results, file: Path) -> None:
             row[name]["milliseconds"] = asdict(side.milliseconds)
             row[name]["tokens_per_second"] = timing.case.num_tokens * 1000 / side.milliseconds.median
     with atomic_writer(file) as stream:
-        json.dump(values, stream, indent=2)
+        dump_json(values, stream)
         stream.write("\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 import tomllib
@@ -16,7 +15,8 @@ import transformers
 from cyclopts import Parameter
 
 from ..data.files import iter_lines
-from ..errors import UserError, joined, reject_unknown
+from ..errors import UserError, joined, printable, reject_unknown
+from ..strict_json import json_text
 from ..training.processes import rank
 from . import inference, measuring, models, training  # noqa: F401  # they add their commands
 from .app import app
@@ -74,7 +74,8 @@ def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, s
                 raise UserError(f"{file}: {key} is {value}; allowed: a whole number")
             if name == "set" and isinstance(value, dict):  # text, as on the command line
                 settings = {
-                    k: v if isinstance(v, str) else json.dumps(v) for k, v in options.pop(key).items()
+                    k: v if isinstance(v, str) else repr(v) if isinstance(v, float) else json_text(v)
+                    for k, v in options.pop(key).items()
                 }
     return options, settings
 
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (UserError, cyclopts.CycloptsError) as error:
         sys.exit(_fail(joined(error)))
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        print(printable(str(interrupt)) or "interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of stdout left, as `head` does; Python must not try to flush it again.
@@ -104,5 +105,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str) -> int:
     process = f" (process {rank()})" if rank() else ""
-    print(f"error{process}: {message}", file=sys.stderr)
+    print(f"error{process}: {printable(message)}", file=sys.stderr)
     return 2

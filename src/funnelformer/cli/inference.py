@@ -15,7 +15,7 @@ from ..rank import rank as rank_documents
 from ..serve.settings import ServeConfig
 from ..training.processes import rank
 from ..use import evaluate, predict
-from .app import Device, app, print_metrics
+from .app import Device, app, print_metrics, show
 
 
 @app.command(name="evaluate")
@@ -150,7 +150,7 @@ def _predict(
         backend=backend,
     )
     if rank() == 0 and (submit is not None or out is not None):
-        print(f"{number:,} predictions are in {submit or out}")
+        show(f"{number:,} predictions are in {submit or out}")
 
 
 @app.command(name="serve")
@@ -232,9 +232,9 @@ def _embed(
         overwrite=overwrite,
     )
     if out is not None:
-        print(f"{number:,} vectors are in {out}")
+        show(f"{number:,} vectors are in {out}")
     if save_sentence_transformers is not None:
-        print(f"the sentence_transformers model is in {save_sentence_transformers}")
+        show(f"the sentence_transformers model is in {save_sentence_transformers}")
 
 
 @app.command(name="rank")
@@ -289,4 +289,4 @@ def _rank(
         device=device,
     )
     if out is not None:
-        print(f"{number:,} documents are in {out}")
+        show(f"{number:,} documents are in {out}")

@@ -11,11 +11,12 @@ from cyclopts import App, Parameter
 from ..bench.compare import compare
 from ..bench.report import tables
 from ..bench.suite import BenchConfig, bench
+from ..errors import printable
 from ..lra.readers import write_data
 from ..lra.report import report
 from ..lra.run import LraConfig, run_lra
 from ..report.page import write_page
-from .app import app, print_metrics
+from .app import app, print_metrics, show
 
 lra = App(name="lra", help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.")
 app.command(lra)
@@ -57,7 +58,7 @@ def _lra_generate(
         Seed; the same one gives the same data.
     """
     write_data(task, out, count, length, seed)
-    print(f"the data are in {out}")
+    show(f"the data are in {out}")
 
 
 @lra.command(name="report")
@@ -69,7 +70,7 @@ def _lra_report(runs: Annotated[list[Path], Parameter(consume_multiple=True)]) -
     runs
         Folders of runs.
     """
-    print(report(runs), end="")
+    print(printable(report(runs), keep="\n"), end="")
 
 
 benchmark = App(
@@ -82,8 +83,9 @@ app.command(benchmark)
 def _bench(*, settings: BenchConfig) -> None:
     """Measure time and memory of models beside transformers', in pairs, and write tables, JSON and a figure."""
     results = bench(settings)
-    print(tables(results), end="")
-    print(f"\nthe results are in {settings.out}")
+    print(printable(tables(results), keep="\n"), end="")
+    print()
+    show(f"the results are in {settings.out}")
 
 
 @benchmark.command(name="compare")
@@ -97,7 +99,7 @@ def _bench_compare(before: Path, after: Path) -> None:
     after
         results.json of the second, or its folder.
     """
-    print(compare(before, after), end="")
+    print(printable(compare(before, after), keep="\n"), end="")
 
 
 @app.command(name="report")
@@ -112,4 +114,4 @@ def _report(runs: Annotated[list[Path], Parameter(consume_multiple=True)], *, ou
         HTML file to write; it needs no other file and no network.
     """
     number = write_page(runs, out)
-    print(f"{number} row{'s' if number > 1 else ''}; the page is in {out}")
+    show(f"{number} row{'s' if number > 1 else ''}; the page is in {out}")

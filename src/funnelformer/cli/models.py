@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from ..checkpoints import convert
 from ..export.command import export
 from ..export.int8 import Mode
 from ..info import describe, render
+from ..strict_json import json_text
+from ..terminal import plain_console
 from ..training.run import parse_options
-from .app import app
+from .app import app, show
 
 
 @app.command(name="convert")
@@ -56,21 +56,21 @@ def _convert(
         overrides=parse_options(set or {}),
         verify=verify,
     )
-    print(
+    show(
         f"{report.source} ({report.source_format}, {report.architecture}): {report.num_tensors} tensors used"
     )
     for name, reason in report.ignored.items():
-        print(f"left out: {name} ({reason})")
+        show(f"left out: {name} ({reason})")
     if report.difference is None:
         for row in report.table:
-            print(f"{row.source} -> {row.target or row.ours} {list(row.shape)}")
-        print("dry run: nothing was written")
+            show(f"{row.source} -> {row.target or row.ours} {list(row.shape)}")
+        show("dry run: nothing was written")
         return
-    print(f"largest difference of the outputs on a probe batch: {report.difference:.1e}")
+    show(f"largest difference of the outputs on a probe batch: {report.difference:.1e}")
     for name, value in report.verified.items():
-        print(f"{name}: {value:.1e} from {verify}")
-    print(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
-    print(f"the {report.target_format} model is in {report.target}")
+        show(f"{name}: {value:.1e} from {verify}")
+    show(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
+    show(f"the {report.target_format} model is in {report.target}")
 
 
 @app.command(name="export")
@@ -122,7 +122,7 @@ def _export(
         overwrite=overwrite,
     )
     size = report["int8"]["bytes"] if int8 is not None else report["bytes"]
-    print(f"{size / 2**20:,.1f} MiB; the graph for {report['task']} is in {out}")
+    show(f"{size / 2**20:,.1f} MiB; the graph for {report['task']} is in {out}")
 
 
 @app.command(name="info")
@@ -145,6 +145,6 @@ def _info(
     """
     info = describe(model, lengths) if lengths else describe(model)
     if json_output:
-        print(json.dumps(info.to_dict(), indent=2))
+        print(json_text(info.to_dict(), indent=2))
     else:
-        Console().print(render(info))
+        plain_console().print(render(info))

@@ -8,7 +8,7 @@ from ..data.prepare import PrepareConfig, prepare
 from ..data.tokenizer import load_tokenizer, train_tokenizer
 from ..training.finetune import FinetuneConfig, finetune
 from ..training.pretrain import PretrainConfig, pretrain
-from .app import Files, app, print_metrics
+from .app import Files, app, print_metrics, show
 
 
 @app.command(name="prepare")
@@ -74,4 +74,4 @@ def _tokenizer(
         model_max_length=max_length,
         overwrite=overwrite,
     )
-    print(f"{len(load_tokenizer(out)):,} entries; the tokenizer is in {out}")
+    show(f"{len(load_tokenizer(out)):,} entries; the tokenizer is in {out}")

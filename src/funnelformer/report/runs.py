@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..data.manifest import read_json_file
 from ..errors import UserError
+from ..strict_json import json_text
 from ..training.run import CONFIG_FILE, METRICS_FILE, RUN_FILE
 from ..training.series import SWEEP_FILE
 
@@ -126,7 +127,7 @@ def _signature(run: _Run) -> str:
     hashes = (
         {part: entry.get("rows_sha256") for part, entry in data.items()} if isinstance(data, dict) else None
     )
-    return json.dumps([run.command, config, hashes], sort_keys=True, default=str)
+    return json_text([run.command, config, hashes], sort_keys=True, default=str)
 
 
 def _folder_of(runs: Sequence[_Run]) -> Path:
@@ -259,7 +260,7 @@ def _differences(run: _Run, others: Sequence[_Run]) -> str:
         - _NOT_COMPARED
         - {"model", "task", "data", "train", "dev"}
     )
-    told = [key for key in keys if len({json.dumps(config.get(key), default=str) for config in options}) > 1]
+    told = [key for key in keys if len({json_text(config.get(key), default=str) for config in options}) > 1]
     return ", ".join(f"{key}={own[key]}" for key in told if key in own)
 
 

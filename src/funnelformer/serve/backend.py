@@ -17,7 +17,15 @@ from ..data.tasks import find_task
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..export.onnx_model import OnnxModel, is_export
-from ..inference import Predictor, check_length, load_model, load_predictor, read_settings, ready
+from ..inference import (
+    Predictor,
+    check_length,
+    load_model,
+    load_predictor,
+    read_settings,
+    ready,
+    refuse_not_finite,
+)
 from ..kinds.questions import Questions
 from ..kinds.windows import check_room
 from ..modeling import (
@@ -28,6 +36,7 @@ from ..modeling import (
     FunnelformerModel,
 )
 from ..modeling.model import sequence_vector
+from .errors import Refused
 from .funnel import Funnel, trace_funnel
 from .settings import ServeConfig
 
@@ -85,21 +94,22 @@ class TorchBackend:
 
     def logits(self, features: list[Feature]) -> list[np.ndarray]:
         with torch.inference_mode():
-            return list(self.model(**self._batch(features)).logits.float().cpu().numpy())
+            return list(_checked(self.model(**self._batch(features)).logits).float().cpu().numpy())
 
     def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
         with torch.inference_mode():
             output = self.model.base_model(**self._batch(features))
             config = copy.copy(self.model.config)
             config.classifier_pooling = pooling
-            return list(sequence_vector(output, config).float().cpu().numpy())
+            return list(_checked(sequence_vector(output, config)).float().cpu().numpy())
 
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         batch = self._batch(features)
         is_mask = batch["input_ids"] == self.predictor.tokenizer.mask_token_id
         # With labels, and `sparse_prediction`, logits of these tokens alone: all others would fill the memory.
         with torch.inference_mode():
-            logits = self.model(**batch, labels=torch.where(is_mask, 0, -100)).logits.float().cpu()
+            output = self.model(**batch, labels=torch.where(is_mask, 0, -100))
+        logits = _checked(output.logits).float().cpu()
         return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
 
     def spans(self, features: list[Feature]) -> list[np.ndarray]:
@@ -107,6 +117,8 @@ class TorchBackend:
         batch = self._batch(features, self.questions.collator(self.predictor.tokenizer))
         with torch.inference_mode():
             output = self.model(**batch)
+            for tensor in output.values():
+                _checked(tensor, may_be_lowest=True)
             return list(self.questions.reduce(tuple(output.values()), self.model.config).cpu().numpy())
 
     def funnel(self, feature: Feature) -> Funnel:
@@ -122,6 +134,14 @@ class TorchBackend:
         if batch["attention_mask"].all():
             del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+
+
+def _checked(output: torch.Tensor, *, may_be_lowest: bool = False) -> torch.Tensor:
+    """What the model gave. Raises Refused (500) when it is NaN or infinite."""
+    try:
+        return refuse_not_finite(output, may_be_lowest=may_be_lowest)
+    except UserError as error:
+        raise Refused(500, str(error)) from error
 
 
 # What a head adds to what every model's body can do.
@@ -143,7 +163,7 @@ class OnnxBackend(TorchBackend):
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         batch = self._batch(features)
         is_mask = batch["input_ids"] == self.predictor.tokenizer.mask_token_id
-        logits = self.model(**batch).logits[is_mask]
+        logits = _checked(self.model(**batch).logits[is_mask])
         return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
 
     def _abilities(self) -> frozenset[Ability]:

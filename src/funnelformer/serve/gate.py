@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from ..errors import printable
+from ..strict_json import json_text
 from .errors import Refused
 from .metrics import Metrics
 from .settings import ServeConfig
@@ -85,7 +86,7 @@ class Gate:
         except Refused as refusal:
             await _send_error(send_with_headers, refusal)
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %s failed", scope["method"], printable(scope["path"]))
             if status is None:
                 await _send_error(send_with_headers, Refused(500, "the request failed; the log says why"))
         finally:
@@ -181,7 +182,7 @@ async def _run_while_connected(
 
 
 async def _send_error(send: Send, refusal: Refused) -> None:
-    body = json.dumps(error_body(refusal.message)).encode()
+    body = json_text(error_body(refusal.message)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})

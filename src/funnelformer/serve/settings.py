@@ -18,6 +18,7 @@ __all__ = ["TOKEN_VARIABLE", "ServeConfig"]
 
 TOKEN_VARIABLE = "FUNNELFORMER_TOKEN"
 _LEAST_TOKEN_CHARS = 16
+_LONGEST_S = 86_400  # a day
 
 
 @Parameter(name="*")
@@ -74,8 +75,10 @@ class ServeConfig:
         if self.max_batch_tokens is not None:
             self._at_least("max_batch_tokens", 1)
         for name in ("client_timeout_s", "shutdown_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; allowed: more than 0")
+            if not 0 < getattr(self, name) <= _LONGEST_S:
+                raise UserError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; allowed: more than 0, up to {_LONGEST_S:,}"
+                )
         if self.max_texts > self.max_queue:
             raise UserError(f"--max-texts {self.max_texts} is more than --max-queue {self.max_queue}")
 
