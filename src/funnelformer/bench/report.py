@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from ..figures import save_png
+from ..figures import Figure, plain, save_png
 from ..version import VERSION_KEY
 from .measure import Case
 from .results import Memory, Results, Side, Spread, Timing
@@ -82,7 +81,7 @@ def _draw_panel(axis: Any, timings: list[Timing]) -> None:
             fmt="o",
             capsize=3,
             markersize=4,
-            label=pair,
+            label=plain(pair, 60).replace("$", r"\$"),
         )
     axis.axhline(1, color="black", linewidth=0.8)
     axis.set_xticks(range(len(shapes)), shapes)

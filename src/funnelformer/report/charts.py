@@ -8,10 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-
+from ..figures import Figure, FuncFormatter, MaxNLocator, NullFormatter, plain, rc_context, with_fonts
 from .runs import Curve, Row
 
 __all__ = ["cost_chart", "curve_chart"]
@@ -48,7 +45,7 @@ def cost_chart(rows: Sequence[tuple[int, Row]]) -> str | None:
     known = {label: points for label, points in panels.items() if points}
     if not known:
         return None
-    with matplotlib.rc_context(_STYLE):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(4.6 * len(known), 3.4), layout="constrained")
         for axis, (label, points) in zip(
             figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True
@@ -62,7 +59,7 @@ def cost_chart(rows: Sequence[tuple[int, Row]]) -> str | None:
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_xlabel(label)
-            axis.set_ylabel(points[0][1].score_name)
+            axis.set_ylabel(plain(points[0][1].score_name))
             axis.margins(0.15)
             axis.grid(alpha=0.2)
         return _svg(figure, f"{rows[0][1].score_name} against cost")
@@ -72,12 +69,14 @@ def curve_chart(rows: Sequence[tuple[int, Row]]) -> str | None:
     """Loss of training, and the score, against the step; None where the logs have neither."""
     panels: dict[str, list[tuple[int, Curve]]] = {
         "training loss": [(number, row.loss) for number, row in rows if row.loss],
-        f"{rows[0][1].score_name}, by step": [(number, row.scores) for number, row in rows if row.scores],
+        f"{plain(rows[0][1].score_name)}, by step": [
+            (number, row.scores) for number, row in rows if row.scores
+        ],
     }
     known = {label: curves for label, curves in panels.items() if curves}
     if not known:
         return None
-    with matplotlib.rc_context(_STYLE):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(4.6 * len(known), 3.4), layout="constrained")
         for axis, (label, curves) in zip(
             figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True
@@ -101,7 +100,8 @@ def _colour(number: int) -> str:
 def _svg(figure: Figure, title: str) -> str:
     """The element alone, without the ids of groups, which several charts of a page would share."""
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with with_fonts(figure):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from ..figures import Figure, MaxNLocator, class_names, plain
 from ..metrics import Calibration
 
 __all__ = ["draw_amounts", "draw_calibration", "draw_confusion", "draw_curve"]
 
 _MOST_CLASSES = 30
-_SHOWN_CHARACTERS = 24
 
 
 def draw_curve(log: Iterable[Mapping[str, Any]], loss: str, metric: str) -> Figure:
@@ -31,8 +29,8 @@ def draw_curve(log: Iterable[Mapping[str, Any]], loss: str, metric: str) -> Figu
     _line(upper, entries, loss, "dev", "o-")
     upper.set_ylabel("loss")
     upper.legend()
-    _line(lower, entries, metric, _plain(metric.removeprefix("eval_")), "o-")
-    lower.set_ylabel(_plain(metric.removeprefix("eval_")))
+    _line(lower, entries, metric, plain(metric.removeprefix("eval_")), "o-")
+    lower.set_ylabel(plain(metric.removeprefix("eval_")))
     lower.set_xlabel("step")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (upper, lower):
@@ -59,7 +57,7 @@ def draw_confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     figure = Figure(figsize=(size + 2, size), layout="compressed")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_plain(labels[number]) for number in shown]
+    names = class_names(labels, shown.tolist())
     axis.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0)
     axis.set_yticks(range(len(names)), names)
     for (row, column), count in np.ndenumerate(part):
@@ -107,9 +105,3 @@ def draw_amounts(gold: np.ndarray, predicted: np.ndarray) -> Figure:
     axis.set_ylabel("predicted")
     axis.grid(alpha=0.3)
     return figure
-
-
-def _plain(text: str) -> str:
-    """A label as it stands, not as a formula, and not too long."""
-    short = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
-    return short.replace("$", r"\$")
