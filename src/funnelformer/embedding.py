@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DataCollatorWithPadding
 
-from .checkpoints.weights import read_json
 from .data.files import atomic_folder
-from .data.tokenizer import check_vocabulary, load_tokenizer
+from .data.json_toml import read_json, read_json_value
+from .data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from .errors import UserError
 from .export.onnx_model import OnnxModel, is_export
 from .inference import Backend, check_length, in_batches, load_model, progress_bar, read_settings, ready
@@ -141,10 +141,12 @@ def _read_modules(source: str) -> list[str] | None:
     if not file.is_file():
         return None
     try:
-        types = [entry["type"] for entry in json.loads(file.read_text(encoding="utf-8"))]
+        types = [entry["type"] for entry in read_json_value(file)]
         # The classes have moved between versions.
         names = [name.rsplit(".", 1)[1] for name in types]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except UserError:
+        raise
+    except (TypeError, KeyError, IndexError, AttributeError):
         raise UserError(f"{file}: is no list of modules with their types") from None
     settings = read_json(Path(source) / "sentence_bert_config.json")
     output = settings.get("module_output_name")
@@ -173,7 +175,7 @@ def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite
         if model.config.position != "absolute":
             model.config.max_position_embeddings = max(before[1], embedder.max_length)
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         tokenizer.model_max_length, model.config.max_position_embeddings = before
         types = [_TRANSFORMER, _NORMALIZE] if embedder.normalize else [_TRANSFORMER]
         modules = [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["UserError", "did_you_mean", "joined", "one_line", "reject_unknown"]
+__all__ = ["UserError", "did_you_mean", "joined", "one_line", "reject_unknown", "short"]
 
 
 class UserError(ValueError):
@@ -22,6 +23,12 @@ def one_line(error: BaseException) -> str:
     """The first line of what another library's error says, or its name when it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def short(value: Any) -> str:
+    """A value as Python writes it, at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def joined(error: BaseException) -> str:

@@ -17,12 +17,13 @@ from rich.progress import Progress
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
-from .checkpoints.weights import read_json
+from .data.files import check_readable
+from .data.json_toml import read_json
 from .data.tasks import KindName
 from .data.tokenizer import check_vocabulary, load_tokenizer
 from .data.values import Labels
 from .data.windows import encode_windows, mean_by_owner
-from .errors import UserError, joined
+from .errors import UserError, joined, short
 from .export.onnx_model import OnnxModel, is_export
 from .kinds.answers import say_of
 from .metrics import sigmoid, softmax
@@ -44,6 +45,7 @@ __all__ = [
     "load_model",
     "load_predictor",
     "progress_bar",
+    "read_architectures",
     "read_settings",
     "ready",
 ]
@@ -78,6 +80,7 @@ def load_model(
     settings: config keys to change.
     Raises UserError naming the first parameter that does not fit, or what cannot be read.
     """
+    check_readable(source)
     try:
         model, report = model_class.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **settings
@@ -223,8 +226,7 @@ class Predictor:
 
 def _model_class(folder: str) -> Any:
     """The class of the model in a folder, where its config says that it is one for tokens, choices or spans."""
-    file = Path(folder) / "config.json"
-    architectures = read_json(file).get("architectures") or [] if file.is_file() else []
+    architectures = read_architectures(folder)
     for model_class in (
         FunnelformerForTokenClassification,
         FunnelformerForMultipleChoice,
@@ -267,10 +269,40 @@ def load_predictor(
     return Predictor(model, tokenizer, task)
 
 
+def read_architectures(folder: str) -> list[str]:
+    """The classes that the config in a folder names; none of a Hub name. Raises UserError for what is no list."""
+    file = Path(folder) / "config.json"
+    names = read_json(file).get("architectures") if file.is_file() else None
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(f"{file}: architectures is {short(names)}; allowed: a list of names")
+    return names or []
+
+
+_TEXTS = ("task", "text", "text_pair", "label", "label_separator")
+# From, and to where no sound value lies beyond: what is given to tokenizers in 64 bits.
+_COUNTS = {"max_length": (3, 1 << 24), "doc_stride": (1, 1 << 24), "max_answer_length": (1, 1 << 24)}
+
+
 def read_settings(folder: str) -> dict[str, Any]:
-    """What fine-tuning noted in a model's folder of its task; nothing of another folder or a Hub name."""
+    """What fine-tuning noted in a model's folder of its task; nothing of another folder or a Hub name.
+
+    Raises UserError naming the first value that cannot be used.
+    """
     file = Path(folder) / TASK_FILE
-    return read_json(file) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    values = read_json(file)
+    for name in _TEXTS:
+        if not isinstance(values.get(name), str | None) or values.get(name) == "":
+            raise UserError(f"{file}: {name} is {short(values[name])}; allowed: a text, null")
+    for name, (least, most) in _COUNTS.items():
+        value = values.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise UserError(f"{file}: {name} is {short(value)}; allowed: {least} to {most}")
+    threshold = values.get("null_threshold", 0.0)
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not abs(threshold) < 1e9:
+        raise UserError(f"{file}: null_threshold is {short(threshold)}; allowed: a number")
+    return values
 
 
 def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:

@@ -38,7 +38,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         tmp_path / "empty": "no model; looked for config.json .* net_config.json with .* model.ckpt.index",
         tmp_path / "emtpy": "no such folder; did you mean 'empty'",
         broken / "config.json": "is a file; give the folder",
-        broken: "config.json: line 2 is not valid JSON",
+        broken: "config.json: line 2: not valid JSON",
         write_config(
             tmp_path / "bert", model_type="bert"
         ): "model_type is 'bert'; allowed: funnelformer, funnel",

@@ -51,6 +51,10 @@ def test_shards_are_joined(tmp_path: Path, suffix: str) -> None:
         ({"t0": "one.bin", "t9": "one.bin"}, "'t9' is in the index but in no shard"),
         ({}, "'weight_map' is missing or empty"),
         ([1], "'weight_map' is missing or empty"),
+        ({"t0": ["one.bin"]}, r"shard \['one.bin'\] is not a plain file name"),
+        ({"t0": {"one.bin": 1}}, "is not a plain file name"),
+        ({"t0": "pytorch_model.bin.index.json"}, "is not a plain file name of weights"),
+        ({"t0": "o\nne.bin"}, "is not a plain file name"),
     ],
 )
 def test_bad_index(tmp_path: Path, weight_map: Any, expected: str) -> None:

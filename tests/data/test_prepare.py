@@ -240,7 +240,9 @@ def test_broken_and_missing_shards(settings):
     prepare(config)
     assert file.read_bytes() == whole
     (config.out / "manifest.json").write_text("{")
-    assert f"{config.out / 'manifest.json'}: cannot be read" in error_of(open_prepared, config.out, tokenizer)
+    assert f"{config.out / 'manifest.json'}: line 1: not valid JSON" in error_of(
+        open_prepared, config.out, tokenizer
+    )
 
 
 def test_the_hash_of_a_tokenizer_is_of_its_ids_alone():

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..checkpoints.weights import read_json
 from ..data.files import atomic_writer
+from ..data.json_toml import read_json
 from ..errors import UserError
 from .measure import Case
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..data.json_toml import read_json, read_small_text
 from ..errors import UserError, did_you_mean, reject_unknown
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
@@ -298,9 +298,9 @@ def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
     for name in present:
         shutil.copyfile(source / name, folder / name)
     if not present and (source / original_torch.VOCABULARY).is_file():
-        from ..data.tokenizer import tokenizer_from_vocab
+        from ..data.tokenizer import save_tokenizer, tokenizer_from_vocab
 
-        tokenizer_from_vocab(source / original_torch.VOCABULARY).save_pretrained(folder)
+        save_tokenizer(tokenizer_from_vocab(source / original_torch.VOCABULARY), folder)
         present = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     return tuple(present)
 
@@ -309,10 +309,17 @@ def _vocabulary(source: Path) -> list[str] | None:
     """The tokens by id, from the original's file, vocab.txt, or a WordPiece tokenizer.json."""
     for name in (original_torch.VOCABULARY, "vocab.txt"):
         if (source / name).is_file():
-            return (source / name).read_text(encoding="utf-8").splitlines()
+            return read_small_text(source / name).splitlines()
     if not (source / "tokenizer.json").is_file():
         return None
-    model = json.loads((source / "tokenizer.json").read_text(encoding="utf-8")).get("model", {})
-    if model.get("type") != "WordPiece":
+    model = read_json(source / "tokenizer.json").get("model")
+    if not isinstance(model, dict) or model.get("type") != "WordPiece":
         return None
-    return sorted(model["vocab"], key=model["vocab"].__getitem__)
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict) or not all(type(number) is int for number in vocabulary.values()):
+        raise UserError(f"{source / 'tokenizer.json'}: its 'vocab' is no table of tokens and whole numbers")
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise UserError(
+            f"{source / 'tokenizer.json'}: the ids of its tokens have gaps; a file of a token a line cannot hold them"
+        )
+    return sorted(vocabulary, key=vocabulary.__getitem__)

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from ..data.files import check_readable
+from ..data.json_toml import read_json
 from ..errors import UserError, did_you_mean
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .loaded import Loaded
 from .tensor_bundle import find_index
-from .weights import TRANSFORMERS_WEIGHTS, read_json
+from .weights import TRANSFORMERS_WEIGHTS
 
 __all__ = [
     "FORMATS",
@@ -58,6 +60,7 @@ def detect(folder: str | Path) -> str:
         raise UserError(f"{folder}: no such folder{_nearest(folder)}")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds the model")
+    check_readable(folder)
     if (folder / "config.json").is_file():
         return _by_model_type(folder / "config.json")
     if any((folder / name).is_file() for name in original_torch.CONFIGS):

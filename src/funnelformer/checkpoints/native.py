@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..data.json_toml import read_json
 from ..errors import UserError
 from .loaded import Loaded, Part, Pretraining
 from .options import make_config
-from .weights import find_weights, read_json, read_state_dict, write_safetensors
+from .weights import find_weights, read_state_dict, write_safetensors
 
 __all__ = ["ARCHITECTURES", "GENERATOR", "OPTIMIZER", "load", "load_pretraining", "save", "save_pretraining"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -11,15 +12,34 @@ from ..config import FunnelformerConfig
 from ..errors import UserError, joined
 from .loaded import SEQUENCE_HEADS
 
-__all__ = ["check_holds", "funnel_options", "make_config"]
+__all__ = ["check_holds", "funnel_options", "make_config", "translating"]
 
 
 def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
     """Build a config from `values` of the file `source`. Raises UserError naming the file and the key."""
     try:
-        return FunnelformerConfig(**values)
+        config = FunnelformerConfig(**values)
+        config.to_dict()  # transformers looks at some values only when it writes them
+        return config
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise UserError(f"{source}: {joined(error)}") from error
+    except Exception as error:
+        raise UserError(_wrong_type(source, error)) from error
+
+
+@contextmanager
+def translating(source: str) -> Iterator[None]:
+    """Raise UserError naming the file, whatever its values lead the block to: they may be of any type."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_wrong_type(source, error)) from error
+
+
+def _wrong_type(source: str, error: Exception) -> str:
+    return f"{source}: a value is of the wrong type ({type(error).__name__}: {joined(error)})"
 
 
 def funnel_options(config: FunnelformerConfig, architecture: str) -> dict[str, Sequence[Any]]:

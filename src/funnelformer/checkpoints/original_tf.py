@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..data.json_toml import read_json
 from ..errors import UserError
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded, Part, Pretraining
 from .net_config import config_values, tensorflow_net_config
 from .options import check_holds, funnel_options, make_config
 from .tensor_bundle import find_index, read_bundle, write_bundle
-from .weights import check_finite, read_json
+from .weights import check_finite
 
 __all__ = ["CONFIG", "INDEX", "MOMENTS", "Electra", "export", "import_variables", "load", "save"]
 

@@ -13,11 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..data.json_toml import read_json
 from ..errors import UserError
 from .key_map import Row, encoder_layers, expand, names, to_ours
 from .loaded import Loaded
-from .options import make_config
-from .weights import find_weights, read_json, read_state_dict
+from .options import make_config, translating
+from .weights import find_weights, read_state_dict
 
 __all__ = ["config_from_theirs", "load"]
 
@@ -139,6 +140,11 @@ def _architecture(theirs: Mapping[str, Any], state: Mapping[str, Tensor]) -> str
 
 def config_from_theirs(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
     """Translate the content of a PoNet `config.json`. Raises UserError naming `source` and the key."""
+    with translating(source):
+        return _config(theirs, source)
+
+
+def _config(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
     needed = {*_SAME.values(), "num_hidden_layers"}
     missing = sorted(needed - theirs.keys())
     if missing:

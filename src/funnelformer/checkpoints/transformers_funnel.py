@@ -15,11 +15,12 @@ from torch import Tensor
 from transformers import FunnelConfig
 
 from ..config import FunnelformerConfig
+from ..data.json_toml import read_json
 from ..errors import UserError, joined
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
-from .options import check_holds, funnel_options, make_config
-from .weights import find_weights, read_json, read_state_dict, write_safetensors
+from .options import check_holds, funnel_options, make_config, translating
+from .weights import find_weights, read_state_dict, write_safetensors
 
 __all__ = ["architecture_name", "config_from_theirs", "config_to_theirs", "export", "load", "save"]
 
@@ -174,6 +175,11 @@ def save(
 
 def config_from_theirs(theirs: Mapping[str, Any], decoder: bool, source: str) -> FunnelformerConfig:
     """Translate the content of a Funnel `config.json`; with `decoder` false there are no decoder layers."""
+    with translating(source):
+        return _config(theirs, decoder, source)
+
+
+def _config(theirs: Mapping[str, Any], decoder: bool, source: str) -> FunnelformerConfig:
     try:
         parsed = FunnelConfig.from_dict(dict(theirs))
         values = {ours: getattr(parsed, name) for ours, name in _SAME.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..data.json_toml import read_json
 from ..errors import UserError, did_you_mean
 from .loaded import Loaded, Part
 from .probe import build_model, build_stock, difference, probe_batch, run_batch
@@ -104,7 +104,7 @@ def read_cases(path: Path) -> list[tuple[str, dict[str, np.ndarray], bool | None
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         described = path.with_name("cases.json")
-        metas = json.loads(described.read_text(encoding="utf-8"))["cases"] if described.is_file() else []
+        metas = read_json(described)["cases"] if described.is_file() else []
         truncate = {meta["case"]: bool(meta["truncate_seq"]) for meta in metas if "truncate_seq" in meta}
     except Exception as error:  # numpy and zipfile raise whatever the bytes of a damaged file lead them to
         detail = (str(error) or type(error).__name__).splitlines()[0]

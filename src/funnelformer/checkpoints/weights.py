@@ -13,14 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import UserError
+from ..data.files import check_readable
+from ..data.json_toml import read_json
+from ..errors import UserError, short
 from .torch_file import read_torch_file, tensor_bytes
 
 __all__ = [
     "TRANSFORMERS_WEIGHTS",
     "check_finite",
     "find_weights",
-    "read_json",
     "read_state_dict",
     "write_safetensors",
 ]
@@ -39,22 +40,6 @@ TRANSFORMERS_WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object. Raises UserError naming the file and, for a syntax error, the line."""
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno} is not valid JSON ({error.msg})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a JSON object is needed, not {type(content).__name__}")
-    return content
 
 
 def find_weights(folder: Path, names: tuple[str, ...] = TRANSFORMERS_WEIGHTS) -> Path:
@@ -138,21 +123,28 @@ def _kind(value: Any) -> str:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    check_readable(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: cut short or damaged ({str(error).splitlines()[0]})") from error
 
 
+def _is_shard(name: str) -> bool:
+    return name.isprintable() and len(name) < 256 and not name.endswith(".json")
+
+
 def _read_shards(path: Path, mapped: bool) -> dict[str, Tensor]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: key 'weight_map' is missing or empty")
+    for shard in weight_map.values():
+        # an index names files of weights beside itself; anything else would reach outside the model's folder, or
+        # lead in a circle
+        if not isinstance(shard, str) or Path(shard).name != shard or not _is_shard(shard):
+            raise UserError(f"{path}: shard {short(shard)} is not a plain file name of weights")
     state: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
-        # an index names files beside itself; anything else would reach outside the model's folder
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise UserError(f"{path}: shard {shard!r} is not a plain file name")
         state.update(read_state_dict(path.parent / shard, mapped))
     missing = sorted(weight_map.keys() - state.keys())
     if missing:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..errors import UserError, joined
 from .files import expand_paths, iter_lines, plain_suffix
-from .formats import FORMATS, iter_rows, row_name
+from .formats import FORMATS, arrow_rows, iter_rows, row_name
 from .tables import check_column, guess_text_column
 from .values import text_problem
 
@@ -96,10 +96,8 @@ def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, An
             raise UserError(f"{source}: has the splits {', '.join(data)}, and none is called train")
         data = data["train" if "train" in data else next(iter(data))]
     for start in range(0, len(data), _ROWS_AT_ONCE):
-        columns = data[start : start + _ROWS_AT_ONCE]
-        names = list(columns)
-        for values in zip(*columns.values(), strict=True):
-            yield None, dict(zip(names, values, strict=True))
+        part = data.with_format("arrow")[start : start + _ROWS_AT_ONCE]
+        yield from ((None, row) for row in arrow_rows(part, source.name))
 
 
 def _is_saved(pattern: str | Path) -> bool:

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, joined
 from .files import atomic_writer
 
-__all__ = ["MANIFEST", "hash_file", "hash_tokenizer", "length_histogram", "read_json_file", "write_json_file"]
+__all__ = ["MANIFEST", "hash_file", "hash_tokenizer", "length_histogram", "write_json_file"]
 
 MANIFEST = "manifest.json"
 
@@ -53,17 +52,6 @@ def add_histograms(histograms: Iterable[Mapping[str, int]]) -> dict[str, int]:
         for bucket, count in histogram.items():
             total[int(bucket)] = total.get(int(bucket), 0) + count
     return {str(bucket): total[bucket] for bucket in sorted(total)}
-
-
-def read_json_file(path: Path) -> Any:
-    """Raises UserError when the file cannot be read or is no JSON object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({joined(error)})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: is no JSON object")
-    return value
 
 
 def write_json_file(path: Path, value: Any) -> None:

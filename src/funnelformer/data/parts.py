@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -14,13 +12,14 @@ import pyarrow as pa
 from ..errors import UserError
 from .build import SPLITS, TOO_FEW_DOCUMENTS, RowSettings, build_part
 from .corpus import Split
+from .files import atomic_path
+from .json_toml import read_json
 from .manifest import (
     MANIFEST,
     add_histograms,
     hash_file,
     hash_tokenizer,
     length_histogram,
-    read_json_file,
     write_json_file,
 )
 from .rows import Rows, table_of_rows
@@ -84,28 +83,26 @@ def is_finished(out: Path, key: tuple[int, int]) -> bool:
     file = out / PARTS / f"{part_name(key)}.json"
     if not file.is_file():
         return False
-    shards = [(out / entry["file"], entry["bytes"]) for entry in read_json_file(file)["splits"].values()]
+    shards = [(out / entry["file"], entry["bytes"]) for entry in read_json(file)["splits"].values()]
     return all(path.is_file() and path.stat().st_size == size for path, size in shards)
 
 
 def write_arrow(path: Path, rows: Rows) -> None:
     """An Arrow stream as `datasets.Dataset.from_file` maps it; it appears whole under its name."""
     table = table_of_rows(rows)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with (
+        atomic_path(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
 
 
 def finish_jobs(out: Path, settings: dict[str, Any], jobs: int) -> dict[str, Any]:
     """Write the manifest once all jobs are done; whoever is last, or all of them, write the same bytes."""
     files = [out / JOBS / f"{number:05}-of-{jobs:05}.json" for number in range(1, jobs + 1)]
-    names = sorted(chain.from_iterable(read_json_file(f)["parts"] for f in files if f.is_file()))
-    parts = [read_json_file(out / PARTS / f"{name}.json") for name in names]
+    names = sorted(chain.from_iterable(read_json(f)["parts"] for f in files if f.is_file()))
+    parts = [read_json(out / PARTS / f"{name}.json") for name in names]
     missing = missing_jobs(out, jobs)
     if not missing and not any(part["documents"] for part in parts):
         raise UserError(f"{settings['sources'][0]['name']}: there is no text in the corpus")
@@ -122,7 +119,7 @@ def finish_parts(out: Path, tokenizer: Any, settings: RowSettings) -> None:
 
     Raises UserError when there is no row to train on.
     """
-    parts = [read_json_file(file) for file in sorted((out / PARTS).glob("*.json"))]
+    parts = [read_json(file) for file in sorted((out / PARTS).glob("*.json"))]
     facts = {"version": VERSION, "rows": asdict(settings), "tokenizer_sha256": hash_tokenizer(tokenizer)}
     _write_manifest(out, facts, parts)
 

@@ -28,7 +28,8 @@ from ..errors import UserError
 from .build import Form, RowSettings, iter_parts
 from .corpus import Source, documents_of, expand_sources
 from .encode import Sentences
-from .manifest import hash_tokenizer, read_json_file, write_json_file
+from .json_toml import read_json
+from .manifest import hash_tokenizer, write_json_file
 from .parts import JOBS, PARTS, SETTINGS, VERSION, finish_jobs, is_finished, part_name, prepare_part
 from .progress import counting
 from .tokenizer import load_tokenizer
@@ -151,7 +152,7 @@ def _settings(config: PrepareConfig, sources: list[Source], tokenizer_hash: str)
 def _open_folder(out: Path, settings: dict[str, Any]) -> None:
     file = out / SETTINGS
     if file.is_file():
-        before = read_json_file(file)
+        before = read_json(file)
         for key in settings:
             if before.get(key) != settings[key]:
                 old, new = before.get(key), settings[key]

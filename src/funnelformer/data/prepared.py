@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, joined
 from .corpus import Split
-from .manifest import MANIFEST, hash_tokenizer, read_json_file
+from .json_toml import read_json
+from .manifest import MANIFEST, hash_tokenizer
 from .parts import SETTINGS, missing_jobs
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Raises UserError when the preparation has not ended."""
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
-        missing = missing_jobs(folder, read_json_file(folder / SETTINGS)["jobs"])
+        missing = missing_jobs(folder, read_json(folder / SETTINGS)["jobs"])
         jobs = f" (--shard {', '.join(missing)})" if missing != ["1/1"] else ""
         raise UserError(f"{folder}: the preparation has not ended; run funnelformer prepare again{jobs}")
-    return dict(read_json_file(folder / MANIFEST))
+    return dict(read_json(folder / MANIFEST))
 
 
 def open_prepared(

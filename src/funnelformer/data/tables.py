@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 from ..errors import UserError, did_you_mean, one_line
 from .bad_rows import OnBadRow, refuse
 from .files import decode_lines, iter_lines, plain_suffix
-from .formats import FORMATS, Line, Row, iter_rows, jsonl_rows, row_name
+from .formats import FORMATS, Line, Row, arrow_columns, iter_rows, jsonl_rows, row_name
+from .streams import stdin_bytes
 
 __all__ = [
     "Table",
@@ -177,7 +177,7 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
             raise UserError(f"{name}: no split {split!r}{did_you_mean(str(split), data)}; it has {known}")
         data = data[found[0]]
         name = f"{name} [{data.split}]" if data.split else name
-    columns = data.with_format("arrow")[:].to_pydict()
+    columns = arrow_columns(data.with_format("arrow")[:], name)
     for column, feature in data.features.items():
         if isinstance(feature, datasets.ClassLabel):  # stored as numbers; -1 is the custom for "no label"
             names = [*feature.names, None]
@@ -191,7 +191,7 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
 
 def read_texts(source: str | Path) -> Table:
     """Read texts to predict on, see `iter_texts`, into a table."""
-    name, rows = iter_texts(source, sys.stdin.buffer if str(source) == "-" else None)
+    name, rows = iter_texts(source, stdin_bytes() if str(source) == "-" else None)
     return collect(rows, name)
 
 

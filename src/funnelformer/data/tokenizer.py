@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +21,15 @@ from .files import atomic_folder, expand_paths, iter_lines
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["check_vocabulary", "load_tokenizer", "model_ids", "tokenizer_from_vocab", "train_tokenizer"]
+__all__ = [
+    "check_vocabulary",
+    "load_tokenizer",
+    "model_ids",
+    "num_ids",
+    "save_tokenizer",
+    "tokenizer_from_vocab",
+    "train_tokenizer",
+]
 
 # In the order of their ids, which is that of the transformers port of Funnel-Transformer.
 SPECIAL_TOKENS = {
@@ -154,7 +164,7 @@ def train_tokenizer(
     paths = expand_paths(patterns)
     with atomic_folder(out, overwrite=overwrite) as folder:
         trained = _train(paths, text_column, vocab_size, lowercase, min_frequency)
-        _as_fast(trained, SPECIAL_TOKENS, model_max_length).save_pretrained(folder)
+        save_tokenizer(_as_fast(trained, SPECIAL_TOKENS, model_max_length), folder)
     return load_tokenizer(out)
 
 
@@ -248,10 +258,28 @@ def _check_tokenizer(tokenizer: Any, where: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def num_ids(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The size of a vocabulary that has all ids: the largest one, and 1. Between them there may be gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+    """Write a tokenizer's files. Raises OSError where the disk is full, which the library makes a plain Exception."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        if match is None:
+            raise
+        raise OSError(int(match[1]), os.strerror(int(match[1])), str(folder)) from error
+
+
 def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
     """What the config of a new model takes from its tokenizer: the size of the vocabulary and special ids."""
     return {
-        "vocab_size": len(tokenizer),
+        "vocab_size": num_ids(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "cls_token_id": tokenizer.cls_token_id,
         "sep_token_id": tokenizer.sep_token_id,
@@ -264,9 +292,9 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where:
 
     where: what the message names first, a checkpoint or a config key.
     """
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= vocab_size:
+    needed = num_ids(tokenizer)
+    if needed > vocab_size:
         raise UserError(
-            f"{where}: the tokenizer has ids up to {largest}, but the model's vocabulary ends "
+            f"{where}: the tokenizer has ids up to {needed - 1}, but the model's vocabulary ends "
             f"at {vocab_size - 1}; is it another model's tokenizer?"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, short
 from .bad_rows import OnBadRow, refuse
 from .tables import Table, TaskColumns, check_column
 
@@ -27,7 +27,6 @@ __all__ = [
     "read_amount",
     "read_label",
     "read_text",
-    "short",
     "text_problem",
 ]
 
@@ -41,12 +40,6 @@ _SHOWN_LABELS = 20
 
 class BadValue(ValueError):  # noqa: N818 - a remark on a value, which `check_rows` makes a UserError
     """A value that cannot be used; the message goes on from "column 'x' "."""
-
-
-def short(value: Any) -> str:
-    """A value as Python writes it, at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def text_problem(value: Any) -> str | None:

@@ -16,8 +16,8 @@ from ..config import FunnelformerConfig
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table, check_column
 from ..data.tasks.squad import WHERE
-from ..data.values import short, text_problem
-from ..errors import UserError
+from ..data.values import text_problem
+from ..errors import UserError, short
 from ..metrics import softmax
 from ..modeling import NUM_BEST, FunnelformerForQuestionAnswering, SpanOutput, best_spans
 from ..squad_metrics import answer_metrics

@@ -14,8 +14,8 @@ from transformers import DataCollatorForTokenClassification
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table, check_column
 from ..data.tasks.tokens import is_tag
-from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text, short
-from ..errors import UserError
+from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text
+from ..errors import UserError, short
 from ..modeling import FunnelformerForTokenClassification
 from .kind import Encoded, Kind
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.weights import read_json
+from ..data.json_toml import read_json
 from ..errors import UserError
 from .tasks import TASKS, Task
 

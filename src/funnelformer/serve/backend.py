@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -12,12 +11,19 @@ import torch
 from transformers import DataCollatorWithPadding
 
 from ..answers import questions_of
-from ..checkpoints.weights import read_json
 from ..data.tasks import find_task
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..errors import UserError
 from ..export.onnx_model import OnnxModel, is_export
-from ..inference import Predictor, check_length, load_model, load_predictor, read_settings, ready
+from ..inference import (
+    Predictor,
+    check_length,
+    load_model,
+    load_predictor,
+    read_architectures,
+    read_settings,
+    ready,
+)
 from ..kinds.questions import Questions
 from ..kinds.windows import check_room
 from ..modeling import (
@@ -174,8 +180,7 @@ def load_backend(config: ServeConfig) -> Backend:
 
 def _load_predictor(config: ServeConfig) -> Predictor:
     """The model with the head that its config names, or its body."""
-    file = Path(config.model) / "config.json"
-    names = read_json(file).get("architectures") or [] if file.is_file() else []
+    names = read_architectures(config.model)
     architecture = names[0] if names else ""
     if architecture.endswith(_PREDICTORS):
         return load_predictor(config.model, config.max_length, config.device)

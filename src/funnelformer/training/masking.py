@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..data.rows import Rows, rows_of_table
+from ..data.tokenizer import num_ids
 from .counter_random import row_keys, uniforms
 from .targets import choose_single, choose_spans, choose_words
 
@@ -72,7 +73,7 @@ class MaskedBlocks(Dataset[dict[str, Any]]):
         self.masking, self.seed, self.epoch = masking, seed, 0
         self.cls_type_id, self.with_structure = cls_type_id, with_structure
         self.mask_id = tokenizer.mask_token_id
-        self.is_special = np.zeros(len(tokenizer), dtype=bool)
+        self.is_special = np.zeros(num_ids(tokenizer), dtype=bool)
         self.is_special[list(tokenizer.all_special_ids)] = True
         self.ordinary = np.flatnonzero(~self.is_special)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.json_toml import read_json
 from .finetune import FinetuneConfig
 from .run import METRICS_FILE, resolved, save_final
 from .task_data import load_task_data
@@ -49,7 +49,8 @@ class Probe:
         """
         for left in self.out.glob(".probe-*"):  # by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=".probe-", dir=self.out))
+        folder = self.out / f".probe-{secrets.token_hex(4)}"
+        folder.mkdir()
         try:
             save_final(model, self.tokenizer, folder / "model", state)
             done = subprocess.run(
@@ -62,7 +63,7 @@ class Probe:
                 reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
                 print(f"warning: no probe, its fine-tuning failed: {reason}", file=sys.stderr)
                 return {}
-            metrics = json.loads((folder / "run" / METRICS_FILE).read_text())
+            metrics = read_json(folder / "run" / METRICS_FILE)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return {

@@ -20,8 +20,9 @@ from cyclopts import Parameter
 from huggingface_hub.errors import StrictDataclassError
 
 from ..config import FunnelformerConfig, parse_name
-from ..data.files import atomic_writer
-from ..data.manifest import read_json_file
+from ..data.files import atomic_writer, set_default_modes
+from ..data.json_toml import load_toml, read_json, read_toml
+from ..data.tokenizer import save_tokenizer
 from ..errors import UserError, did_you_mean, joined
 from ..machine import versions
 from .processes import num_processes
@@ -123,7 +124,8 @@ def parse_options(options: dict[str, Any]) -> dict[str, Any]:
             if value == "none":
                 parsed[key] = None
                 continue
-            parsed[key] = tomllib.loads(f"value = {value}")["value"] if isinstance(value, str) else value
+            is_text = isinstance(value, str)
+            parsed[key] = load_toml(f"value = {value}", f"--set.{key}")["value"] if is_text else value
         except tomllib.TOMLDecodeError:
             parsed[key] = value
     return parsed
@@ -183,7 +185,7 @@ def finished_metrics(config: RunConfig) -> dict[str, Any] | None:
     if not (config.resume or config.auto_resume) or not file.is_file():
         return None
     _reject_changes(config, config.out / CONFIG_FILE)
-    return read_json_file(file)
+    return read_json(file)
 
 
 def open_run(config: RunConfig, command: str) -> Path | None:
@@ -246,8 +248,10 @@ def save_final(model: Any, tokenizer: Any, out: Path, state: dict[str, torch.Ten
     """
     staging = out / ".saving"
     shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
     model.save_pretrained(staging, state_dict=state)
-    tokenizer.save_pretrained(staging)
+    save_tokenizer(tokenizer, staging)
+    set_default_modes(staging)
     for entry in sorted(staging.iterdir()):
         if entry.is_dir():  # ELECTRA's generator; a folder with files cannot be replaced in one step
             shutil.rmtree(out / entry.name, ignore_errors=True)
@@ -290,7 +294,8 @@ def _disk_is_full(error: BaseException | None) -> bool:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Write down what a checkpoint holds, once every process has written its part."""
+    """Write down what a checkpoint holds, once every process has written its part, and let all read it who may."""
+    set_default_modes(checkpoint)
     sizes = {
         str(path.relative_to(checkpoint)): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))
@@ -309,17 +314,19 @@ def remove_checkpoint(checkpoint: Path) -> None:
 def _is_complete(checkpoint: Path) -> bool:
     """Whether the list that is written last is there, and every file in it in its size."""
     try:
-        sizes = json.loads((checkpoint / COMPLETE_FILE).read_text())["bytes"]
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+        sizes = read_json(checkpoint / COMPLETE_FILE).get("bytes")
+        return isinstance(sizes, dict) and all(
+            (checkpoint / name).stat().st_size == size for name, size in sizes.items()
+        )
     except (OSError, ValueError):
         return False
 
 
 def _reject_changes(config: RunConfig, file: Path) -> None:
     try:
-        before = tomllib.loads(file.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{file} cannot be read, so the run cannot be resumed: {error}") from None
+        before = read_toml(file)
+    except UserError as error:
+        raise UserError(f"{error}; so the run cannot be resumed") from None
     now = tomllib.loads(tomli_w.dumps(resolved(config)))
     num_before, num_now = _sequences_before(file.with_name(RUN_FILE)), sequences_per_step(config)
     may_change = _MAY_CHANGE | (_PARTS_OF_STEP if num_before == num_now else set())
@@ -343,8 +350,8 @@ def sequences_per_step(config: RunConfig) -> int:
 def _sequences_before(file: Path) -> int | None:
     """What run.json says of them; None for a run whose file says nothing."""
     try:
-        return json.loads(file.read_text()).get("sequences_per_step")
-    except (OSError, ValueError):
+        return read_json(file).get("sequences_per_step")
+    except UserError:
         return None
 
 

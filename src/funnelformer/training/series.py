@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.files import atomic_writer
+from ..data.json_toml import read_json
 from ..version import stamped
 from .processes import first, rank, say
 from .run import CONFIG_FILE, METRICS_FILE, check_run, open_run
@@ -87,7 +88,7 @@ def _over_grid(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig
     best = max(range(len(points)), key=lambda number: _comparable(found[number][name]))
     best_run = Path(points[best].name)
     if config.seeds > 1:
-        runs = json.loads((config.out / best_run / METRICS_FILE).read_text())["runs"]
+        runs = read_json(config.out / best_run / METRICS_FILE)["runs"]
         best_run /= f"seed-{max(runs, key=lambda entry: _comparable(entry[name]))['seed']}"
     entries = [
         {"name": point.name, "options": point.options, "metrics": metrics}

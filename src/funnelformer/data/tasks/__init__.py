@@ -33,5 +33,6 @@ def find_task(name: str) -> Task:
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     if plain not in TASKS:
         hint = did_you_mean(plain, TASKS)
-        raise UserError(f"--task {name} is not known{hint}; known: {', '.join(TASKS)}")
+        shown = name if name.isprintable() else ascii(name)
+        raise UserError(f"--task {shown} is not known{hint}; known: {', '.join(TASKS)}")
     return TASKS[plain]

@@ -11,8 +11,9 @@ from typing import Any
 
 from ...errors import UserError
 from ..bad_rows import OnBadRow
-from ..files import iter_lines, plain_suffix
-from ..formats import FORMATS, Row, iter_rows, json_object, parse_json
+from ..files import plain_suffix, read_document
+from ..formats import FORMATS, Row, iter_rows, json_object
+from ..json_toml import load_json
 from ..tables import Table, TaskColumns, collect
 from .task import Part, Release, Task
 
@@ -48,8 +49,8 @@ def _articles(source: Path, levels: tuple[str, ...], bad: OnBadRow) -> Iterator[
     for folder in folders:
         for path in sorted(folder.glob("*.txt"), key=lambda path: (len(path.name), path.name)):
             try:
-                text = "\n".join(line for _, line in iter_lines(path))
-                yield None, str(path), folder.name, json_object(parse_json(text, str(path), 1), str(path))
+                content = load_json(read_document(path), str(path))
+                yield None, str(path), folder.name, json_object(content, str(path))
             except UserError as error:
                 bad(str(error))
 

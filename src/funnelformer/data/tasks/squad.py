@@ -7,15 +7,15 @@ question, answers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
 from ..bad_rows import OnBadRow
-from ..files import iter_lines, plain_suffix
-from ..formats import Row, iter_rows, json_object, parse_json
+from ..files import plain_suffix, read_document
+from ..formats import Row, iter_rows, json_object
+from ..json_toml import load_json
 from ..tables import Table, TaskColumns, collect
 from .task import Part, Release, Spans, Task
 
@@ -33,20 +33,18 @@ def _read(file: Path, part: Part, bad: OnBadRow) -> Table:
 
 def _object(file: Path) -> dict[str, Any] | None:
     """The content of a file that is one JSON object; None for an array, or lines of JSON."""
-    lines = [line for _, line in iter_lines(file)]
-    first = next((line for line in lines if line.strip()), "")
-    if first.lstrip().startswith("["):
+    text = read_document(file)
+    first, _, rest = text.lstrip().partition("\n")
+    if first.startswith("[") or (rest.strip() and _is_row(first)):
         return None
-    if sum(bool(line.strip()) for line in lines) > 1 and _is_row(first):
-        return None
-    return json_object(parse_json("\n".join(lines), str(file), 1), str(file))
+    return json_object(load_json(text, str(file)), str(file))
 
 
 def _is_row(line: str) -> bool:
     """Whether a line is a whole JSON object."""
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
+        return isinstance(load_json(line, ""), dict)
+    except UserError:
         return False
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..bad_rows import OnBadRow
-from ..files import iter_lines
+from ..files import read_document
 from ..formats import Row, iter_rows
 from ..tables import Table, TaskColumns, collect
 from .task import Part, Release, Task
@@ -68,7 +68,7 @@ def _imdb_rows(folder: Path, bad: OnBadRow) -> Iterator[Row]:
             if path.stat().st_size == 0:
                 bad(f"{path}: the file is empty")
                 continue
-            text = "\n".join(line for _, line in iter_lines(path))
+            text = read_document(path)
             yield None, {"text": text, "label": label, "file": str(path)}
 
 
