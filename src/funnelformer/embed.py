@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from .data.files import atomic_path, atomic_writer
 from .data.formats import Row, row_name
+from .data.streams import stdin_bytes
 from .data.tables import check_column, collect, guess_single_text, iter_texts
 from .data.values import BadValue, read_text
 from .embedding import Embedder, Pooling, load_embedder, save_sentence_transformers
@@ -113,7 +114,7 @@ def _open_texts(data: str) -> Iterator[Callable[[], tuple[str, Iterator[Row]]]]:
         yield lambda: iter_texts(data)
         return
     with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
+        shutil.copyfileobj(stdin_bytes(), copy)
         yield lambda: iter_texts(data, _from_start(copy))
 
 
@@ -171,10 +172,13 @@ def _common(schema: pa.Schema | None, columns: dict[str, list[Any]], name: str) 
             if before is not None:
                 both = [pa.schema([before]), pa.schema([found])]
                 found = pa.unify_schemas(both, promote_options="permissive").field(column)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+            problem = "values of several types" if isinstance(error, pa.ArrowException) else "a value"
+            if isinstance(error, UnicodeEncodeError):
+                problem = "half of a surrogate pair"
             raise UserError(
-                f"{name}: column {column!r} has values of several types, which parquet cannot hold "
-                f"({one_line(error)}); write .jsonl or .npy"
+                f"{name}: column {column!r} has {problem}, which parquet cannot hold ({one_line(error)}); "
+                "write .jsonl or .npy"
             ) from None
         fields.append(found)
     rest = [] if schema is None else [field for field in schema if field.name not in columns]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from .data.files import atomic_writer
+from .data.streams import output
 from .data.tables import TaskColumns, guess_single_text, read_texts
 from .data.values import load_task, text_problem
 from .errors import UserError, did_you_mean
@@ -53,7 +52,7 @@ def rank(
     for name in ("rank", "row", "score"):
         if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the ranking needs; rename it")
-    with nullcontext(sys.stdout) if out is None else atomic_writer(out) as file:
+    with output(out) as file:
         for message in messages:
             print(message, file=sys.stderr)
         found = scores(predictor, query, texts, score_column, batch_size)

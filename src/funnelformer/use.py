@@ -17,6 +17,7 @@ import datasets
 from .answers import answer_all, questions_of, write_answers
 from .data.bad_rows import BadRows, OnBadRow
 from .data.files import atomic_writer
+from .data.streams import output
 from .data.tables import Table, TaskColumns, guess_columns, is_hub_name, read_table, read_texts
 from .data.tasks import Task, find_task, read_part
 from .data.tasks.squad import WHERE
@@ -187,7 +188,7 @@ def predict(
     if rank():  # it has its part in them, and the first process writes
         deque(answered, maxlen=0)
         return len(table)
-    with nullcontext(sys.stdout) if out is None else atomic_writer(out) as file:
+    with output(out) as file:
         _say(messages)
         _write(file, format, table, answered)
     return len(table)
