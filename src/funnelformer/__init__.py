@@ -1,5 +1,10 @@
 """Text encoders that shorten the sequence as they deepen."""
 
+import os
+
+# Before the Hub's client is imported, which would tell the Hub what asks it. Who wants that sets it to 0.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 from transformers import (
     AutoConfig,
     AutoModel,

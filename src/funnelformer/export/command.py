@@ -18,14 +18,14 @@ from ..checkpoints.folders import map_folder
 from ..checkpoints.native import ARCHITECTURES
 from ..config import FunnelformerConfig
 from ..data.files import atomic_folder, check_file
-from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from ..errors import UserError
 from ..inference import TASK_FILE, Predictor, load_model, read_settings
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, table
 from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
 from .int8 import Mode, products_of, quantise, quantise_measured
-from .onnx_model import MODEL_FILE, OnnxModel, open_session
+from .onnx_model import MODEL_FILE, OnnxModel, import_onnxruntime, open_session
 from .packages import need
 from .targets import INPUTS, Target, find_target, of_head, target_of
 
@@ -155,7 +155,7 @@ def _write_settings(
     config.architectures = [target.model_class.__name__]
     config.save_pretrained(folder)
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
     if settings:
         (folder / TASK_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
@@ -206,10 +206,11 @@ def _size(folder: Path, name: str) -> int:
 
 def _versions() -> dict[str, str]:
     import onnx
-    import onnxruntime
     import onnxscript
 
     from .. import __version__
+
+    onnxruntime = import_onnxruntime()
 
     return {
         "funnelformer": __version__,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .onnx_model import open_session
+from .onnx_model import import_onnxruntime, open_session
 
 __all__ = [
     "EMBEDDINGS",
@@ -97,6 +97,8 @@ def quantise(
 ) -> None:
     """Write the graph with these nodes in int8; batches: the inputs that ranges are taken from, of the static mode."""
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor
 
 from .. import modeling
+from ..checkpoints.options import make_config
 from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
-from ..config import FunnelformerConfig
+from ..data.files import check_readable
+from ..data.json_toml import read_json
 from ..errors import UserError, one_line
 from ..modeling.model import sequence_vector
 from ..modeling.spans import hide
 from .packages import need
 
-__all__ = ["MODEL_FILE", "OnnxModel", "is_export", "open_session"]
+__all__ = ["MODEL_FILE", "OnnxModel", "import_onnxruntime", "is_export", "open_session"]
 
 MODEL_FILE = "model.onnx"
 
@@ -30,14 +33,25 @@ def is_export(folder: str | Path) -> bool:
     )
 
 
+def import_onnxruntime() -> Any:
+    """The module, with its telemetry off: it would note a device in the user's home, and send what was run.
+
+    Raises UserError when it is not installed.
+    """
+    need("onnxruntime")
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, when the module is loaded
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
 def open_session(file: Path) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU, with as many threads as torch has.
 
     Raises UserError for a file that it cannot read.
     """
-    need("onnxruntime")
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
@@ -73,7 +87,8 @@ class OnnxModel:
         file = file or folder / MODEL_FILE
         if not file.is_file():
             raise UserError(f"{folder}: no {MODEL_FILE}; make one with funnelformer export")
-        self.config = FunnelformerConfig.from_pretrained(folder)
+        check_readable(folder)
+        self.config = make_config(read_json(folder / "config.json"), str(folder / "config.json"))
         architecture = (self.config.architectures or ["FunnelformerModel"])[0]
         self.model_class: Any = getattr(modeling, architecture, None)
         if self.model_class is None:
