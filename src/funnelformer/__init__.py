@@ -1,4 +1,3 @@
-<<<<<<< ours
 """Text encoders that shorten the sequence as they deepen: Funnel-Transformer, PoNet and hybrids of them.
 
 The command line, `funnelformer --help`, needs no Python. From Python:
@@ -14,67 +13,10 @@ A name is imported when it is first used, so `import funnelformer` alone loads n
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from .auto_classes import register_when_used
-||||||| base
-"""Text encoders that shorten the sequence as they deepen."""
-
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
-
-from .config import FunnelformerConfig
-from .errors import UserError
-from .modeling import (
-    FunnelformerForElectra,
-    FunnelformerForMaskedLM,
-    FunnelformerForMultipleChoice,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    FunnelformerForTokenDetection,
-    FunnelformerModel,
-    prepack,
-)
-=======
-"""Text encoders that shorten the sequence as they deepen."""
-
-import os
-
-# Before the Hub's client is imported, which would tell the Hub what asks it. Who wants that sets it to 0.
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
-
-from .config import FunnelformerConfig
-from .errors import UserError
-from .modeling import (
-    FunnelformerForElectra,
-    FunnelformerForMaskedLM,
-    FunnelformerForMultipleChoice,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    FunnelformerForTokenDetection,
-    FunnelformerModel,
-    prepack,
-)
->>>>>>> theirs
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -178,4 +120,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+# Before the Hub's client is imported, which would tell the Hub what asks it. Who wants that sets it to 0.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 register_when_used()
