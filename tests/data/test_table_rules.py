@@ -50,7 +50,7 @@ def save(folder, form, names, rows, prefix=""):
     if form == "parquet":
         pq.write_table(arrow, path)
         return path
-    if len(set(names)) < len(names):
+    if len(set(names)) < len(names) or "\0" in "".join(names):
         return None  # `datasets` writes none
     datasets.Dataset(arrow).save_to_disk(str(path))
     return path
@@ -203,7 +203,7 @@ def test_rules(tmp_path, form, rule):
         return
     wanted = (wanted,) if isinstance(wanted, str) else wanted
     # A file of JSON without a row is empty.
-    wanted = (*wanted, "the file is empty") if what == "no rows" else wanted
+    wanted = (*wanted, "the file is empty", "no table can be read") if what == "no rows" else wanted
     with pytest.raises(UserError) as caught:
         used(path)
     assert any(part in str(caught.value) for part in wanted), str(caught.value)
