@@ -77,6 +77,7 @@ def hidden(folder: Path) -> list[str]:
 def test_leftovers_of_a_killed_process(writing, tmp_path, capsys):
     child, living = writing(), writing()
     child.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     others = [
         write(tmp_path / name, "") for name in (".out.tmp", ".out.0-1-2-3.tmp", f".other{temporary_name('')}")
     ]

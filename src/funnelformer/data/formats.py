@@ -122,7 +122,7 @@ def jsonl_rows(lines: Iterable[Line], name: str, bad: OnBadRow = refuse) -> Iter
 def _add_columns(columns: set[str], row: dict[str, Any], where: str) -> None:
     """Put the row's columns among those before. Raises UserError when all are too many."""
     if not columns.issuperset(row):
-        columns |= row.keys()
+        columns.update(row)
         _check_number(len(columns), f"{where}: with the rows before")
 
 
