@@ -182,7 +182,9 @@ def test_in_a_browser(browser, page, tmp_path):
         if message["method"] == "Network.requestWillBeSent"
     }
     # Chromium's own first page is chrome://; neither that nor data: asks a network.
-    assert {url for url in asked if not url.startswith(("data:", "chrome:"))} == {page.as_uri()}
+    assert {url for url in asked if not url.startswith(("data:", "chrome:", "chrome-untrusted:"))} == {
+        page.as_uri()
+    }
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
