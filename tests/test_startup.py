@@ -9,11 +9,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import funnelformer
 from funnelformer.cli import app
+from training.toy import run
 
 SOURCE = Path(funnelformer.__file__).parents[1]
 HEAVY = (
@@ -70,6 +72,76 @@ print("imported:", loaded())
 
 def test_import_funnelformer_is_light_and_report_needs_no_torch(tmp_path):
     assert python("import funnelformer; print('imported:', loaded())") == "imported: "
+
+
+def test_serve_bounds_the_cache_of_kernels_before_torch_is_there():
+    code = """
+import os
+from funnelformer.cli import main
+try:
+    main(["serve", "/no/such/model"])
+except SystemExit:
+    pass
+print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"])
+"""
+    assert python(code) == "256 256"
+
+
+def test_without_the_modules_of_posix(monkeypatch):
+    """As on macOS and Windows: no `sched_getaffinity`, no `resource`."""
+    from funnelformer.options import num_usable_cores
+    from funnelformer.training import throughput
+
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert num_usable_cores() == os.cpu_count()
+    monkeypatch.setitem(sys.modules, "resource", None)
+
+    class NoFile:
+        def __init__(self, name):
+            raise FileNotFoundError(name)
+
+    monkeypatch.setattr(throughput, "Path", NoFile)
+    monkeypatch.setitem(
+        sys.modules,
+        "psutil",
+        SimpleNamespace(Process=lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=7))),
+    )
+    assert throughput.peak_memory_bytes(SimpleNamespace(type="cpu")) == 7
+
+
+def test_a_dash_in_any_place_is_stdin():
+    """Also as the first of the arguments, where the one before it is not the last."""
+    from funnelformer.cli.entry import _meta
+
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(app), "__call__", lambda self, tokens, **kwargs: seen.append(tokens))
+        _meta("-", "predict", "model", "--out", "-")
+        _meta("predict", "model", "-", "--skip-bad-rows")
+    assert seen == [("predict", "model", "--out", "-"), ("predict", "model", "--skip-bad-rows")]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_install_completion_says_what_it_changes_and_how_to_undo_it(tmp_path, monkeypatch, capsys, shell):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ZSH", raising=False)
+    monkeypatch.delenv("ZSH_CUSTOM", raising=False)
+    startup = {"bash": ".bashrc", "zsh": ".zshrc"}.get(shell)
+    if startup:
+        (tmp_path / startup).write_text("alias ll='ls -l'\n")
+    assert run("--install-completion --shell", shell) == 0
+    out = capsys.readouterr().out
+    (script,) = (path for path in tmp_path.rglob("*funnelformer*") if path.is_file())
+    assert f"completions of {shell} go into {script}" in out
+    assert f"  delete {script}" in out
+    assert "finetune" in script.read_text()
+    if startup:
+        added = [line for line in (tmp_path / startup).read_text().splitlines() if "alias" not in line]
+        assert added
+        assert all(f"    {line}" in out.splitlines() for line in added if line)
+        assert f"go into {tmp_path / startup}, unless" in out
+    assert run("--install-completion --shell", shell) == 0  # again: nothing is added twice
+    assert "the lines" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

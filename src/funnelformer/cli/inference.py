@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from ..command_configs import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
 from ..errors import UserError
 from ..hub import check_reachable
+from ..serve.memory import bound_kernel_cache
 from ..serve.settings import ServeConfig
 from .app import app, print_metrics, process_rank, show
 
@@ -43,6 +44,7 @@ def _serve(
 ) -> None:
     """Answer HTTP requests with a model: /classify, /embed, /fill, /answer, and a page to try it."""
     check_reachable(model)
+    bound_kernel_cache()
     try:
         from ..serve.server import serve
     except ModuleNotFoundError as error:

@@ -51,12 +51,19 @@ def cost_charts(rows: Sequence[tuple[int, Row]]) -> list[str]:
             continue
         with rc_context(_STYLE):
             figure, axis = _figure(label, points[0][1].score_name)
+            costs = [cost for _, _, cost in points]
+            middle = (min(costs) + max(costs)) / 2
             for number, row, cost in points:
+                left = cost > middle  # so that no name is cut at the edge
                 axis.errorbar(cost, row.score, yerr=row.spread, fmt="o", capsize=3, color=_colour(number))
                 axis.annotate(
-                    _short(row.name), (cost, row.score), textcoords="offset points", xytext=(5, 5), fontsize=8
+                    _short(row.name),
+                    (cost, row.score),
+                    textcoords="offset points",
+                    xytext=(-5 if left else 5, 5),
+                    ha="right" if left else "left",
+                    fontsize=8,
                 )
-            costs = [cost for _, _, cost in points]
             if max(costs) > 20 * min(costs):
                 axis.set_xscale("log")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

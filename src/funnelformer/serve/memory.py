@@ -7,13 +7,23 @@ stays with the process for ever. `malloc_trim` gives whole free pages back; it t
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Callable
 
-__all__ = ["FreedMemory"]
+__all__ = ["FreedMemory", "bound_kernel_cache"]
 
+# oneDNN keeps the kernels of every shape it has seen, 1,024 of them, with their scratch memory. A batch of a new shape
+# needs some dozens; what grows with texts of all lengths is this.
+_KERNELS = "256"
 _IDLE_S = 0.25
 _BUSY_S = 5.0
+
+
+def bound_kernel_cache() -> None:
+    """Keep fewer kernels than torch would; to be called before torch is imported, and a user's own number wins."""
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, _KERNELS)
 
 
 def _find_trim() -> Callable[[], None]:

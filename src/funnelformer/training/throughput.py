@@ -13,7 +13,6 @@ peak_memory_bytes: the most that process 0 has held, of the accelerator's memory
 from __future__ import annotations
 
 import contextlib
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -91,6 +90,12 @@ def peak_memory_bytes(device: torch.device) -> int:
         # On Linux getrusage would begin with the peak of the process that started this one.
         status = Path("/proc/self/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage if sys.platform == "darwin" else usage * 1024
 
