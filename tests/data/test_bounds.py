@@ -87,14 +87,6 @@ def lines_of_zst(folder: Path) -> Path:
     return zst_bomb(folder / "lines.jsonl.zst", 600 << 20, b'{"text": "a"}\n' * (1 << 16))
 
 
-def lines_of_gz(folder: Path) -> Path:
-    path = folder / "lines.csv.gz"
-    with gzip.open(path, "wb") as file:
-        for _ in range(300):
-            file.write(b"\n" * (1 << 20))
-    return path
-
-
 def zeros(folder: Path) -> Path:
     (folder / "zeros.txt").symlink_to("/dev/zero")
     return folder / "zeros.txt"
@@ -118,7 +110,6 @@ CASES: dict[str, tuple[Callable[[Path], Path], str, int]] = {
     "a line at the bound": (longest_line, "read", 80),
     "80 kB of zst, one line of 2.6 GB": (one_line_of_zst, "line 1: longer than 16,777,216 bytes", 120),
     "zst, lines": (lines_of_zst, "unpacks to more than 1,000 times its size", 2500),
-    "gz, empty lines": (lines_of_gz, "unpacks to more than 1,000 times its size", 200),
     "/dev/zero behind a link": (zeros, "line 1: longer than 16,777,216 bytes", 80),
     "6,000 keys": (many_keys, f"columns; allowed: {MAX_COLUMNS:,}", 20),
     "a million columns": (many_columns, f"1,000,000 columns; allowed: {MAX_COLUMNS:,}", 250),
