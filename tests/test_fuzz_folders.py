@@ -29,7 +29,6 @@ from funnelformer import FunnelformerConfig
 from funnelformer.checkpoints import original_torch, ponet, transformers_funnel
 from funnelformer.checkpoints.archives import unpacked
 from funnelformer.checkpoints.convert import _vocabulary
-from funnelformer.checkpoints.native import ARCHITECTURES
 from funnelformer.checkpoints.options import make_config
 from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.cli.entry import _options_from
@@ -41,6 +40,7 @@ from funnelformer.data.values import Labels
 from funnelformer.embedding import _read_modules
 from funnelformer.errors import UserError
 from funnelformer.inference import read_architectures, read_settings
+from funnelformer.modeling import HEADS
 from funnelformer.report.runs import read_rows
 from funnelformer.training.run import complete_checkpoints, parse_options
 
@@ -220,7 +220,7 @@ def read_config(path: Path) -> None:
     _ = config.num_labels, config.name, config.block_mixers, config.has_embedding_projection
     json.dumps(config.to_dict())
     assert isinstance(config.problem_type, str | None)
-    assert set(config.architectures or []) <= set(ARCHITECTURES.values()) | set(
+    assert set(config.architectures or []) <= {head.model_class.__name__ for head in HEADS.values()} | set(
         read_architectures(str(path.parent))
     )
 

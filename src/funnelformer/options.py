@@ -22,6 +22,7 @@ from .errors import UserError
 from .version import VERSION_KEY
 
 __all__ = [
+    "DECIDED",
     "FRACTION",
     "FRACTION_FROM_0",
     "SEED",
@@ -186,7 +187,7 @@ def flag(name: str) -> str:
 
 
 # Keys of a model's config that are not the user's to set, and what decides each.
-_DECIDED = {
+DECIDED = {
     **dict.fromkeys(("num_labels", "id2label", "label2id"), "the labels of the data"),
     "problem_type": "the kind of the task (--regression, --multi-label)",
     "sparse_prediction": "pretraining",
@@ -211,8 +212,8 @@ def model_options(options: dict[str, Any], free: Collection[str] = ()) -> dict[s
     Raises UserError naming such a key and what decides it.
     """
     for key in options:
-        if key in _DECIDED and key not in free:
-            raise UserError(f"--set.{key} cannot be set: {_DECIDED[key]} decides it")
+        if key in DECIDED and key not in free:
+            raise UserError(f"--set.{key} cannot be set: {DECIDED[key]} decides it")
     return parse_options(options)
 
 

@@ -23,10 +23,10 @@ from checkpoints.encoders import CASES, UNMASKED, batch, left_padded, save_stock
 from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, FunnelformerModel
 from funnelformer.checkpoints import convert, load_folder
 from funnelformer.checkpoints.folders import ENCODERS, detect
-from funnelformer.checkpoints.native import ARCHITECTURES
 from funnelformer.checkpoints.probe import build_model
 from funnelformer.errors import UserError
 from funnelformer.info import describe
+from funnelformer.modeling import HEADS
 
 TOLERANCE = 1e-5
 LENGTHS = (1, 7, 33)
@@ -80,7 +80,7 @@ def differences(name: str, architecture: str, theirs: torch.nn.Module, ours: tor
 def test_equals_transformers(name: str, architecture: str, tmp_path: Path) -> None:
     theirs = save_stock(tmp_path / "theirs", name, architecture)
     assert detect(tmp_path / "theirs") == name
-    ours = getattr(funnelformer, ARCHITECTURES[architecture]).from_pretrained(tmp_path / "theirs").eval()
+    ours = HEADS[architecture].model_class.from_pretrained(tmp_path / "theirs").eval()
     worst = max(differences(name, architecture, theirs, ours))
     if path := os.environ.get("FUNNELFORMER_PARITY_TABLE"):
         with Path(path).open("a", encoding="utf-8") as file:

@@ -11,8 +11,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig
 
 from funnelformer import FunnelformerConfig
 from funnelformer.config import _FOREIGN_KEYS
+from funnelformer.options import DECIDED, model_options
 from funnelformer.training.learning_rate import auto_rate
-from funnelformer.training.run import _DECIDED, model_options
 from training.toy import FINETUNE, PRETRAIN, animal_rows, fails, interrupted_at, run, write_table
 
 
@@ -52,7 +52,7 @@ def test_every_inherited_key_has_somebody_who_decides_it():
     """Those of transformers that a config takes beside our own; `attn_implementation` is the user's."""
     own = set(FunnelformerConfig.__annotations__)
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | set(_FOREIGN_KEYS)
-    assert inherited - own - _DECIDED.keys() == {"attn_implementation"}
+    assert inherited - own - DECIDED.keys() == {"attn_implementation"}
     assert model_options({"hidden_dropout": "0.2"}) == {"hidden_dropout": 0.2}
     assert model_options({"vocab_size": "99"}, ("vocab_size",)) == {"vocab_size": 99}
 
