@@ -79,8 +79,8 @@ SETS = {
     "mrpc": Set("mrpc", "accuracy", 128, 3),
     "sts": Set("sts", "pearson", 128, 2, options=("--regression",)),
     "ag": Set("ag_news_small", "accuracy", 128, 2),
-    "reviews256": Set("movie_reviews_long", "accuracy", 256, 3),
-    "reviews": Set("movie_reviews_long", "accuracy", 512, 3),
+    "reviews256": Set("movie_reviews_long", "accuracy", 256, 2),
+    "reviews": Set("movie_reviews_long", "accuracy", 512, 2),
 }
 
 
@@ -220,7 +220,7 @@ def cell_of(row: dict[str, Any]) -> tuple[str, str, int]:
 
 
 def score_table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """A row a set and model: test score of the seeds, and the seconds of both kinds. What was not run says so."""
+    """A row a set and model: test score of the seeds, the fastest training, seconds of use. What was not run says so."""
     times = {entry["set"]: entry["seconds_per_1000"] for entry in results["times"]}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in results["cells"]:
@@ -242,7 +242,7 @@ def score_table(results: dict[str, list[dict[str, Any]]]) -> str:
             if own:
                 took = f"{statistics.median(own):.2f}"
                 share = f"{statistics.median(a / b for a, b in zip(own, found['L6'], strict=True)):.2f}"
-            seconds = statistics.median(row["training_seconds"] for row in group)
+            seconds = min(row["training_seconds"] for row in group)  # what else ran can only add to it
             lines.append(
                 f"| {name} | {model} | {len(group)} | {spread([100 * row['test'] for row in group])} "
                 f"| {seconds:.0f} | {took} | {share} |"

@@ -35,7 +35,7 @@ class Row:
 
 
 def read_control(results: Path, model: str) -> tuple[dict[str, float], float, str] | None:
-    """The accuracies of a model that a benchmark trained on the films, means of its seeds, and its training seconds.
+    """The accuracies of a model that a benchmark trained on the films, means of its seeds, and its fastest training.
 
     Third, in words, where and how they were measured. None when the benchmark has not trained the model.
     """
@@ -46,7 +46,7 @@ def read_control(results: Path, model: str) -> tuple[dict[str, float], float, st
     accuracy = {"films": statistics.mean(cell["test"] for cell in group)}
     for kind in KINDS[1:]:
         accuracy[kind] = statistics.mean(cell["also"][kind] for cell in group)
-    seconds = statistics.median(cell["training_seconds"] for cell in group)
+    seconds = min(cell["training_seconds"] for cell in group)  # what else ran can only add to it
     seeds = f"{len(group)} seed{'s' if len(group) > 1 else ''}"
     threads = group[0]["threads"]
     where = f"{seeds}, {threads} thread{'s' if threads > 1 else ''}, {group[0]['hardware']['processor']}"

@@ -48,7 +48,7 @@ def test_a_control_is_the_mean_of_its_seeds(tmp_path):
     assert found is not None
     accuracy, seconds, where = found
     assert accuracy == pytest.approx({"films": 0.87, "products": 0.77, "tweets": 0.5, "editorials": 0.6})
-    assert seconds == 200
+    assert seconds == 100
     assert where == "2 seeds, 1 thread, a processor"
 
 
