@@ -22,11 +22,11 @@ from recording import Recording
 
 from funnelformer import FunnelformerConfig
 from funnelformer.bench.measure import seconds_of, time_pairs
-from funnelformer.bench.memory import DTYPES
 from funnelformer.bench.results import spread
+from funnelformer.cost.memory import DTYPES
 from funnelformer.mixers.attention import IMPLEMENTATIONS, Attention
+from funnelformer.mixers.sequence import start_state
 from funnelformer.modeling.pooling import shorten
-from funnelformer.sequence import start_state
 
 
 def make_call(

@@ -45,8 +45,8 @@ def most_frequent(task: str, pieces: Path) -> float:
     if task == "text":
         counts = [len(list((pieces / "test" / label).iterdir())) for label in ("pos", "neg")]
     else:
+        from funnelformer.lra.arena_tasks import find_task
         from funnelformer.lra.readers import generate_data
-        from funnelformer.lra.tasks import find_task
 
         settings = dict(zip(TASKS[task][::2], TASKS[task][1::2], strict=True))
         data = generate_data(find_task(task), int(settings["--generate"]), int(settings["--length"]), 0)

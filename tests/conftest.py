@@ -15,9 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from jaxtyping import install_import_hook
 
 if not os.environ.get("FUNNELFORMER_NO_SHAPE_CHECKS"):
-    install_import_hook(
-        ["funnelformer.modeling", "funnelformer.mixers", "funnelformer.sequence"], "beartype.beartype"
-    )
+    install_import_hook(["funnelformer.modeling", "funnelformer.mixers"], "beartype.beartype")
 
 
 import jaxtyping

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from funnelformer import figures
-from funnelformer.figures import class_names, plain, save_png
-from funnelformer.training.run_plots import draw_confusion
+from funnelformer.base import figures
+from funnelformer.base.figures import class_names, plain, save_png
+from funnelformer.training.finetuning.plots import draw_confusion
 
 NAMES = [
     "好评",

@@ -26,23 +26,23 @@ import torch
 from safetensors.torch import save_file
 
 from funnelformer import FunnelformerConfig
+from funnelformer.base.errors import UserError
+from funnelformer.base.json_toml import read_json, read_json_value, read_toml
 from funnelformer.checkpoints import original_torch, ponet, transformers_funnel
 from funnelformer.checkpoints.archives import unpacked
 from funnelformer.checkpoints.convert import _vocabulary
-from funnelformer.checkpoints.options import make_config
+from funnelformer.checkpoints.foreign_options import make_config
 from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.cli.entry import _options_from
 from funnelformer.data.formats import iter_rows
-from funnelformer.data.json_toml import read_json, read_json_value, read_toml
 from funnelformer.data.tables import collect, iter_texts
-from funnelformer.data.tasks import find_task
 from funnelformer.data.values import Labels
-from funnelformer.embedding import _read_modules
-from funnelformer.errors import UserError
-from funnelformer.inference import read_architectures, read_settings
+from funnelformer.inference.embedder import _read_modules
+from funnelformer.inference.predictor import read_architectures, read_settings
 from funnelformer.modeling import HEADS
 from funnelformer.report.runs import read_rows
-from funnelformer.training.run import complete_checkpoints, parse_options
+from funnelformer.tasks.releases import find_task
+from funnelformer.training.run.folder import complete_checkpoints, parse_options
 
 FEW, MANY = 200, 20_000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from test_inference import classifier
+from inference.test_predictor import classifier
 from training.toy import FINETUNE, animal_rows, tokens, write_table
 
 SOURCE = Path(__file__).parents[1] / "src"

@@ -9,9 +9,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data.support import error_of, number_tokenizer
-from funnelformer.checkpoints.options import make_config
+from funnelformer.checkpoints.foreign_options import make_config
 from funnelformer.data.tokenizer import check_vocabulary, model_ids, num_ids, save_tokenizer
-from funnelformer.inference import read_architectures, read_settings
+from funnelformer.inference.predictor import read_architectures, read_settings
 
 
 @pytest.mark.parametrize(

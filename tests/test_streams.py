@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from funnelformer.cli import entry
-from test_inference import classifier
+from inference.test_predictor import classifier
 from training.toy import fails, run
 
 SOURCE = Path(__file__).parents[1] / "src"

@@ -17,20 +17,21 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .auto_classes import register_when_used
-from .version import __version__
+from .base.version import __version__
 
 if TYPE_CHECKING:
-    from .answers import answer
+    from .base.errors import UserError
     from .checkpoints.convert import convert
     from .command_configs import EvaluateConfig, PredictConfig
     from .config import FunnelformerConfig
-    from .data.prepare import prepare
-    from .data.prepare_config import PrepareConfig
+    from .corpus.prepare import prepare
+    from .corpus.prepare_config import PrepareConfig
+    from .cost.info import describe
     from .data.tokenizer import load_tokenizer, train_tokenizer
-    from .embedding import Embedder, load_embedder
-    from .errors import UserError
-    from .inference import Predictor, load_predictor
-    from .info import describe
+    from .inference.answer import answer
+    from .inference.embedder import Embedder, load_embedder
+    from .inference.evaluate import evaluate, predict
+    from .inference.predictor import Predictor, load_predictor
     from .modeling import (
         FunnelformerForElectra,
         FunnelformerForMaskedLM,
@@ -42,11 +43,10 @@ if TYPE_CHECKING:
         FunnelformerModel,
         prepack,
     )
-    from .training.finetune import finetune
-    from .training.finetune_config import FinetuneConfig
-    from .training.pretrain import pretrain
-    from .training.pretrain_config import PretrainConfig
-    from .use import evaluate, predict
+    from .training.finetuning.config import FinetuneConfig
+    from .training.finetuning.finetune import finetune
+    from .training.pretraining.config import PretrainConfig
+    from .training.pretraining.pretrain import pretrain
 
 __all__ = [
     "Embedder",
@@ -84,26 +84,26 @@ __all__ = [
 
 # Where a name is, for those that are not heads of models; the imports above say the same to type checkers.
 _HOMES = {
-    "Embedder": "embedding",
+    "Embedder": "inference.embedder",
     "EvaluateConfig": "command_configs",
-    "FinetuneConfig": "training.finetune_config",
+    "FinetuneConfig": "training.finetuning.config",
     "FunnelformerConfig": "config",
     "PredictConfig": "command_configs",
-    "Predictor": "inference",
-    "PrepareConfig": "data.prepare_config",
-    "PretrainConfig": "training.pretrain_config",
-    "UserError": "errors",
-    "answer": "answers",
+    "Predictor": "inference.predictor",
+    "PrepareConfig": "corpus.prepare_config",
+    "PretrainConfig": "training.pretraining.config",
+    "UserError": "base.errors",
+    "answer": "inference.answer",
     "convert": "checkpoints.convert",
-    "describe": "info",
-    "evaluate": "use",
-    "finetune": "training.finetune",
-    "load_embedder": "embedding",
-    "load_predictor": "inference",
+    "describe": "cost.info",
+    "evaluate": "inference.evaluate",
+    "finetune": "training.finetuning.finetune",
+    "load_embedder": "inference.embedder",
+    "load_predictor": "inference.predictor",
     "load_tokenizer": "data.tokenizer",
-    "predict": "use",
-    "prepare": "data.prepare",
-    "pretrain": "training.pretrain",
+    "predict": "inference.evaluate",
+    "prepare": "corpus.prepare",
+    "pretrain": "training.pretraining.pretrain",
     "train_tokenizer": "data.tokenizer",
 }
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from .options import Backend, Device, Files, Int8, ModelForm, at_least, between, check_ranges, grouped
-from .sentence_modules import Pooling
+from .base.options import Backend, Device, Files, Int8, ModelForm, at_least, between, check_ranges, grouped
+from .base.sentence_modules import Pooling
 
 __all__ = [
     "DEFAULT_OPSET",

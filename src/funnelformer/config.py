@@ -10,9 +10,9 @@ from typing import Any, ClassVar, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .errors import UserError, did_you_mean, reject_unknown, short
-from .sentence_modules import Pooling, SentenceEmbedding
-from .version import VERSION_KEY, stamped
+from .base.errors import UserError, did_you_mean, reject_unknown, short
+from .base.sentence_modules import Pooling, SentenceEmbedding
+from .base.version import VERSION_KEY, stamped
 
 __all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_layout", "parse_name"]
 

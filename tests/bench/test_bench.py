@@ -12,11 +12,10 @@ from matplotlib.image import imread
 
 from funnelformer import UserError, __version__
 from funnelformer.bench import suite
-from funnelformer.bench.bench_config import BenchConfig
-from funnelformer.bench.compare import compare, verdict
+from funnelformer.bench.comparison import compare, verdict
+from funnelformer.bench.config import BenchConfig
 from funnelformer.bench.measure import Case, make_call, make_ids, num_parameters, peak_memory, time_pairs
-from funnelformer.bench.models import find_subject
-from funnelformer.bench.report import draw, memory_fits, tables
+from funnelformer.bench.result_tables import draw, memory_fits, tables
 from funnelformer.bench.results import (
     Failure,
     Memory,
@@ -28,8 +27,9 @@ from funnelformer.bench.results import (
     spread,
     write_results,
 )
+from funnelformer.bench.subjects import find_subject
 from funnelformer.bench.suite import bench
-from funnelformer.flops import forward_flops, training_flops
+from funnelformer.cost.flops import forward_flops, training_flops
 from training.toy import fails, run, tree
 
 # Older transformers compile parts of DeBERTa so.

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from funnelformer.bench.bench_config import BenchConfig
+from funnelformer.bench.config import BenchConfig
 from funnelformer.bench.measure import Case, make_call, make_ids, on_device
-from funnelformer.bench.models import find_subject
+from funnelformer.bench.subjects import find_subject
 from funnelformer.bench.suite import _pairs
 from training.toy import fails, tree
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from funnelformer.base.errors import UserError
 from funnelformer.checkpoints import archives, convert
-from funnelformer.errors import UserError
 
 
 def pack(source: Path, path: Path, inner: str = "release", mode: str = "w:gz") -> Path:

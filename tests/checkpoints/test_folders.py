@@ -10,8 +10,8 @@ import huggingface_hub
 import pytest
 import transformers.utils
 
+from funnelformer.base.errors import UserError
 from funnelformer.checkpoints import detect, find_foreign, load_foreign, resolve
-from funnelformer.errors import UserError
 from golden_cases import golden_folders, iter_cases
 
 

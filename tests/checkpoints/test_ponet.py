@@ -15,8 +15,8 @@ from funnelformer import (
     FunnelformerForTokenClassification,
     FunnelformerModel,
 )
+from funnelformer.base.errors import UserError
 from funnelformer.checkpoints import convert, load_folder, read_state_dict
-from funnelformer.errors import UserError
 
 
 @pytest.fixture

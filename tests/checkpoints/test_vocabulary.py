@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from transformers import FunnelTokenizer, PreTrainedTokenizerFast
 
+from funnelformer.base.files import expand_paths, iter_lines
 from funnelformer.checkpoints import convert
-from funnelformer.data.files import expand_paths, iter_lines
 from funnelformer.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, tokenizer_from_vocab, train_tokenizer
 
 NUM_LINES = 12_000

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from funnelformer.base.errors import UserError
 from funnelformer.checkpoints import read_state_dict
 from funnelformer.checkpoints.weights import write_safetensors
-from funnelformer.errors import UserError
 
 
 def write(state: dict[str, torch.Tensor], path: Path) -> Path:

@@ -19,10 +19,10 @@ import pytest
 import zstandard
 
 from data.support import error_of, write
-from funnelformer.data import files
-from funnelformer.data.files import MAX_LINE_BYTES, iter_lines, read_bytes
+from funnelformer.base import files
+from funnelformer.base.files import MAX_LINE_BYTES, iter_lines, read_bytes
+from funnelformer.base.json_toml import MAX_DEPTH, load_toml, read_json, read_toml
 from funnelformer.data.formats import MAX_COLUMNS, iter_rows
-from funnelformer.data.json_toml import MAX_DEPTH, load_toml, read_json, read_toml
 
 SOURCE = Path(__file__).parents[2] / "src"
 # The package without what its first import takes, seconds and 500 MB.
@@ -36,7 +36,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from funnelformer.data.tables import collect, iter_texts
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 import pyarrow.parquet
 
 def peak():  # of this process alone; that of getrusage is inherited

@@ -9,9 +9,10 @@ import datasets
 import pytest
 
 from data.support import error_of, write
-from funnelformer.data.corpus import documents_of, expand_sources
+from funnelformer.corpus.documents import documents_of, expand_sources
 from funnelformer.data.tables import read_table
-from funnelformer.data.tasks import find_task, read_part
+from funnelformer.tasks.releases import find_task
+from funnelformer.tasks.task import read_part
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.support import table, write
+from funnelformer.base.errors import UserError
 from funnelformer.data.tables import guess_columns, read_table
-from funnelformer.data.tasks import find_task, read_part
 from funnelformer.data.values import build_labels, load_task, same_but_for_case
-from funnelformer.errors import UserError
-from funnelformer.kinds import kind_of
+from funnelformer.tasks.kinds import kind_of
+from funnelformer.tasks.releases import find_task
+from funnelformer.tasks.task import read_part
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet", "arrow")
 

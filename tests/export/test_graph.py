@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.export import graph
 from funnelformer.export.check import TOLERANCE, Difference, check_graph, compare, grid, make_inputs, table
-from funnelformer.export.onnx_model import open_session
-from funnelformer.export.targets import TARGETS, Traced, find_target, target_of
+from funnelformer.export.signatures import TARGETS, Traced, find_target, target_of
+from funnelformer.inference.onnx_model import open_session
 from models import build, small_config
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")

@@ -20,8 +20,8 @@ from funnelformer import (
 from funnelformer.checkpoints.original_tf import import_variables
 from funnelformer.checkpoints.tensor_bundle import read_bundle
 from funnelformer.modeling.electra import GENERATOR_FOLDER, generator_config, sample_tokens
-from funnelformer.training.electra import ElectraTrainer, load_into
-from funnelformer.training.optimizer import BIAS_AND_NORM, build_optimizer
+from funnelformer.training.pretraining.electra_trainer import ElectraTrainer, load_into
+from funnelformer.training.run.optimizer import BIAS_AND_NORM, build_optimizer
 from golden_cases import GOLDEN
 from models import batch, build, enable_checkpointing, small_config
 from schedules import build_schedule

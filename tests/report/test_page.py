@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.report.page import render, write_page
 from funnelformer.report.runs import read_rows
 from report.folders import finetuned, write_run

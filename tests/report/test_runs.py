@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.report.runs import read_rows
 from report.folders import finetuned, write_run
 

@@ -12,8 +12,8 @@ pytest.importorskip("prometheus_client", reason="needs funnelformer[serve]")
 
 from funnelformer.serve import batching
 from funnelformer.serve.batching import Batcher, Work
-from funnelformer.serve.errors import Refused
 from funnelformer.serve.metrics import Metrics
+from funnelformer.serve.refused import Refused
 
 
 class Model:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from funnelformer import UserError
 from funnelformer.serve.backend import TorchBackend
-from funnelformer.serve.settings import ServeConfig
+from funnelformer.serve.config import ServeConfig
 from serve.running import WAIT_S, Client, environment, running, save, until
 from training.toy import fails
 

@@ -11,10 +11,10 @@ from urllib.parse import urljoin
 import pytest
 import zstandard
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.serve.codings import decompress
-from funnelformer.serve.memory import FreedMemory
-from funnelformer.serve.settings import ServeConfig
+from funnelformer.serve.config import ServeConfig
+from funnelformer.serve.freed_memory import FreedMemory
 from serve.running import running
 
 GET_ROUTES = (

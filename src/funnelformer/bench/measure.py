@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from ..machine import wait_for
+from ..base.machine import wait_for
+from ..cost.memory import DTYPES
 from ..modeling import num_prepacked
-from ..training.throughput import peak_memory_bytes, reset_peak_memory
-from .memory import DTYPES
-from .models import CLS, SEP, Subject
+from ..training.run.throughput import peak_memory_bytes, reset_peak_memory
+from .subjects import CLS, SEP, Subject
 
 __all__ = [
     "MODES",

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..base.files import temporary_folder
 from ..config import FunnelformerConfig
-from ..data.files import temporary_folder
 from ..export.graph import export_graph, trace
 from ..export.int8 import products_of, quantise
-from ..export.onnx_model import MODEL_FILE, open_session
-from ..export.targets import TARGETS
+from ..export.signatures import TARGETS
+from ..inference.onnx_model import MODEL_FILE, open_session
 
 __all__ = ["OnnxEncoder"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..data.files import atomic_writer
-from ..data.json_toml import read_json
-from ..errors import UserError
-from ..strict_json import dump_json
+from ..base.errors import UserError
+from ..base.files import atomic_writer
+from ..base.json_toml import read_json
+from ..base.strict_json import dump_json
 from .measure import Case
 
 __all__ = [
@@ -118,7 +118,7 @@ class Failure:
 class Results:
     """One run of `funnelformer bench`.
 
-    settings: its options. machine, versions: of `funnelformer.machine`. load_average: before and after.
+    settings: its options. machine, versions: of `funnelformer.base.machine`. load_average: before and after.
     peaks: FLOP/s of matrix products by dtype, measured or published, as `device_peak` says.
     is_complete: False while it runs, and for ever if it was interrupted.
     """

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from ..data.files import atomic_writer
-from ..errors import UserError, did_you_mean
-from ..flops import forward_flops, training_flops
-from ..machine import hardware, load_average, versions
-from ..options import parse_options
-from ..training.throughput import device_peak
-from .bench_config import BenchConfig
+from ..base.errors import UserError, did_you_mean
+from ..base.files import atomic_writer
+from ..base.machine import hardware, load_average, versions
+from ..base.options import parse_options
+from ..cost.flops import forward_flops, training_flops
+from ..cost.memory import DTYPES
+from ..training.run.throughput import device_peak
+from .config import BenchConfig
 from .measure import (
     MODES,
     Case,
@@ -30,10 +31,9 @@ from .measure import (
     seconds_of,
     time_pairs,
 )
-from .memory import DTYPES
-from .models import FAMILIES, FOR_ANY_MODEL, ONNX, ONNX_INT8, PREPACKED, Subject, find_subject
-from .report import draw, tables
+from .result_tables import draw, tables
 from .results import Failure, Memory, Results, Side, Timing, write_results
+from .subjects import FAMILIES, FOR_ANY_MODEL, ONNX, ONNX_INT8, PREPACKED, Subject, find_subject
 
 __all__ = ["bench"]
 

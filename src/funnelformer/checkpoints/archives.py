@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ..data.files import check_file, check_readable, temporary_folder
-from ..errors import UserError, one_line
+from ..base.errors import UserError, one_line
+from ..base.files import check_file, check_readable, temporary_folder
 
 __all__ = ["is_archive", "unpacked"]
 

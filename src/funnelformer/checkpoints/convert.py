@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..base.errors import UserError, did_you_mean, reject_unknown
+from ..base.json_toml import read_json, read_small_text
+from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..config import FunnelformerConfig
-from ..data.json_toml import read_json, read_small_text
 from ..data.tokenizer import TOKENIZER_FILES
-from ..errors import UserError, did_you_mean, reject_unknown
-from ..sentence_modules import model_folder, read_modules, write_modules
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
+from .compare import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .folders import ENCODERS, map_folder, resolve
+from .foreign_options import make_config
 from .loaded import Exported, Loaded, Part
-from .options import make_config
-from .probe import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .provenance import CARD, card_of, source_name
 from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
@@ -177,7 +177,7 @@ def _convert(source: Path, wishes: _Wishes) -> Report:
         # otherwise the comparison builds it
         build_model(changed.config, changed.state_dict, changed.architecture)
         return report
-    from ..data.files import atomic_folder
+    from ..base.files import atomic_folder
 
     is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.

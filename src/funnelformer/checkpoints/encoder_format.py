@@ -16,12 +16,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
+from ..base.errors import UserError, joined
 from ..config import FunnelformerConfig
-from ..errors import UserError, joined
 from .bert_rows import EMBEDDINGS
+from .foreign_options import check_holds, make_config
 from .key_map import Row, encoder_layers, expand, from_ours, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
-from .options import check_holds, make_config
 from .weights import find_weights, read_json, read_state_dict, write_safetensors
 
 __all__ = ["BERT_KEYS", "EncoderFormat"]

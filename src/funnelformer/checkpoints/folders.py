@@ -10,25 +10,25 @@ from typing import Any
 import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from ..base.errors import UserError
+from ..base.files import check_readable
+from ..base.foreign_code import refuse_foreign_code
+from ..base.hub import HUB_NAME, reach_hub
+from ..base.json_toml import read_json
+from ..base.sentence_modules import MODULES, Modules, model_folder, read_modules
 from ..config import FunnelformerConfig
-from ..data.files import check_readable
-from ..data.json_toml import read_json
 from ..data.tokenizer import TOKENIZER_FILES
-from ..errors import UserError
-from ..foreign_code import refuse_foreign_code
-from ..hub import HUB_NAME, reach_hub
-from ..model_source import Folder, Hub, find_model, nearest
-from ..sentence_modules import MODULES, Modules, model_folder, read_modules
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .bert import BERT
 from .distilbert import DISTILBERT
-from .electra import ELECTRA
 from .encoder_format import EncoderFormat
 from .fnet import FNET
+from .foreign_options import make_config
 from .loaded import SEQUENCE_HEADS, Loaded
-from .options import make_config
+from .model_source import Folder, Hub, find_model, nearest
 from .roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from .tensor_bundle import find_index
+from .transformers_electra import ELECTRA
 from .weights import TRANSFORMERS_WEIGHTS
 
 __all__ = [

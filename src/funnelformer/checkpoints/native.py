@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..base.errors import UserError
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from ..data.json_toml import read_json
-from ..errors import UserError
 from ..modeling import HEADS
+from .foreign_options import make_config
 from .loaded import Loaded, Part, Pretraining
-from .options import make_config
 from .weights import find_weights, read_state_dict, write_safetensors
 
 __all__ = ["GENERATOR", "OPTIMIZER", "load", "load_pretraining", "save", "save_pretraining"]

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..base.errors import UserError, reject_unknown
 from ..config import FunnelformerConfig
-from ..errors import UserError, reject_unknown
-from .options import translating
+from .foreign_options import translating
 
 __all__ = ["config_values", "net_config", "tensorflow_net_config"]
 

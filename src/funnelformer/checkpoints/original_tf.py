@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import UserError
+from ..base.json_toml import read_json
+from ..base.strict_json import json_text
 from ..config import FunnelformerConfig
-from ..data.json_toml import read_json
-from ..errors import UserError
-from ..strict_json import json_text
+from .foreign_options import check_holds, funnel_options, make_config
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded, Part, Pretraining
 from .net_config import config_values, tensorflow_net_config
-from .options import check_holds, funnel_options, make_config
 from .tensor_bundle import find_index, read_bundle, write_bundle
 from .weights import check_finite
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
+from ..base.errors import UserError
+from ..base.json_toml import read_json
+from ..base.strict_json import json_text
 from ..config import FunnelformerConfig
-from ..data.json_toml import read_json
-from ..errors import UserError
-from ..strict_json import json_text
+from .foreign_options import check_holds, funnel_options, make_config
 from .key_map import Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import Exported, Loaded
 from .net_config import config_values, net_config
-from .options import check_holds, funnel_options, make_config
 from .torch_file import write_torch_file
 from .weights import find_weights, read_state_dict
 

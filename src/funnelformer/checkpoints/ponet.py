@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..base.errors import UserError
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from ..data.json_toml import read_json
-from ..errors import UserError
 from .bert_rows import (
     ATTENTION,
     EMBEDDINGS,
@@ -26,9 +26,9 @@ from .bert_rows import (
     layer_rows,
     rows_of,
 )
+from .foreign_options import make_config, translating
 from .key_map import Row, encoder_layers, expand, names, to_ours
 from .loaded import Loaded
-from .options import make_config, translating
 from .weights import find_weights, read_state_dict
 
 __all__ = ["config_from_theirs", "load"]

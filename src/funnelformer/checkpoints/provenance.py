@@ -75,7 +75,7 @@ def _gives_vectors(loaded: Loaded) -> bool:
 def _example(loaded: Loaded) -> str:
     if _gives_vectors(loaded):
         return (
-            "from funnelformer.embedding import load_embedder\n\n"
+            "from funnelformer.inference.embedder import load_embedder\n\n"
             'vectors = load_embedder("the folder of this file").vectors(["a text", "another"])'
         )
     name = HEADS[loaded.architecture].model_class.__name__

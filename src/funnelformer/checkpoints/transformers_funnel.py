@@ -14,12 +14,12 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import FunnelConfig
 
+from ..base.errors import UserError, joined
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from ..data.json_toml import read_json
-from ..errors import UserError, joined
+from .foreign_options import check_holds, funnel_options, make_config, translating
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
-from .options import check_holds, funnel_options, make_config, translating
 from .weights import find_weights, read_state_dict, write_safetensors
 
 __all__ = ["architecture_name", "config_from_theirs", "config_to_theirs", "export", "load", "save"]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import UserError, did_you_mean
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from ..data.json_toml import read_json
-from ..errors import UserError, did_you_mean
+from .compare import build_model, build_stock, difference, has_stock, probe_batch, run_batch, without_padding
 from .loaded import Loaded, Part
-from .probe import build_model, build_stock, difference, has_stock, probe_batch, run_batch, without_padding
 
 __all__ = ["STOCK", "compare_with_cases", "compare_with_stock", "read_cases"]
 

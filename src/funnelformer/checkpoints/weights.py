@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..data.files import check_readable
-from ..data.json_toml import read_json
-from ..errors import UserError, short
-from ..strict_json import json_text
+from ..base.errors import UserError, short
+from ..base.files import check_readable
+from ..base.json_toml import read_json
+from ..base.strict_json import json_text
 from .torch_file import read_torch_file, tensor_bytes
 
 __all__ = [

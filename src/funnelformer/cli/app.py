@@ -11,9 +11,9 @@ from typing import Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from ..errors import printable
-from ..training.processes import rank as process_rank
-from ..version import __version__
+from ..base.errors import printable
+from ..base.processes import rank as process_rank
+from ..base.version import __version__
 
 __all__ = ["app", "print_metrics", "process_rank", "show"]
 

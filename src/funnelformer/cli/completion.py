@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .app import app
 
 Shell = Literal["bash", "zsh", "fish", "powershell"]

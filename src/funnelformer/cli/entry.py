@@ -12,11 +12,11 @@ from typing import Annotated, Any, get_args
 import cyclopts
 from cyclopts import Parameter
 
-from ..data.json_toml import read_toml
-from ..data.streams import discard_stdout, flush_stdout, open_streams
-from ..errors import UserError, joined, printable, reject_unknown
-from ..strict_json import json_text
-from ..training.processes import rank
+from ..base.errors import UserError, joined, printable, reject_unknown
+from ..base.json_toml import read_toml
+from ..base.processes import rank
+from ..base.streams import discard_stdout, flush_stdout, open_streams
+from ..base.strict_json import json_text
 from . import completion, inference, measuring, models, training  # noqa: F401  # they add their commands
 from .app import app
 

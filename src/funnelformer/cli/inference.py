@@ -7,11 +7,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ..base.errors import UserError
+from ..base.hub import check_reachable
 from ..command_configs import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
-from ..errors import UserError
-from ..hub import check_reachable
-from ..serve.memory import bound_kernel_cache
-from ..serve.settings import ServeConfig
+from ..serve.config import ServeConfig
+from ..serve.freed_memory import bound_kernel_cache
 from .app import app, print_metrics, process_rank, show
 
 
@@ -19,7 +19,7 @@ from .app import app, print_metrics, process_rank, show
 def _evaluate(settings: EvaluateConfig) -> None:
     """Score a fine-tuned model on labelled data."""
     check_reachable(settings.model)
-    from ..use import evaluate
+    from ..inference.evaluate import evaluate
 
     print_metrics(evaluate(**vars(settings)))
 
@@ -28,7 +28,7 @@ def _evaluate(settings: EvaluateConfig) -> None:
 def _predict(settings: PredictConfig) -> None:
     """Label the texts of a file or of stdin."""
     check_reachable(settings.model)
-    from ..use import predict
+    from ..inference.evaluate import predict
 
     number = predict(**vars(settings))
     if process_rank() == 0 and (settings.submit_to is not None or settings.out is not None):
@@ -60,7 +60,7 @@ def _serve(
 def _embed(settings: EmbedConfig) -> None:
     """Write the vectors of the texts of a file or of stdin, or a folder for sentence_transformers."""
     check_reachable(settings.model)
-    from ..embed import embed
+    from ..inference.embed import embed
 
     number = embed(**vars(settings))
     if settings.out is not None:
@@ -73,7 +73,7 @@ def _embed(settings: EmbedConfig) -> None:
 def _rank(settings: RankConfig) -> None:
     """Order documents by what a model of pairs makes of a query and each of them."""
     check_reachable(settings.model)
-    from ..rank import rank
+    from ..inference.rank import rank
 
     number = rank(**vars(settings))
     if settings.out is not None:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ..bench.bench_config import BenchConfig
-from ..errors import printable
-from ..lra.lra_config import LraConfig
+from ..base.errors import printable
+from ..bench.config import BenchConfig
+from ..lra.config import LraConfig
 from .app import app, print_metrics, show
 
 lra = App(name="lra", help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.")
@@ -69,7 +69,7 @@ def _lra_report(runs: Annotated[list[Path], Parameter(consume_multiple=True)]) -
     runs
         Folders of runs.
     """
-    from ..lra.report import report
+    from ..lra.arena_table import report
 
     print(printable(report(runs), keep="\n"), end="")
 
@@ -83,7 +83,7 @@ app.command(benchmark)
 @benchmark.default
 def _bench(*, settings: BenchConfig) -> None:
     """Measure time and memory of models beside transformers', in pairs, and write tables, JSON and a figure."""
-    from ..bench.report import tables
+    from ..bench.result_tables import tables
     from ..bench.suite import bench
 
     results = bench(settings)
@@ -103,7 +103,7 @@ def _bench_compare(before: Path, after: Path) -> None:
     after
         results.json of the second, or its folder.
     """
-    from ..bench.compare import compare
+    from ..bench.comparison import compare
 
     print(printable(compare(before, after), keep="\n"), end="")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from ..base.hub import check_reachable
+from ..base.options import parse_options
+from ..base.strict_json import json_text
+from ..base.terminal import plain_console
 from ..checkpoints.shortening import parse_layers
 from ..command_configs import ConvertConfig, ExportConfig, InfoConfig
-from ..hub import check_reachable
-from ..options import parse_options
-from ..strict_json import json_text
-from ..terminal import plain_console
 from .app import app, show
 
 
@@ -65,7 +65,7 @@ def _export(settings: ExportConfig) -> None:
 def _info(settings: InfoConfig) -> None:
     """Print a model's parameters, operations a token and memory, by part."""
     check_reachable(settings.model)
-    from ..info import describe, render
+    from ..cost.info import describe, render
 
     info = describe(settings.model, settings.lengths) if settings.lengths else describe(settings.model)
     if settings.json:

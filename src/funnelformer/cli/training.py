@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from ..base.hub import check_reachable
 from ..command_configs import TokenizerConfig
-from ..data.prepare_config import PrepareConfig
-from ..hub import check_reachable
-from ..training.finetune_config import FinetuneConfig
-from ..training.pretrain_config import PretrainConfig
+from ..corpus.prepare_config import PrepareConfig
+from ..training.finetuning.config import FinetuneConfig
+from ..training.pretraining.config import PretrainConfig
 from .app import app, print_metrics, show
 
 
 @app.command(name="prepare")
 def _prepare(settings: PrepareConfig) -> None:
     """Tokenise text into files to pretrain from, once, in parallel; run again to go on."""
-    from ..data.prepare import prepare
+    from ..corpus.prepare import prepare
 
     print_metrics(prepare(settings), f"the data are in {settings.out}")
 
@@ -22,7 +22,7 @@ def _prepare(settings: PrepareConfig) -> None:
 def _pretrain(settings: PretrainConfig) -> None:
     """Pretrain a model on text or prepared data; torchrun -m funnelformer pretrain trains on several devices."""
     check_reachable(settings.model)
-    from ..training.pretrain import pretrain
+    from ..training.pretraining.pretrain import pretrain
 
     print_metrics(pretrain(settings), f"the model is in {settings.out}")
 
@@ -31,7 +31,7 @@ def _pretrain(settings: PretrainConfig) -> None:
 def _finetune(settings: FinetuneConfig) -> None:
     """Fine-tune a model: on a --task of the papers, or on a table of texts with classes, labels or amounts."""
     check_reachable(settings.model)
-    from ..training.finetune import finetune
+    from ..training.finetuning.finetune import finetune
 
     metrics = finetune(settings)
     what = "runs are" if "seeds" in metrics and "best_run" not in metrics else "model is"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 __all__ = ["check_names", "once_each", "plain_name"]
 

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, one_line
-from .bad_rows import OnBadRow, refuse
-from .columns import check_names
-from .files import (
+from ..base.errors import UserError, one_line
+from ..base.files import (
     MAX_DOCUMENT_BYTES,
     MAX_LINE_BYTES,
     check_file,
@@ -21,7 +19,9 @@ from .files import (
     read_bytes,
     read_document,
 )
-from .json_toml import load_json
+from ..base.json_toml import load_json
+from .bad_rows import OnBadRow, refuse
+from .columns import check_names
 
 __all__ = [
     "FORMATS",

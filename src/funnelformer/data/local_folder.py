@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, joined, one_line
-from .files import plain_suffix
+from ..base.errors import UserError, joined, one_line
+from ..base.files import plain_suffix
+from ..base.json_toml import read_json
 from .formats import FORMATS
-from .json_toml import read_json
 
 __all__ = ["check_inside", "check_saved", "split_files", "table_files"]
 

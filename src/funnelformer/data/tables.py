@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, one_line
-from ..hub import reach_hub
+from ..base.errors import UserError, did_you_mean, one_line
+from ..base.files import decode_lines, iter_lines, plain_suffix
+from ..base.hub import reach_hub
+from ..base.streams import stdin_bytes
 from .bad_rows import OnBadRow, refuse
 from .columns import check_names, plain_name
-from .files import decode_lines, iter_lines, plain_suffix
 from .formats import FORMATS, Line, Row, arrow_columns, iter_rows, jsonl_rows, row_name
 from .local_folder import check_saved, split_files, table_files
-from .streams import stdin_bytes
 
 __all__ = [
     "Table",

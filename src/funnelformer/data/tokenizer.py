@@ -14,13 +14,13 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
-from ..errors import UserError, did_you_mean
-from ..foreign_code import refuse_foreign_code, runs_foreign_code
-from ..hub import reach_hub
-from ..sentence_modules import read_modules
-from ..strict_json import json_text
-from .corpus import iter_documents
-from .files import atomic_folder, expand_paths, iter_lines
+from ..base.errors import UserError, did_you_mean
+from ..base.files import atomic_folder, expand_paths, iter_lines
+from ..base.foreign_code import refuse_foreign_code, runs_foreign_code
+from ..base.hub import reach_hub
+from ..base.sentence_modules import read_modules
+from ..base.strict_json import json_text
+from ..corpus.documents import iter_documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import UserError, did_you_mean, short
+from ..base.errors import UserError, did_you_mean, short
 from .bad_rows import OnBadRow, refuse
 from .tables import Table, TaskColumns, check_column
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..errors import UserError, joined
-from .targets import Target, Traced
+from ..base.errors import UserError, joined
+from .signatures import Target, Traced
 
 __all__ = ["TOLERANCE", "Difference", "check_graph", "compare", "grid", "make_inputs", "summary", "table"]
 

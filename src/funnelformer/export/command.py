@@ -12,25 +12,25 @@ from typing import Any
 import torch
 import transformers
 
+from ..base.errors import UserError
+from ..base.files import atomic_folder, check_file
+from ..base.options import Int8
+from ..base.packages import need
+from ..base.sentence_modules import SentenceEmbedding, model_folder
+from ..base.strict_json import json_text
 from ..checkpoints import find_foreign
 from ..checkpoints.folders import map_folder
 from ..command_configs import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
 from ..config import FunnelformerConfig
-from ..data.files import atomic_folder, check_file
 from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
-from ..errors import UserError
-from ..inference import TASK_FILE, Predictor, load_model, read_settings
+from ..inference.onnx_model import MODEL_FILE, OnnxModel, import_onnxruntime, open_session
+from ..inference.predictor import TASK_FILE, Predictor, load_model, read_settings
 from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
-from ..options import Int8
-from ..sentence_modules import SentenceEmbedding, model_folder
-from ..strict_json import json_text
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, summary, table
 from .graph import export_graph
 from .int8 import products_of, quantise, quantise_measured
-from .onnx_model import MODEL_FILE, OnnxModel, import_onnxruntime, open_session
-from .packages import need
-from .targets import INPUTS, Target, find_target, of_head, target_of
+from .signatures import INPUTS, Target, find_target, of_head, target_of
 
 __all__ = ["REPORT_FILE", "export"]
 

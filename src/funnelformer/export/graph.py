@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..base.errors import UserError
+from ..base.packages import need
 from ..command_configs import DEFAULT_OPSET
-from ..errors import UserError
-from .packages import need
-from .targets import INPUTS, Target, Traced
+from .signatures import INPUTS, Target, Traced
 
 __all__ = ["LONGEST", "export_graph", "sample_inputs", "trace"]
 

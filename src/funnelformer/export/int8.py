@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..options import Int8
-from .onnx_model import import_onnxruntime, open_session
+from ..base.options import Int8
+from ..inference.onnx_model import import_onnxruntime, open_session
 
 __all__ = [
     "EMBEDDINGS",

@@ -14,23 +14,23 @@ import transformers
 from torch import Tensor
 from transformers import EvalPrediction, TrainerCallback
 
-from ..data.files import atomic_writer
-from ..machine import wait_for
-from ..metrics import classification_metrics
-from ..strict_json import dump_json
-from ..training.input_files import files_of, input_files
-from ..training.learning_rate import choose_rate
-from ..training.processes import first, say, start_processes
-from ..training.run import METRICS_FILE, check_run, finished_metrics, open_run
-from ..training.throughput import peak_memory_bytes, reset_peak_memory
-from ..training.trainer import NanWatch, RunTrainer, run_trainer, training_arguments
-from ..version import stamped
-from .examples import LraData, collate
+from ..base.files import atomic_writer
+from ..base.machine import wait_for
+from ..base.processes import first, say, start_processes
+from ..base.strict_json import dump_json
+from ..base.version import stamped
+from ..tasks.scores import classification_metrics
+from ..training.run.folder import METRICS_FILE, check_run, finished_metrics, open_run
+from ..training.run.input_files import files_of, input_files
+from ..training.run.learning_rate import choose_rate
+from ..training.run.throughput import peak_memory_bytes, reset_peak_memory
+from ..training.run.trainer import NanWatch, RunTrainer, run_trainer, training_arguments
+from .arena_tasks import Task, find_task
+from .classifiers import build_config, build_model
+from .config import LraConfig
 from .listops import TOKENS
-from .lra_config import LraConfig
-from .models import build_config, build_model
 from .readers import generate_data, read_data
-from .tasks import Task, find_task
+from .sequences import LraData, collate
 
 __all__ = ["run_lra"]
 

@@ -1,7 +1,7 @@
 """FNet's mixer: the real part of a Fourier transform over the sequence and over the hidden size.
 
 Source: Lee-Thorp et al. 2022, arXiv:2105.03824, section 3.2; equal to transformers' FNet in
-tests/modeling/test_mixers.py.
+tests/mixers/test_mixers.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
-from ..sequence import Packing, SequenceState, packed, padded
 from .mixer import CallShape, MixerFlops
+from .sequence import Packing, SequenceState, packed, padded
 
 __all__ = ["Fourier", "FourierInputs", "prepare"]
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast, runt
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..base.errors import UserError, did_you_mean
 from ..config import MIXERS, FunnelformerConfig
-from ..errors import UserError, did_you_mean
-from ..sequence import Extra, SequenceState
+from .sequence import Extra, SequenceState
 
 __all__ = ["CallShape", "Mixer", "MixerClass", "MixerFlops", "TokenInputs", "mixer_class", "product_flops"]
 

@@ -13,7 +13,7 @@ from .heads import (
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
 from .prepacked import PrepackedLinear, fix_tables, num_prepacked, prepack
-from .spans import NUM_BEST, SpanOutput, best_spans
+from .span_head import NUM_BEST, SpanOutput, best_spans
 from .task_heads import (
     FunnelformerForMultipleChoice,
     FunnelformerForQuestionAnswering,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int, Num
 from torch import Tensor
 
 from ..config import FunnelformerConfig
-from ..sequence import Packing, pack, padded
+from ..mixers.sequence import Packing, pack, padded
 
 __all__ = ["Arrangement"]
 

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from ..base.errors import UserError
 from ..config import FunnelformerConfig
-from ..errors import UserError
 from .heads import FunnelformerForMaskedLM, FunnelformerForTokenDetection
 from .model import FunnelformerPreTrainedModel, wants_dict
 

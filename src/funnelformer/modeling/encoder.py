@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..config import FunnelformerConfig
 from ..mixers.mixer import MixerClass, mixer_class
-from ..sequence import Packing, SequenceState, pack, packed, padded
+from ..mixers.sequence import Packing, SequenceState, pack, packed, padded
 from .pooling import restore, shorten
 
 __all__ = ["Block", "Decoder", "Embeddings", "Encoder", "Layer", "Trace", "received_attention"]

@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
+from ..base.errors import UserError, did_you_mean
 from ..config import FunnelformerConfig
-from ..errors import UserError, did_you_mean
 from ..mixers import Mixer, TokenInputs, mixer_class
 from ..mixers.attention import IMPLEMENTATIONS, fused
-from ..sequence import SequenceState, packed, padded, start_state
+from ..mixers.sequence import SequenceState, packed, padded, start_state
 from .arrangement import Arrangement
 from .encoder import Decoder, Embeddings, Encoder, Trace
 from .prepacked import num_prepacked

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..config import FunnelformerConfig
-from ..sequence import SequenceState
+from ..mixers.sequence import SequenceState
 
 __all__ = ["restore", "shorten"]
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..config import FunnelformerConfig
 from .heads import HeadOutput, SequenceHead, check_decoder, finish
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
-from .spans import ConditionalSpanHead, SpanOutput, first_real, hide, no_answer_loss, span_loss
+from .span_head import ConditionalSpanHead, SpanOutput, first_real, hide, no_answer_loss, span_loss
 
 __all__ = [
     "FunnelformerForMultipleChoice",

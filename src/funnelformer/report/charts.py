@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..figures import Figure, FuncFormatter, MaxNLocator, NullFormatter, rc_context, with_fonts
+from ..base.figures import Figure, FuncFormatter, MaxNLocator, NullFormatter, rc_context, with_fonts
 from .runs import Curve, Row
 
 __all__ = ["cost_charts", "curve_charts", "flops_unit"]

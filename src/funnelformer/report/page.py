@@ -13,9 +13,9 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ..data.files import atomic_writer
-from ..data.progress import duration
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.files import atomic_writer
+from ..base.progress import duration
 from .charts import cost_charts, curve_charts, flops_unit
 from .runs import Row, read_rows
 

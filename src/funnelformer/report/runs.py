@@ -12,13 +12,13 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..data.files import iter_lines
+from ..base.errors import UserError, short
+from ..base.files import iter_lines
+from ..base.json_toml import read_json, read_toml
+from ..base.strict_json import json_text
 from ..data.formats import jsonl_rows
-from ..data.json_toml import read_json, read_toml
-from ..errors import UserError, short
-from ..strict_json import json_text
-from ..training.run import CONFIG_FILE, METRICS_FILE, RUN_FILE
-from ..training.series import SWEEP_FILE
+from ..training.finetuning.series import SWEEP_FILE
+from ..training.run.folder import CONFIG_FILE, METRICS_FILE, RUN_FILE
 
 __all__ = ["Curve", "Row", "read_rows"]
 

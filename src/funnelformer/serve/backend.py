@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from transformers import DataCollatorWithPadding
 
-from ..answers import questions_of
-from ..data.tasks import find_task
+from ..base.errors import UserError
+from ..base.sentence_modules import Pooling
 from ..data.tokenizer import check_vocabulary, load_tokenizer
-from ..errors import UserError
-from ..export.onnx_model import OnnxModel, is_export
-from ..inference import (
+from ..inference.answer import questions_of
+from ..inference.onnx_model import OnnxModel, is_export
+from ..inference.predictor import (
     Predictor,
     check_length,
     load_model,
@@ -25,14 +25,14 @@ from ..inference import (
     ready,
     refuse_not_finite,
 )
-from ..kinds.questions import Questions
-from ..kinds.windows import check_room
 from ..modeling import HEADS, head_of
 from ..modeling.model import sequence_vector
-from ..sentence_modules import Pooling
-from .errors import Refused
+from ..tasks.passages import check_room
+from ..tasks.releases import find_task
+from ..tasks.spans import Questions
+from .config import ServeConfig
 from .funnel import Funnel, trace_funnel
-from .settings import ServeConfig
+from .refused import Refused
 
 __all__ = ["Ability", "Backend", "Feature", "TorchBackend", "load_backend"]
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..inference import _cut
+from ..inference.predictor import _cut
 from .backend import Feature
-from .errors import Refused
-from .memory import FreedMemory
+from .freed_memory import FreedMemory
 from .metrics import Metrics
+from .refused import Refused
 
 __all__ = ["Batcher", "Work"]
 

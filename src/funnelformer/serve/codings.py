@@ -7,7 +7,7 @@ from typing import Any
 
 import zstandard
 
-from .errors import Refused
+from .refused import Refused
 
 __all__ = ["check_coding", "decompress"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..mixers import mixer_class
+from ..mixers.sequence import start_state
 from ..modeling.encoder import received_attention
 from ..modeling.pooling import shorten
-from ..sequence import start_state
 
 __all__ = ["Funnel", "Stage", "trace_funnel"]
 

@@ -10,12 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from ..errors import printable
-from ..strict_json import json_text
+from ..base.errors import printable
+from ..base.strict_json import json_text
 from .codings import check_coding, decompress
-from .errors import Refused
+from .config import ServeConfig
 from .metrics import Metrics
-from .settings import ServeConfig
+from .refused import Refused
 
 __all__ = ["OPEN_PATHS", "Gate", "error_body"]
 

@@ -10,11 +10,11 @@ from types import FrameType
 
 import uvicorn
 
-from ..errors import UserError
-from .app import create_app
+from ..base.errors import UserError
 from .backend import load_backend
+from .config import TOKEN_VARIABLE, ServeConfig
 from .connection import TimedConnection
-from .settings import TOKEN_VARIABLE, ServeConfig
+from .routes import create_app
 
 __all__ = ["Server", "make_server", "serve"]
 

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from ...config import FunnelformerConfig
-from ...sequence import SequenceState, packed, padded
 from ..mixer import CallShape, MixerFlops, product_flops
+from ..sequence import SequenceState, packed, padded
 from . import fused, reference, sdpa
 from .fixed import FixedLinear
 from .inputs import AttentionInputs, prepare

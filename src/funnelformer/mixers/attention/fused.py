@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...base.errors import UserError
 from ...config import FunnelformerConfig
-from ...errors import UserError
 from .inputs import CLS_SEGMENT, AttentionInputs, pairs_of_same_segment
 from .reference import segment_terms
 

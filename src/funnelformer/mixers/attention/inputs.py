@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...config import FunnelformerConfig
-from ...sequence import Packing, SequenceState
+from ..sequence import Packing, SequenceState
 
 __all__ = ["CLS_SEGMENT", "AttentionInputs", "pairs_of_same_segment", "prepare"]
 

@@ -1,6 +1,6 @@
 """The pooling network: global, segment-wise and local pooling in place of attention, linear in the length.
 
-Source: Tan et al. 2022, arXiv:2110.02442, section 3; equal to the published code in tests/modeling/test_mixers.py.
+Source: Tan et al. 2022, arXiv:2110.02442, section 3; equal to the published code in tests/mixers/test_mixers.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...config import FunnelformerConfig
-from ...sequence import packed, padded
 from ..mixer import CallShape, MixerFlops, product_flops
+from ..sequence import packed, padded
 from .inputs import PoNetInputs, prepare
 from .segments import Regions, find_regions
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ...config import FunnelformerConfig
-from ...sequence import Packing, SequenceState
+from ..sequence import Packing, SequenceState
 from .segments import Regions
 
 __all__ = ["PoNetInputs", "prepare"]

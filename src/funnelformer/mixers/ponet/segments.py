@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ...config import FunnelformerConfig
-from ...sequence import SequenceState
 from ..mixer import TokenInputs
+from ..sequence import SequenceState
 
 __all__ = ["Regions", "find_regions"]
 
