@@ -50,7 +50,7 @@ from funnelformer.checkpoints import convert
 difference = convert(*sys.argv[1:]).difference
 wall_s, cpu_s = time.perf_counter() - start, time.process_time()
 import torch
-from funnelformer.training.run.throughput import peak_memory_bytes
+from funnelformer.cost.peak import peak_memory_bytes
 print(wall_s, cpu_s, peak_memory_bytes(torch.device("cpu")), difference)
 """
 

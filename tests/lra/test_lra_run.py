@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from funnelformer.base.errors import UserError
+from funnelformer.cost.peak import peak_memory_bytes
 from funnelformer.lra import run as run_module
 from funnelformer.lra.arena_tasks import TASKS, find_task
 from funnelformer.lra.config import LraConfig
 from funnelformer.lra.run import Clock, run_lra
-from funnelformer.training.run.throughput import peak_memory_bytes
 from training.children import finish, start
 from training.toy import fails, interrupted_at, log_of, run, tree, weights_equal
 

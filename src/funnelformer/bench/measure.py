@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ..base.machine import wait_for
 from ..cost.memory import DTYPES
+from ..cost.peak import peak_memory_bytes, reset_peak_memory
 from ..modeling import num_prepacked
-from ..training.run.throughput import peak_memory_bytes, reset_peak_memory
 from .subjects import CLS, SEP, Subject
 
 __all__ = [

@@ -18,7 +18,7 @@ from ..base.machine import hardware, load_average, versions
 from ..base.options import parse_options
 from ..cost.flops import forward_flops, training_flops
 from ..cost.memory import DTYPES
-from ..training.run.throughput import device_peak
+from ..cost.peak import device_peak
 from .config import BenchConfig
 from .measure import (
     MODES,

@@ -19,11 +19,11 @@ from ..base.machine import wait_for
 from ..base.processes import first, say, start_processes
 from ..base.strict_json import dump_json
 from ..base.version import stamped
+from ..cost.peak import peak_memory_bytes, reset_peak_memory
 from ..tasks.scores import classification_metrics
 from ..training.run.folder import METRICS_FILE, check_run, finished_metrics, open_run
 from ..training.run.input_files import files_of, input_files
 from ..training.run.learning_rate import choose_rate
-from ..training.run.throughput import peak_memory_bytes, reset_peak_memory
 from ..training.run.trainer import NanWatch, RunTrainer, run_trainer, training_arguments
 from .arena_tasks import Task, find_task
 from .classifiers import build_config, build_model

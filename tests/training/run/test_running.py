@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, __version__
 from funnelformer.cost.flops import forward_flops
+from funnelformer.cost.peak import Peak, device_peak
 from funnelformer.modeling.electra import FunnelformerForElectra
 from funnelformer.training.run import tracking
-from funnelformer.training.run.throughput import Peak, Throughput, device_peak, step_flops
+from funnelformer.training.run.throughput import Throughput, step_flops
 from training.children import finish, start
 from training.toy import (
     FINETUNE,

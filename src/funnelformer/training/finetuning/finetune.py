@@ -22,6 +22,7 @@ from ...base.options import model_options
 from ...base.processes import first, num_processes, say, start_processes
 from ...base.strict_json import dump_json
 from ...checkpoints.model_source import is_layout
+from ...cost.peak import peak_memory_bytes, reset_peak_memory
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ...inference.predictor import TASK_FILE, check_length, load_model
 from ...tasks.judge import judge
@@ -38,7 +39,6 @@ from ..run.folder import (
 )
 from ..run.input_files import input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
-from ..run.throughput import peak_memory_bytes, reset_peak_memory
 from ..run.trainer import NanWatch, run_trainer, training_arguments
 from .class_weights import task_weights, weighted_loss
 from .config import FinetuneConfig

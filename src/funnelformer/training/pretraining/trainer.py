@@ -22,9 +22,10 @@ from ...base.errors import UserError
 from ...base.options import OnNan
 from ...base.processes import first, rank
 from ...base.strict_json import json_text
+from ...cost.peak import device_peak
 from ..run.optimizer import build_optimizer
 from ..run.sharded_trainer import ShardedTrainer
-from ..run.throughput import Throughput, device_peak
+from ..run.throughput import Throughput
 from .probe import Probe
 
 __all__ = ["PretrainTrainer", "Unit"]
