@@ -17,8 +17,10 @@ from sklearn.metrics import accuracy_score, f1_score
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.base.version import stamped
 from funnelformer.data.tokenizer import load_tokenizer
+from funnelformer.inference.batches import cut
 from funnelformer.inference.evaluate import evaluate, predict
-from funnelformer.inference.predictor import _cut, load_predictor, ready
+from funnelformer.inference.load import ready
+from funnelformer.inference.predictor import load_predictor
 from funnelformer.modeling import PrepackedLinear
 from training.toy import ANIMALS, run, sentence, tree, write_table
 
@@ -162,14 +164,14 @@ def test_batch_size_changes_nothing(model, texts, batch_size):
 
 def test_batches_end_where_padding_grows():
     """By hand: at most 3 rows, at most 4 tokens of padding."""
-    found = [(part.start, part.stop) for part in _cut([9, 9, 9, 9, 7, 5, 5, 3, 1], 3, 4)]
+    found = [(part.start, part.stop) for part in cut([9, 9, 9, 9, 7, 5, 5, 3, 1], 3, 4)]
     # 9 9 9 | 9 7 (2; with 5 it were 6) | 5 5 3 (2) | 1
     assert found == [(0, 3), (3, 5), (5, 8), (8, 9)]
-    assert _cut([], 3, 4) == []
-    assert _cut([5, 1], 3, 4) == [slice(0, 2)]
-    assert _cut([5, 1], 3, 3) == [slice(0, 1), slice(1, 2)]
+    assert cut([], 3, 4) == []
+    assert cut([5, 1], 3, 4) == [slice(0, 2)]
+    assert cut([5, 1], 3, 3) == [slice(0, 1), slice(1, 2)]
     # At most 10 tokens: 12 alone, 5 5 (a third were 15), 4 4, 1.
-    assert _cut([12, 5, 5, 4, 4, 1], 9, 9, 10) == [slice(0, 1), slice(1, 3), slice(3, 5), slice(5, 6)]
+    assert cut([12, 5, 5, 4, 4, 1], 9, 9, 10) == [slice(0, 1), slice(1, 3), slice(3, 5), slice(5, 6)]
 
 
 @given(
@@ -179,7 +181,7 @@ def test_batches_end_where_padding_grows():
 )
 def test_batches_hold_every_row_once(lengths, batch_size, most_padding):
     lengths = sorted(lengths, reverse=True)
-    parts = _cut(lengths, batch_size, most_padding)
+    parts = cut(lengths, batch_size, most_padding)
     assert [index for part in parts for index in range(len(lengths))[part]] == list(range(len(lengths)))
     for part in parts:
         rows = lengths[part]

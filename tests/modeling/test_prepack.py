@@ -12,7 +12,7 @@ from funnelformer import (
     FunnelformerModel,
     prepack,
 )
-from funnelformer.inference.predictor import ready
+from funnelformer.inference.load import ready
 from funnelformer.modeling import PrepackedLinear
 from models import batch, build, small_config
 

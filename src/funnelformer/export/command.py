@@ -23,8 +23,9 @@ from ..checkpoints.folders import map_folder
 from ..command_configs import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
+from ..inference.load import TASK_FILE, load_model, read_settings
 from ..inference.onnx_model import MODEL_FILE, OnnxModel, import_onnxruntime, open_session
-from ..inference.predictor import TASK_FILE, Predictor, load_model, read_settings
+from ..inference.predictor import Predictor
 from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, summary, table

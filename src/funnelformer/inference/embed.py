@@ -27,7 +27,7 @@ from ..data.formats import Row, row_name
 from ..data.tables import check_column, collect, guess_single_text, iter_texts
 from ..data.values import BadValue, read_text
 from .embedder import Embedder, load_embedder, save_sentence_transformers
-from .predictor import read_settings
+from .load import read_settings
 
 __all__ = ["embed"]
 

@@ -1,9 +1,8 @@
-"""Load a model and check that it fits; label texts with a fine-tuned one, in batches of similar length."""
+"""`Predictor`: a fine-tuned model with its tokenizer and task, which labels texts."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,88 +13,22 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
-from ..base.errors import UserError, joined, short
-from ..base.files import check_readable
+from ..base.errors import UserError, short
 from ..base.json_toml import read_json
 from ..base.options import Backend
-from ..base.processes import gather_lists, num_processes, rank
 from ..base.progress import progress_bar
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..data.values import Labels
-from ..modeling import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, fix_tables, head_of, prepack
+from ..modeling import HEADS, Head, head_of
 from ..tasks.judge import say_of
 from ..tasks.scores import sigmoid, softmax
 from ..tasks.task import KindName
 from ..tasks.windows import encode_windows, mean_by_owner
+from .batches import in_batches, most_padding
+from .load import check_length, load_model, read_settings, ready
 from .onnx_model import OnnxModel, is_export
 
-__all__ = [
-    "TASK_FILE",
-    "Predictor",
-    "check_length",
-    "in_batches",
-    "load_model",
-    "load_predictor",
-    "read_architectures",
-    "read_settings",
-    "ready",
-    "refuse_not_finite",
-]
-
-# Of a fine-tuned model's folder.
-TASK_FILE = "task.json"
-
-# Tokens of padding in a batch, by device: about what a further batch costs. A CPU reads the weights once more, and
-# an accelerator is idle while the kernels of a small batch are launched.
-_MOST_PADDING = {"cpu": 32, "other": 2048}
-
-
-def load_model(
-    model_class: Any,
-    source: str,
-    may_miss: tuple[str, ...] = (),
-    may_differ: tuple[str, ...] = (),
-    **settings: Any,
-) -> tuple[Any, list[str]]:
-    """Load a model of `model_class` from a folder or Hub name; return it and its parameters that are random.
-
-    may_miss, may_differ: prefixes of the parameters that the weights may lack, or have in another shape.
-    settings: config keys to change.
-    Raises UserError naming the first parameter that does not fit, or what cannot be read.
-    """
-    check_readable(source)
-    try:
-        model, report = model_class.from_pretrained(
-            source,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-            **settings,
-        )
-    except UserError:
-        raise
-    except Exception as error:  # transformers, torch, safetensors and the Hub have no common base class
-        raise UserError(f"{source}: no model could be loaded ({joined(error)})") from error
-    left_out = (*HEAD_PREFIXES, DECODER_PREFIX, f"funnelformer.{DECODER_PREFIX}")
-    for name in sorted(report["unexpected_keys"]):
-        if not name.startswith(left_out):
-            raise UserError(f"{source}: parameter {name} of the weights has no place in the config's model")
-    for name, found, wanted in sorted(report["mismatched_keys"]):
-        if not name.startswith(may_differ):
-            raise UserError(
-                f"{source}: parameter {name} has shape {list(found)}, the config wants {list(wanted)}"
-            )
-    for name in sorted(report["missing_keys"]):
-        if not name.startswith(may_miss):
-            raise UserError(f"{source}: parameter {name} is not among the weights")
-    return model, sorted([*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])])
-
-
-def check_length(config: Any, max_length: int, flag: str) -> None:
-    """Raise UserError when absolute positions do not reach `max_length`, which `flag` asked for."""
-    limit = config.max_position_embeddings
-    if config.position == "absolute" and max_length > limit:
-        raise UserError(f"{flag} {max_length} is beyond the model's max_position_embeddings {limit}")
+__all__ = ["Predictor", "load_predictor", "read_architectures", "refuse_not_finite"]
 
 
 @dataclass(frozen=True)
@@ -196,7 +129,7 @@ class Predictor:
     @property
     def most_padding(self) -> int:
         """Tokens of padding that are worth a shared batch; 0 where padding would change what the model says."""
-        return _most_padding(self.model)
+        return most_padding(self.model)
 
     def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
         """What is said of each text with logits [N, num_labels]: `prediction`, and of classes their probabilities."""
@@ -257,40 +190,6 @@ _TEXTS = ("task", "text", "text_pair", "label", "label_separator")
 _COUNTS = {"max_length": (3, 1 << 24), "doc_stride": (1, 1 << 24), "max_answer_length": (1, 1 << 24)}
 
 
-def read_settings(folder: str) -> dict[str, Any]:
-    """What fine-tuning noted in a model's folder of its task; nothing of another folder or a Hub name.
-
-    Raises UserError naming the first value that cannot be used.
-    """
-    file = Path(folder) / TASK_FILE
-    if not file.is_file():
-        return {}
-    values = read_json(file)
-    for name in _TEXTS:
-        if not isinstance(values.get(name), str | None) or values.get(name) == "":
-            raise UserError(f"{file}: {name} is {short(values[name])}; allowed: a text, null")
-    for name, (least, most) in _COUNTS.items():
-        value = values.get(name, least)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise UserError(f"{file}: {name} is {short(value)}; allowed: {least} to {most}")
-    threshold = values.get("null_threshold", 0.0)
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not abs(threshold) < 1e9:
-        raise UserError(f"{file}: null_threshold is {short(threshold)}; allowed: a number")
-    return values
-
-
-def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
-    """The model in evaluation mode, on an accelerator where `device` is "auto" and there is one.
-
-    only_runs: nothing will change the weights: on a CPU they are prepacked, elsewhere attention's tables are kept. The
-        model cannot be saved any more.
-    """
-    if device == "auto" and torch.accelerator.is_available():
-        model = model.to(torch.accelerator.current_accelerator()).eval()
-        return fix_tables(model) if only_runs else model
-    return prepack(model) if only_runs else model.eval()
-
-
 def refuse_not_finite(output: Tensor, *, may_be_lowest: bool = False) -> Tensor:
     """Return what a model gave; raise UserError when it has a NaN or is infinite, which no answer can be made of.
 
@@ -302,59 +201,3 @@ def refuse_not_finite(output: Tensor, *, may_be_lowest: bool = False) -> Tensor:
             "the model gives NaN or infinity: its weights are damaged, or its training has diverged"
         )
     return output
-
-
-def in_batches(
-    model: Any,
-    forward: Callable[..., Tensor],
-    columns: Mapping[str, Sequence[Any]],
-    collator: Callable[[list[dict[str, Any]]], Any],
-    batch_size: int,
-    advance: Callable[[int], None],
-) -> list[np.ndarray]:
-    """Return what `forward` gives for each row of `columns`, the inputs of `model`, in their order.
-
-    Rows are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the result
-    does not depend on it. In a model whose windows are changed by padding, rows of one length share a batch.
-    Of several processes each takes some of the batches, and has what all found in the end.
-    batch_size: rows of a batch at most. advance: told how many rows are done.
-    """
-    lengths = np.array([len(ids) for ids in columns["input_ids"]])
-    order = np.argsort(-lengths, kind="stable")
-    found: list[tuple[int, np.ndarray]] = []
-    parts = _cut(lengths[order].tolist(), batch_size, _most_padding(model))
-    for part in parts[rank() :: num_processes()]:
-        rows = order[part]
-        batch = collator([{name: values[row] for name, values in columns.items()} for row in rows])
-        if "attention_mask" in batch and batch["attention_mask"].all():
-            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
-        with torch.inference_mode():
-            output = forward(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-        found += zip(rows.tolist(), output.float().cpu().numpy(), strict=True)
-        advance(len(rows))
-    return [values for _, values in sorted(gather_lists(found), key=lambda entry: entry[0])]
-
-
-def _most_padding(model: Any) -> int:
-    """See `Predictor.most_padding`."""
-    if model.config.padding != "exact":
-        return 0
-    return _MOST_PADDING.get(model.device.type, _MOST_PADDING["other"])
-
-
-def _cut(
-    lengths: Sequence[int], batch_size: int, most_padding: int, most_tokens: int = sys.maxsize
-) -> list[slice]:
-    """Cut falling lengths into batches of at most so many rows, tokens of padding, and tokens with the padding.
-
-    A row longer than `most_tokens` is a batch of its own.
-    """
-    parts, start, padding = [], 0, 0
-    for index, length in enumerate(lengths):
-        size, added = index - start, lengths[start] - length
-        full = size == batch_size or (size > 0 and lengths[start] * (size + 1) > most_tokens)
-        if full or padding + added > most_padding:
-            parts.append(slice(start, index))
-            start, padding, added = index, 0, 0
-        padding += added
-    return [*parts, slice(start, len(lengths))] if lengths else []

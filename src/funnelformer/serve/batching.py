@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..inference.predictor import _cut
+from ..inference.batches import cut
 from .backend import Feature
 from .freed_memory import FreedMemory
 from .metrics import Metrics
@@ -175,7 +175,7 @@ class Batcher:
         alike = [item for item in self._waiting if item.request.work.key == oldest.request.work.key]
         alike.sort(key=lambda item: -item.length)
         lengths = [item.length for item in alike]
-        parts = (alike[part] for part in _cut(lengths, _BATCH_SIZE, self._most_padding, self._most_tokens))
+        parts = (alike[part] for part in cut(lengths, _BATCH_SIZE, self._most_padding, self._most_tokens))
         return next(part for part in parts if oldest in part)
 
     def _run(self, batch: list[_Item]) -> None:

@@ -24,7 +24,7 @@ from ...base.strict_json import dump_json
 from ...checkpoints.model_source import is_layout
 from ...cost.peak import peak_memory_bytes, reset_peak_memory
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
-from ...inference.predictor import TASK_FILE, check_length, load_model
+from ...inference.load import TASK_FILE, check_length, load_model
 from ...tasks.judge import judge
 from ...tasks.kind import Encoded, Kind
 from ...tasks.kinds import kind_of

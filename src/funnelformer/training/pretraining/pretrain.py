@@ -19,7 +19,7 @@ from ...corpus.masking import MaskedBlocks, Masking, NextEpoch
 from ...corpus.prepared import is_prepared, open_prepared
 from ...corpus.row_settings import RowSettings
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
-from ...inference.predictor import check_length, load_model
+from ...inference.load import check_length, load_model
 from ..run.folder import METRICS_FILE, check_run, config_from_name, open_run
 from ..run.input_files import files_of, input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
