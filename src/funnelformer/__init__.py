@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .data.tokenizer import load_tokenizer, train_tokenizer
     from .inference.answer import answer
     from .inference.embedder import Embedder, load_embedder
-    from .inference.evaluate import evaluate, predict
+    from .inference.evaluate import evaluate
+    from .inference.predict import predict
     from .inference.predictor import Predictor, load_predictor
     from .modeling import (
         FunnelformerForElectra,
@@ -101,7 +102,7 @@ _HOMES = {
     "load_embedder": "inference.embedder",
     "load_predictor": "inference.predictor",
     "load_tokenizer": "data.tokenizer",
-    "predict": "inference.evaluate",
+    "predict": "inference.predict",
     "prepare": "corpus.prepare",
     "pretrain": "training.pretraining.pretrain",
     "train_tokenizer": "data.tokenizer",

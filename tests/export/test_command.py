@@ -18,8 +18,9 @@ from funnelformer.export.signatures import TARGETS
 from funnelformer.inference.answer import answer
 from funnelformer.inference.embed import embed
 from funnelformer.inference.embedder import load_embedder
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
 from funnelformer.inference.onnx_model import OnnxModel, is_export
+from funnelformer.inference.predict import predict
 from funnelformer.inference.predictor import load_predictor
 from training.toy import animal_rows, fails, write_table
 

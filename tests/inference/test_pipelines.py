@@ -24,7 +24,7 @@ from funnelformer import (
     FunnelformerModel,
 )
 from funnelformer.data.tokenizer import load_tokenizer, model_ids
-from funnelformer.inference.evaluate import predict
+from funnelformer.inference.predict import predict
 from training.toy import sentence, write_table
 
 # Largest difference of a probability between a pipeline and `predict`; measured 1.8e-7.

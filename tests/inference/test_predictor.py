@@ -18,8 +18,9 @@ from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassificati
 from funnelformer.base.version import stamped
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.inference.batches import cut
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
 from funnelformer.inference.load import ready
+from funnelformer.inference.predict import predict
 from funnelformer.inference.predictor import load_predictor
 from funnelformer.modeling import PrepackedLinear
 from training.toy import ANIMALS, run, sentence, tree, write_table
@@ -287,7 +288,7 @@ def test_a_failure_half_way_leaves_the_old_output(model, table, tmp_path, monkey
     predict(str(model), str(table), out=out)
     before = tree(tmp_path)
     monkeypatch.setattr(
-        "funnelformer.inference.evaluate._answers", lambda *_: iter([{"prediction": 1}, object()])
+        "funnelformer.inference.predict._answers", lambda *_: iter([{"prediction": 1}, object()])
     )
     with pytest.raises(TypeError):
         predict(str(model), str(table), out=out)

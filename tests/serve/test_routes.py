@@ -16,7 +16,7 @@ from funnelformer import (
 )
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.inference.answer import answer
-from funnelformer.inference.evaluate import predict
+from funnelformer.inference.predict import predict
 from funnelformer.inference.predictor import load_predictor
 from serve.running import running, save, until
 

@@ -28,7 +28,7 @@ def _evaluate(settings: EvaluateConfig) -> None:
 def _predict(settings: PredictConfig) -> None:
     """Label the texts of a file or of stdin."""
     check_reachable(settings.model)
-    from ..inference.evaluate import predict
+    from ..inference.predict import predict
 
     number = predict(**vars(settings))
     if process_rank() == 0 and (settings.submit_to is not None or settings.out is not None):

@@ -14,7 +14,8 @@ from transformers import DataCollatorWithPadding
 from ..base.errors import UserError
 from ..data.tables import guess_columns, read_texts
 from ..data.values import load_task
-from ..inference.evaluate import read_examples, score
+from ..inference.evaluate import score
+from ..inference.examples import read_examples
 from ..inference.onnx_model import OnnxModel, open_session
 from ..inference.predictor import Predictor
 from ..tasks.kind import Kind

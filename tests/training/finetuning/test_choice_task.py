@@ -8,7 +8,8 @@ import random
 import pytest
 
 from funnelformer import FunnelformerForMultipleChoice
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.predict import predict
 from funnelformer.training.finetuning.config import FinetuneConfig
 from funnelformer.training.finetuning.task_data import load_task_data
 from funnelformer.training.finetuning.trainer import FinetuneTrainer

@@ -13,7 +13,8 @@ from transformers import DataCollatorWithPadding
 
 from funnelformer import FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.predict import predict
 from funnelformer.tasks import texts
 from funnelformer.training.finetuning.config import FinetuneConfig
 from funnelformer.training.finetuning.task_data import load_task_data

@@ -22,7 +22,8 @@ from funnelformer import (
 from funnelformer.base.errors import UserError
 from funnelformer.data.tables import TaskColumns
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.predict import predict
 from funnelformer.tasks.kinds import kind_of
 from funnelformer.tasks.task import Task
 from funnelformer.training.finetuning.class_weights import class_weights, task_weights, weighted_loss

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 
 from funnelformer import FunnelformerForSequenceClassification, __version__
 from funnelformer.cost.flops import forward_flops
-from funnelformer.inference.evaluate import predict
+from funnelformer.inference.predict import predict
 from funnelformer.tasks.scores import calibration
 from funnelformer.training.finetuning.plots import draw_confusion
 from training.toy import FINETUNE, animal_rows, run, sentence, write_table

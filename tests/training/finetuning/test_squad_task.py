@@ -13,7 +13,8 @@ import transformers
 from transformers.pipelines import SUPPORTED_TASKS
 
 from funnelformer.inference.answer import answer
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.predict import predict
 from funnelformer.inference.predictor import Predictor, load_predictor
 from funnelformer.tasks.squad_scores import answer_metrics
 from training.toy import ANIMALS, FINETUNE, fails, run, sentence

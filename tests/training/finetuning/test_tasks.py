@@ -9,7 +9,8 @@ import datasets
 import pytest
 
 from funnelformer import FunnelformerForSequenceClassification
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.predict import predict
 from training.toy import FINETUNE, animal_rows, fails, run, write_table
 
 SOLVE = ("--epochs", 6, "--learning-rate", 0.02)

@@ -9,7 +9,8 @@ import pytest
 import transformers
 
 from funnelformer import FunnelformerForTokenClassification
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.predict import predict
 from training.toy import FINETUNE, fails, run, sentence
 
 

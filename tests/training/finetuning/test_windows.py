@@ -17,7 +17,8 @@ from transformers import DataCollatorWithPadding
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification, UserError
 from funnelformer.data.tables import TaskColumns
 from funnelformer.data.tokenizer import load_tokenizer, model_ids
-from funnelformer.inference.evaluate import evaluate, predict
+from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.predict import predict
 from funnelformer.inference.predictor import load_predictor
 from funnelformer.tasks.kinds import kind_of
 from funnelformer.tasks.task import Task
