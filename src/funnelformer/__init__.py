@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from .config import FunnelformerConfig
     from .corpus.prepare import prepare
     from .corpus.prepare_config import PrepareConfig
+    from .corpus.vocabulary import train_tokenizer
     from .cost.info import describe
-    from .data.tokenizer import load_tokenizer, train_tokenizer
+    from .data.tokenizer import load_tokenizer
     from .inference.answer import answer
     from .inference.embedder import Embedder, load_embedder
     from .inference.evaluate import evaluate
@@ -105,7 +106,7 @@ _HOMES = {
     "predict": "inference.predict",
     "prepare": "corpus.prepare",
     "pretrain": "training.pretraining.pretrain",
-    "train_tokenizer": "data.tokenizer",
+    "train_tokenizer": "corpus.vocabulary",
 }
 
 

@@ -41,7 +41,8 @@ def _finetune(settings: FinetuneConfig) -> None:
 @app.command(name="tokenizer")
 def _tokenizer(settings: TokenizerConfig) -> None:
     """Train a WordPiece tokenizer on text files."""
-    from ..data.tokenizer import load_tokenizer, train_tokenizer
+    from ..corpus.vocabulary import train_tokenizer
+    from ..data.tokenizer import load_tokenizer
 
     train_tokenizer(
         settings.train,

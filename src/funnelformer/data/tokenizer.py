@@ -1,26 +1,20 @@
-"""WordPiece tokenizers: train one on plain text, take one from a released vocab.txt, load one, check it."""
+"""WordPiece tokenizers: take one from a released vocab.txt, load one, check it."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from tokenizers.trainers import WordPieceTrainer
 
 from ..base.errors import UserError, did_you_mean
-from ..base.files import atomic_folder, expand_paths, iter_lines
+from ..base.files import iter_lines
 from ..base.foreign_code import refuse_foreign_code, runs_foreign_code
 from ..base.hub import reach_hub
 from ..base.sentence_modules import read_modules
-from ..base.strict_json import json_text
-from ..corpus.documents import iter_documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,7 +27,6 @@ __all__ = [
     "num_ids",
     "save_tokenizer",
     "tokenizer_from_vocab",
-    "train_tokenizer",
 ]
 
 # All that a tokenizer may be kept in; it goes along with its model unchanged.
@@ -62,20 +55,19 @@ _BERT_TOKENS = {role: f"[{token[1:-1].upper()}]" for role, token in SPECIAL_TOKE
 
 CLS_SEGMENT = 2  # Funnel-Transformer gives [CLS] a segment of its own
 _INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
-_PREFIX = "##"
-_MAX_ALPHABET = 1000
+PREFIX = "##"
 
 
-def _blank_tokenizer(model: WordPiece, lowercase: bool) -> Tokenizer:
+def blank_tokenizer(model: WordPiece, lowercase: bool) -> Tokenizer:
     """Return BERT's pipeline; accents go when case goes."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix=_PREFIX)
+    tokenizer.decoder = decoders.WordPiece(prefix=PREFIX)
     return tokenizer
 
 
-def _as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: int) -> PreTrainedTokenizerFast:
+def as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: int) -> PreTrainedTokenizerFast:
     """Add the template `[CLS]:2 A:0 [SEP]:0 B:1 [SEP]:1` and wrap for transformers."""
     from transformers import PreTrainedTokenizerFast
 
@@ -94,99 +86,6 @@ def _as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: in
         clean_up_tokenization_spaces=False,
         **special,
     )
-
-
-# ---- training
-
-
-def _alphabet(documents: Iterable[str], normalizer: Any) -> list[str]:
-    """Return the most frequent characters after normalisation, most frequent first, ties by code point."""
-    counts: Counter[str] = Counter()
-    for document in documents:
-        counts.update(normalizer.normalize_str(document))
-    characters = [character for character in counts if not character.isspace()]
-    return sorted(characters, key=lambda character: (-counts[character], character))[:_MAX_ALPHABET]
-
-
-def _inside_words(tokenizer: Tokenizer, alphabet: list[str]) -> list[str]:
-    """Return the characters that can follow another in one word; punctuation and CJK stand alone."""
-
-    def continues(character: str) -> bool:
-        normal = tokenizer.normalizer.normalize_str("a" + character)
-        return tokenizer.pre_tokenizer.pre_tokenize_str(normal) == [("a" + character, (0, 2))]
-
-    return sorted(character for character in alphabet if continues(character))
-
-
-def _train(
-    paths: list[Path], text_column: str | None, vocab_size: int, lowercase: bool, min_frequency: int
-) -> Tokenizer:
-    """Train so that the same text gives the same bytes.
-
-    The trainer numbers the "##x" pieces in the order of a hash table that is seeded anew in every process,
-    and breaks ties between merges by these numbers. It numbers special tokens first and in order, so the
-    "##x" are given as such and taken off that list afterwards. It also cuts off rare characters in hash
-    order, so that is done here.
-    """
-    special = list(SPECIAL_TOKENS.values())
-    tokenizer = _blank_tokenizer(WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]), lowercase)
-    alphabet = _alphabet(iter_documents(paths, text_column), tokenizer.normalizer)
-    continuing = [_PREFIX + character for character in _inside_words(tokenizer, alphabet)]
-    smallest = len(special) + len(continuing) + len(alphabet)
-    if vocab_size < smallest:
-        raise UserError(
-            f"vocab_size: {vocab_size} is too small; this text has {len(alphabet)} different characters, "
-            f"which need {smallest}"
-        )
-    trainer = WordPieceTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=special + continuing,
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        continuing_subword_prefix=_PREFIX,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(iter_documents(paths, text_column), trainer)
-    state = json.loads(tokenizer.to_str())
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special]
-    return Tokenizer.from_str(json_text(state, ensure_ascii=False))
-
-
-def train_tokenizer(
-    patterns: str | Path | Iterable[str | Path],
-    out: str | Path,
-    *,
-    vocab_size: int = 30522,
-    lowercase: bool = True,
-    min_frequency: int = 2,
-    text_column: str | None = None,
-    model_max_length: int = 512,
-    overwrite: bool = False,
-) -> PreTrainedTokenizerFast:
-    """Train a WordPiece tokenizer on the documents of `patterns` and save it in the folder `out`.
-
-    The same text and arguments give the same files byte for byte. `AutoTokenizer.from_pretrained(out)` loads
-    it. The text is read twice; its 1000 most frequent characters are kept, others become `<unk>`.
-    vocab_size: the most tokens wanted; little text gives fewer.
-    min_frequency: merge no pair of pieces that occurs less often.
-    lowercase: also drops accents. model_max_length: tokens, where `truncation=True` cuts by default.
-    overwrite: replace the files of an `out` that is not empty.
-    Raises UserError for such a folder, for text that cannot be read (`corpus.iter_documents`), or a
-    `vocab_size` that has no room for the characters.
-    """
-    if min_frequency < 1:
-        raise UserError(f"min_frequency: {min_frequency} is below 1")
-    if model_max_length < 3:
-        raise UserError(f"model_max_length: {model_max_length} is below 3, <cls>, a token and <sep>")
-    paths = expand_paths(patterns)
-    with atomic_folder(out, overwrite=overwrite) as folder:
-        trained = _train(paths, text_column, vocab_size, lowercase, min_frequency)
-        save_tokenizer(_as_fast(trained, SPECIAL_TOKENS, model_max_length), folder)
-    return load_tokenizer(out)
-
-
-# ---- loading
 
 
 def tokenizer_from_vocab(
@@ -215,9 +114,9 @@ def tokenizer_from_vocab(
     if lowercase is None:
         plain = (token for token in vocabulary if not _looks_special(token))
         lowercase = not any(character.isupper() for token in plain for character in token)
-    tokenizer = _blank_tokenizer(WordPiece(vocabulary, unk_token=special["unk_token"]), lowercase)
+    tokenizer = blank_tokenizer(WordPiece(vocabulary, unk_token=special["unk_token"]), lowercase)
     tokenizer.add_special_tokens(list(special.values()))
-    return _as_fast(tokenizer, special, model_max_length)
+    return as_fast(tokenizer, special, model_max_length)
 
 
 def _looks_special(token: str) -> bool:

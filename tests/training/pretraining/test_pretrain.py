@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from funnelformer import FunnelformerForMaskedLM, __version__
 from funnelformer.base.version import VERSION_KEY, stamped
-from funnelformer.data.tokenizer import load_tokenizer, train_tokenizer
+from funnelformer.corpus.vocabulary import train_tokenizer
+from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.training.run.folder import last_checkpoint
 from training.toy import (
     FINETUNE,
