@@ -98,3 +98,6 @@ what it reaches goes to the log."
         for name in ("probe_dev", "probe_every"):
             if getattr(self, name) is not None and self.probe_train is None:
                 raise UserError(f"{flag(name)} needs --probe-train")
+
+
+_DEFAULT_BLOCK_SIZE = 128

@@ -25,13 +25,11 @@ from ..run.input_files import files_of, input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
 from ..run.tracking import choose_tracker, tracker_settings
 from ..run.trainer import run_trainer, training_arguments
-from .config import PretrainConfig
+from .config import _DEFAULT_BLOCK_SIZE, PretrainConfig
 from .objectives import OBJECTIVES
 from .probe import Probe
 
 __all__ = ["pretrain"]
-
-_DEFAULT_BLOCK_SIZE = 128
 
 
 @input_files.register
