@@ -18,6 +18,7 @@ from ..config import parse_name
 from ..mixers.attention import IMPLEMENTATIONS
 from ..modeling import FunnelformerModel, prepack
 from ..training.run.folder import config_from_name
+from .onnx import OnnxEncoder
 
 __all__ = [
     "CLS",
@@ -150,8 +151,6 @@ class Subject:
             attention = "sdpa" if self.family is None else _attentions(self.family)[-1]
         model: nn.Module = self._class()._from_config(config, attn_implementation=attention, **options).eval()
         if self.implementation in (ONNX, ONNX_INT8):
-            from .onnx import OnnxEncoder  # the extra's packages are wanted by nobody else
-
             return OnnxEncoder(model, int8=self.implementation == ONNX_INT8)
         if self.implementation == PREPACKED:
             prepack(model)

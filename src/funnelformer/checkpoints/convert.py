@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..base.errors import UserError, did_you_mean, reject_unknown
+from ..base.files import atomic_folder
 from ..base.json_toml import read_json, read_small_text
 from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..config import FunnelformerConfig
@@ -177,8 +178,6 @@ def _convert(source: Path, wishes: _Wishes) -> Report:
         # otherwise the comparison builds it
         build_model(changed.config, changed.state_dict, changed.architecture)
         return report
-    from ..base.files import atomic_folder
-
     is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.
     del loaded, exported

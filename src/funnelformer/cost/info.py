@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ..base.errors import UserError, joined
 from ..base.terminal import cell
+from ..checkpoints.folders import find_foreign, load_foreign
 from ..checkpoints.model_source import Folder, Layout, find_model
 from ..config import FunnelformerConfig, parse_name
 from ..modeling import FunnelformerModel
@@ -171,8 +172,6 @@ def _config_of(source: str | os.PathLike[str]) -> tuple[FunnelformerConfig, list
 
 
 def _config_in(source: str | Path) -> tuple[FunnelformerConfig, list[str]]:
-    from ..checkpoints import find_foreign, load_foreign
-
     foreign = find_foreign(source)
     if foreign is not None:
         loaded = load_foreign(foreign)

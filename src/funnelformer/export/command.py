@@ -18,6 +18,7 @@ from ..base.options import Int8
 from ..base.packages import need
 from ..base.sentence_modules import SentenceEmbedding, model_folder
 from ..base.strict_json import json_text
+from ..base.version import __version__
 from ..checkpoints import find_foreign
 from ..checkpoints.folders import map_folder
 from ..command_configs import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
@@ -218,8 +219,6 @@ def _size(folder: Path, name: str) -> int:
 def _versions() -> dict[str, str]:
     import onnx
     import onnxscript
-
-    from .. import __version__
 
     onnxruntime = import_onnxruntime()
 
