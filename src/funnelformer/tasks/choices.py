@@ -27,7 +27,7 @@ _QUESTION_TOKENS = 128
 _NUM_SPECIAL = 3
 
 
-class Choices(Kind):
+class Choices(Kind, names=("choice",)):
     """`FunnelformerForMultipleChoice` on `[CLS] question answer [SEP] passage [SEP]`, one sequence an answer."""
 
     head = HEADS["multiple_choice"]

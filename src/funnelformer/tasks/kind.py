@@ -10,13 +10,17 @@ from typing import Any, ClassVar
 import datasets
 import numpy as np
 
+from ..base.errors import UserError
 from ..config import FunnelformerConfig
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table
 from ..modeling import Head
 from .task import Task
 
-__all__ = ["Encoded", "Kind"]
+__all__ = ["KINDS", "Encoded", "Kind"]
+
+# Name of a kind -> its class; each class adds itself, by its `names`.
+KINDS: dict[str, type[Kind]] = {}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,13 @@ class Kind(ABC):
 
     def __init__(self, task: Task) -> None:
         self.task = task
+
+    def in_windows(self, stride: int) -> Kind:
+        """The kind that reads a long text in windows that begin `stride` tokens apart.
+
+        Raises UserError where there is no single text to cut.
+        """
+        raise UserError(f"--doc-stride makes windows of single texts; this is a task of {self.task.kind}")
 
     @abstractmethod
     def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:

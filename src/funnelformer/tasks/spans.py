@@ -100,10 +100,14 @@ class Windows(Encoded):
     tokenizer: Any
 
 
-class Questions(Kind):
+class Questions(Kind, names=("span",)):
     """`FunnelformerForQuestionAnswering` on `[CLS] question [SEP] window of the passage [SEP]`."""
 
     head = HEADS["question_answering"]
+
+    def in_windows(self, stride: int) -> Questions:
+        """They are in windows anyway, which begin as far apart as `task.spans` says."""
+        return self
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
         """Rows with id, context, question, texts and starts of the answers; these are empty where data have none."""

@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 from transformers import DataCollatorWithPadding
 
+from ..base.errors import UserError
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table
 from ..data.values import Labels, TextKind, load_task
@@ -41,7 +42,7 @@ def score_texts(
     return classification_metrics(logits.argmax(-1).tolist(), gold.tolist(), names, positive)
 
 
-class Texts(Kind):
+class Texts(Kind, names=("classification", "multi-label", "regression")):
     """`FunnelformerForSequenceClassification`, in its three kinds of problem.
 
     stride: a text longer than `max_length` is read in windows that begin so many tokens apart, each a feature; the
@@ -54,6 +55,11 @@ class Texts(Kind):
     def __init__(self, task: Task, stride: int | None = None) -> None:
         super().__init__(task)
         self.stride = stride
+
+    def in_windows(self, stride: int) -> Texts:
+        if self.task.columns.text_pair is not None:
+            raise UserError("--doc-stride makes windows of single texts; this is a task of pairs of texts")
+        return Texts(self.task, stride)
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
         labels = None if self.task.labels is None else Labels(self.task.labels)

@@ -35,7 +35,7 @@ def entity_scores(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[st
     }
 
 
-class Tokens(Kind):
+class Tokens(Kind, names=("tokens",)):
     """`FunnelformerForTokenClassification`: the first piece of a word has the word's tag, the others have none.
 
     A word that was cut off, or has no piece, is called O.
