@@ -22,7 +22,6 @@ from .base.version import __version__
 if TYPE_CHECKING:
     from .base.errors import UserError
     from .checkpoints.convert import convert
-    from .command_configs import EvaluateConfig, PredictConfig
     from .config import FunnelformerConfig
     from .corpus.prepare import prepare
     from .corpus.prepare_config import PrepareConfig
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from .cost.info import describe
     from .data.tokenizer import load_tokenizer
     from .inference.answer import answer
+    from .inference.config import EvaluateConfig, PredictConfig
     from .inference.embedder import Embedder, load_embedder
     from .inference.evaluate import evaluate
     from .inference.predict import predict
@@ -87,10 +87,10 @@ __all__ = [
 # Where a name is, for those that are not heads of models; the imports above say the same to type checkers.
 _HOMES = {
     "Embedder": "inference.embedder",
-    "EvaluateConfig": "command_configs",
+    "EvaluateConfig": "inference.config",
     "FinetuneConfig": "training.finetuning.config",
     "FunnelformerConfig": "config",
-    "PredictConfig": "command_configs",
+    "PredictConfig": "inference.config",
     "Predictor": "inference.predictor",
     "PrepareConfig": "corpus.prepare_config",
     "PretrainConfig": "training.pretraining.config",

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from ..base.errors import UserError
 from ..base.hub import check_reachable
-from ..command_configs import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
+from ..inference.config import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
 from ..serve.config import ServeConfig
 from ..serve.freed_memory import bound_kernel_cache
 from .app import app, print_metrics, process_rank, show

@@ -6,8 +6,10 @@ from ..base.hub import check_reachable
 from ..base.options import parse_options
 from ..base.strict_json import json_text
 from ..base.terminal import plain_console
+from ..checkpoints.config import ConvertConfig
 from ..checkpoints.shortening import parse_layers
-from ..command_configs import ConvertConfig, ExportConfig, InfoConfig
+from ..cost.config import InfoConfig
+from ..export.config import ExportConfig
 from .app import app, show
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..base.hub import check_reachable
-from ..command_configs import TokenizerConfig
+from ..corpus.config import TokenizerConfig
 from ..corpus.prepare_config import PrepareConfig
 from ..training.finetuning.config import FinetuneConfig
 from ..training.pretraining.config import PretrainConfig

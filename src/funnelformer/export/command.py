@@ -21,7 +21,6 @@ from ..base.strict_json import json_text
 from ..base.version import __version__
 from ..checkpoints import find_foreign
 from ..checkpoints.folders import map_folder
-from ..command_configs import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
 from ..inference.load import TASK_FILE, load_model, read_settings
@@ -30,6 +29,7 @@ from ..inference.predictor import Predictor
 from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, summary, table
+from .config import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
 from .graph import export_graph
 from .int8 import products_of, quantise, quantise_measured
 from .signatures import INPUTS, Target, find_target, of_head, target_of

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..base.errors import UserError
 from ..base.packages import need
-from ..command_configs import DEFAULT_OPSET
+from .config import DEFAULT_OPSET
 from .signatures import INPUTS, Target, Traced
 
 __all__ = ["LONGEST", "export_graph", "sample_inputs", "trace"]

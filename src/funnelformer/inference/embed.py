@@ -22,10 +22,10 @@ from ..base.options import takes
 from ..base.progress import progress_bar
 from ..base.streams import stdin_bytes
 from ..base.strict_json import json_line
-from ..command_configs import EmbedConfig
 from ..data.formats import Row, row_name
 from ..data.tables import check_column, collect, guess_single_text, iter_texts
 from ..data.values import BadValue, read_text
+from .config import EmbedConfig
 from .embedder import Embedder, load_embedder, save_sentence_transformers
 from .load import read_settings
 

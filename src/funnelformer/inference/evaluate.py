@@ -15,13 +15,13 @@ from ..base.options import takes
 from ..base.processes import rank, start_processes
 from ..base.strict_json import dump_json
 from ..base.version import stamped
-from ..command_configs import EvaluateConfig
 from ..data.bad_rows import BadRows, OnBadRow
 from ..data.tables import Table, read_table
 from ..tasks.kind import Kind
 from ..tasks.spans import Questions
 from ..tasks.task import Task, read_part
 from .answer import answer_all
+from .config import EvaluateConfig
 from .examples import check_part, columns_of, kind_on, named_task, say_messages
 from .predictor import Predictor, load_predictor
 

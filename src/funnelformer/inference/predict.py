@@ -15,7 +15,6 @@ from ..base.options import takes
 from ..base.processes import num_processes, rank, start_processes
 from ..base.streams import output
 from ..base.strict_json import json_line
-from ..command_configs import PredictConfig
 from ..data.tables import Table, read_table, read_texts
 from ..tasks.judge import answers
 from ..tasks.kind import Kind
@@ -23,6 +22,7 @@ from ..tasks.releases.squad import WHERE
 from ..tasks.spans import Questions
 from ..tasks.task import read_part
 from .answer import answer_all, write_answers
+from .config import PredictConfig
 from .examples import check_part, columns_of, kind_on, named_task, say_messages, split_at_spaces
 from .predictor import Predictor, load_predictor
 from .submit import submit

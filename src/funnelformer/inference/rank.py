@@ -11,9 +11,9 @@ from ..base.errors import UserError, did_you_mean, printable
 from ..base.options import takes
 from ..base.streams import output
 from ..base.strict_json import json_line
-from ..command_configs import RankConfig
 from ..data.tables import TaskColumns, guess_single_text, read_texts
 from ..data.values import load_task, text_problem
+from .config import RankConfig
 from .predictor import Predictor, load_predictor
 
 __all__ = ["rank", "scores"]
