@@ -17,8 +17,7 @@ from transformers import AutoModel
 
 from funnelformer import FunnelformerConfig
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import convert
-from funnelformer.checkpoints.convert import TARGETS
+from funnelformer.checkpoints.convert import TARGETS, convert
 from funnelformer.checkpoints.folders import map_folder
 from funnelformer.checkpoints.verify import compare_with_cases, read_cases
 from golden_cases import golden_folders

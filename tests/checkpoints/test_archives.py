@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import archives, convert
+from funnelformer.checkpoints import archives
+from funnelformer.checkpoints.convert import convert
 
 
 def pack(source: Path, path: Path, inner: str = "release", mode: str = "w:gz") -> Path:

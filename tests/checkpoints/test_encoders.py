@@ -22,9 +22,9 @@ import funnelformer
 from checkpoints.encoders import CASES, UNMASKED, batch, left_padded, save_stock, stock_model, to_left
 from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, FunnelformerModel
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import convert, load_folder
 from funnelformer.checkpoints.compare import build_model
-from funnelformer.checkpoints.folders import ENCODERS, detect
+from funnelformer.checkpoints.convert import convert
+from funnelformer.checkpoints.folders import ENCODERS, detect, load_folder
 from funnelformer.cost.info import describe
 from funnelformer.modeling import HEADS
 

@@ -11,7 +11,7 @@ import pytest
 import transformers.utils
 
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import detect, find_foreign, load_foreign, resolve
+from funnelformer.checkpoints.folders import detect, find_foreign, load_foreign, resolve
 from golden_cases import golden_folders, iter_cases
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from funnelformer.checkpoints import read_state_dict
+from funnelformer.checkpoints.weights import read_state_dict
 
 MAX_RATIO = 1.3
 MAKE = """
@@ -46,7 +46,7 @@ else:
 CONVERT = """
 import sys, time
 start = time.perf_counter()
-from funnelformer.checkpoints import convert
+from funnelformer.checkpoints.convert import convert
 difference = convert(*sys.argv[1:]).difference
 wall_s, cpu_s = time.perf_counter() - start, time.process_time()
 import torch

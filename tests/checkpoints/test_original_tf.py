@@ -19,10 +19,12 @@ from torch import Tensor
 
 from funnelformer import FunnelformerConfig
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import convert, load_folder, native, original_tf, read_state_dict
-from funnelformer.checkpoints.folders import map_folder
+from funnelformer.checkpoints import native, original_tf
+from funnelformer.checkpoints.convert import convert
+from funnelformer.checkpoints.folders import load_folder, map_folder
 from funnelformer.checkpoints.original_tf import import_variables
 from funnelformer.checkpoints.tensor_bundle import read_bundle, write_bundle
+from funnelformer.checkpoints.weights import read_state_dict
 from golden_cases import golden_folders
 
 pytest.importorskip("google_crc32c", reason="the extra funnelformer[tensorflow] is not installed")

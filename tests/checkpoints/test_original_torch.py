@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import load_folder, original_torch, read_state_dict
+from funnelformer.checkpoints import original_torch
+from funnelformer.checkpoints.folders import load_folder
 from funnelformer.checkpoints.net_config import config_values, net_config
+from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.config import FunnelformerConfig
 from golden_cases import golden_folders, load_case_model
 

@@ -19,7 +19,7 @@ from funnelformer import (
     FunnelformerModel,
     prepack,
 )
-from funnelformer.checkpoints import convert
+from funnelformer.checkpoints.convert import convert
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.export.command import export
 from funnelformer.inference.embedder import load_embedder

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import read_state_dict, read_torch_file
-from funnelformer.checkpoints.torch_file import Placeholder
+from funnelformer.checkpoints.torch_file import Placeholder, read_torch_file
+from funnelformer.checkpoints.weights import read_state_dict
 
 FORMS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 

@@ -12,7 +12,7 @@ import pytest
 from transformers import FunnelTokenizer, PreTrainedTokenizerFast
 
 from funnelformer.base.files import expand_paths, iter_lines
-from funnelformer.checkpoints import convert
+from funnelformer.checkpoints.convert import convert
 from funnelformer.corpus.vocabulary import train_tokenizer
 from funnelformer.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, tokenizer_from_vocab
 

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import read_state_dict
-from funnelformer.checkpoints.weights import write_safetensors
+from funnelformer.checkpoints.weights import read_state_dict, write_safetensors
 
 
 def write(state: dict[str, torch.Tensor], path: Path) -> Path:

@@ -16,7 +16,7 @@ from funnelformer import (
     FunnelformerModel,
 )
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints import read_state_dict
+from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.mixers import TokenInputs
 from funnelformer.mixers.ponet import Regions, find_regions
 from funnelformer.mixers.sequence import SequenceState, start_state

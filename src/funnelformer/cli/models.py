@@ -17,7 +17,7 @@ from .app import app, show
 def _convert(settings: ConvertConfig) -> None:
     """Convert a checkpoint between our own form and others: BERT and its family, Funnel-Transformers, PoNet."""
     check_reachable(settings.source)
-    from ..checkpoints import convert
+    from ..checkpoints.convert import convert
 
     report = convert(
         settings.source,

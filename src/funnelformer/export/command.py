@@ -19,8 +19,7 @@ from ..base.packages import need
 from ..base.sentence_modules import SentenceEmbedding, model_folder
 from ..base.strict_json import json_text
 from ..base.version import __version__
-from ..checkpoints import find_foreign
-from ..checkpoints.folders import map_folder
+from ..checkpoints.folders import find_foreign, map_folder
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
 from ..inference.load import TASK_FILE, load_model, read_settings

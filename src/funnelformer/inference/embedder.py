@@ -18,7 +18,7 @@ from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
 from ..base.progress import progress_bar
 from ..base.sentence_modules import MODULES, Pooling, SentenceEmbedding, read_modules, write_modules
-from ..checkpoints import find_foreign
+from ..checkpoints.folders import find_foreign
 from ..config import FunnelformerConfig
 from ..data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from ..modeling import FunnelformerModel

@@ -90,7 +90,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
         kwargs["trust_remote_code"] = False
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        from ..checkpoints import find_foreign, load_foreign
+        from ..checkpoints.folders import find_foreign, load_foreign
         from ..checkpoints.provenance import source_name
         from ..checkpoints.shortening import deal
 
