@@ -90,7 +90,7 @@ print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPAC
 def test_without_the_modules_of_posix(monkeypatch):
     """As on macOS and Windows: no `sched_getaffinity`, no `resource`."""
     from funnelformer.base.options import num_usable_cores
-    from funnelformer.training.run import throughput
+    from funnelformer.cost import peak
 
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert num_usable_cores() == os.cpu_count()
@@ -100,13 +100,13 @@ def test_without_the_modules_of_posix(monkeypatch):
         def __init__(self, name):
             raise FileNotFoundError(name)
 
-    monkeypatch.setattr(throughput, "Path", NoFile)
+    monkeypatch.setattr(peak, "Path", NoFile)
     monkeypatch.setitem(
         sys.modules,
         "psutil",
         SimpleNamespace(Process=lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=7))),
     )
-    assert throughput.peak_memory_bytes(SimpleNamespace(type="cpu")) == 7
+    assert peak.peak_memory_bytes(SimpleNamespace(type="cpu")) == 7
 
 
 def test_a_dash_in_any_place_is_stdin():

@@ -21,7 +21,6 @@ from .answer import questions_of
 from .predictor import Predictor
 
 __all__ = [
-    "check_batch_size",
     "check_part",
     "columns_of",
     "kind_on",

@@ -39,12 +39,17 @@ class Encoded:
 class Kind(ABC):
     """How a model learns and answers the tasks of one kind. `task` has its columns and labels.
 
+    names: of its kinds, under which a class adds itself to `KINDS`.
     head: its entry of the table of heads.
     has_class_names: its head has a row for each of the task's labels, or one for amounts.
     """
 
     has_class_names: ClassVar[bool] = False
     head: ClassVar[Head]
+
+    def __init_subclass__(cls, names: tuple[KindName, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        KINDS.update(dict.fromkeys(names, cls))
 
     def __init__(self, task: Task) -> None:
         self.task = task
