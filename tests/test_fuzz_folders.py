@@ -38,8 +38,7 @@ from funnelformer.data.formats import iter_rows
 from funnelformer.data.tables import collect, iter_texts
 from funnelformer.data.values import Labels
 from funnelformer.inference.embedder import _read_modules
-from funnelformer.inference.load import read_settings
-from funnelformer.inference.predictor import read_architectures
+from funnelformer.inference.load import read_architectures, read_settings
 from funnelformer.modeling import HEADS
 from funnelformer.report.runs import read_rows
 from funnelformer.tasks.releases import find_task

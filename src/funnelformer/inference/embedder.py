@@ -23,9 +23,9 @@ from ..config import FunnelformerConfig
 from ..data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from ..modeling import FunnelformerModel
 from .batches import in_batches
+from .finite import refuse_not_finite
 from .load import check_length, load_model, read_settings, ready
 from .onnx_model import OnnxModel, is_export
-from .predictor import refuse_not_finite
 
 __all__ = ["Embedder", "load_embedder", "save_sentence_transformers"]
 

@@ -11,9 +11,8 @@ from ..base.errors import UserError, joined, short
 from ..base.files import check_readable
 from ..base.json_toml import read_json
 from ..modeling import DECODER_PREFIX, HEAD_PREFIXES, fix_tables, prepack
-from .predictor import _COUNTS, _TEXTS
 
-__all__ = ["TASK_FILE", "check_length", "load_model", "read_settings", "ready"]
+__all__ = ["TASK_FILE", "check_length", "load_model", "read_architectures", "read_settings", "ready"]
 
 
 # Of a fine-tuned model's folder.
@@ -100,3 +99,19 @@ def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
         model = model.to(torch.accelerator.current_accelerator()).eval()
         return fix_tables(model) if only_runs else model
     return prepack(model) if only_runs else model.eval()
+
+
+def read_architectures(folder: str) -> list[str]:
+    """The classes that the config in a folder names; none of a Hub name. Raises UserError for what is no list."""
+    file = Path(folder) / "config.json"
+    names = read_json(file).get("architectures") if file.is_file() else None
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(f"{file}: architectures is {short(names)}; allowed: a list of names")
+    return names or []
+
+
+_TEXTS = ("task", "text", "text_pair", "label", "label_separator")
+
+
+# From, and to where no sound value lies beyond: what is given to tokenizers in 64 bits.
+_COUNTS = {"max_length": (3, 1 << 24), "doc_stride": (1, 1 << 24), "max_answer_length": (1, 1 << 24)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
-from ..base.errors import UserError, short
-from ..base.json_toml import read_json
+from ..base.errors import UserError
 from ..base.options import Backend
 from ..base.progress import progress_bar
 from ..data.tokenizer import check_vocabulary, load_tokenizer
@@ -25,10 +23,11 @@ from ..tasks.scores import sigmoid, softmax
 from ..tasks.task import KindName
 from ..tasks.windows import encode_windows, mean_by_owner
 from .batches import in_batches, most_padding
-from .load import check_length, load_model, read_settings, ready
+from .finite import refuse_not_finite
+from .load import check_length, load_model, read_architectures, read_settings, ready
 from .onnx_model import OnnxModel, is_export
 
-__all__ = ["Predictor", "load_predictor", "read_architectures", "refuse_not_finite"]
+__all__ = ["Predictor", "load_predictor"]
 
 
 @dataclass(frozen=True)
@@ -174,30 +173,3 @@ def load_predictor(
         task["max_length"] = min(task.get("max_length", 512), model.config.max_position_embeddings)
     task["max_length"] = max_length or task.get("max_length", 512)
     return Predictor(model, tokenizer, task)
-
-
-def read_architectures(folder: str) -> list[str]:
-    """The classes that the config in a folder names; none of a Hub name. Raises UserError for what is no list."""
-    file = Path(folder) / "config.json"
-    names = read_json(file).get("architectures") if file.is_file() else None
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise UserError(f"{file}: architectures is {short(names)}; allowed: a list of names")
-    return names or []
-
-
-_TEXTS = ("task", "text", "text_pair", "label", "label_separator")
-# From, and to where no sound value lies beyond: what is given to tokenizers in 64 bits.
-_COUNTS = {"max_length": (3, 1 << 24), "doc_stride": (1, 1 << 24), "max_answer_length": (1, 1 << 24)}
-
-
-def refuse_not_finite(output: Tensor, *, may_be_lowest: bool = False) -> Tensor:
-    """Return what a model gave; raise UserError when it has a NaN or is infinite, which no answer can be made of.
-
-    may_be_lowest: of spans, where -inf is the score of one that cannot be.
-    """
-    is_right = output.isfinite() | output.isneginf() if may_be_lowest else output.isfinite()
-    if not bool(is_right.all()):
-        raise UserError(
-            "the model gives NaN or infinity: its weights are damaged, or its training has diverged"
-        )
-    return output

@@ -14,9 +14,10 @@ from ..base.errors import UserError
 from ..base.sentence_modules import Pooling
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..inference.answer import questions_of
-from ..inference.load import check_length, load_model, read_settings, ready
+from ..inference.finite import refuse_not_finite
+from ..inference.load import check_length, load_model, read_architectures, read_settings, ready
 from ..inference.onnx_model import OnnxModel, is_export
-from ..inference.predictor import Predictor, load_predictor, read_architectures, refuse_not_finite
+from ..inference.predictor import Predictor, load_predictor
 from ..modeling import HEADS, head_of
 from ..modeling.model import sequence_vector
 from ..tasks.passages import check_room

@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ...base.processes import gather_lists, rank
 from ...cost.flops import forward_flops, training_flops
-from ...inference.predictor import refuse_not_finite
+from ...inference.finite import refuse_not_finite
 from ..run.optimizer import layer_rates
 from ..run.trainer import RunTrainer
 from .window_weights import WEIGHT, row_losses
