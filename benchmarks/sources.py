@@ -220,7 +220,7 @@ def cell_of(row: dict[str, Any]) -> tuple[str, str, int]:
 
 
 def score_table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """A row a set and model: test scores, the fastest training, seconds of use. What was not run says so."""
+    """A row a set and model: test score of the seeds, fastest training, seconds of use. What was not run says so."""
     times = {entry["set"]: entry["seconds_per_1000"] for entry in results["times"]}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in results["cells"]:

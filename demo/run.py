@@ -280,7 +280,7 @@ Search reads {DOCUMENT_TOKENS} tokens at most. Added: the cosine of TF-IDF and {
 Results: {options.out}/table.md, {options.out}/quality_against_seconds.png. {minutes:.1f} minutes in all.
 What to type next:
   .venv/bin/funnelformer serve {tuned}
-  .venv/bin/funnelformer export {tuned} runs/small --int8
+  .venv/bin/funnelformer export {tuned} runs/small --int8 dynamic
   .venv/bin/funnelformer finetune --model {demo.model(FUNNEL)} --train YOUR.csv --out runs/mine""")
 
 

@@ -15,7 +15,7 @@ from ..config import FunnelformerConfig
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.tables import Table
 from ..modeling import Head
-from .task import Task
+from .task import KindName, Task
 
 __all__ = ["KINDS", "Encoded", "Kind"]
 
