@@ -22,12 +22,11 @@ from recording import Recording
 
 from funnelformer import FunnelformerConfig
 from funnelformer.bench.measure import seconds_of, time_pairs
-from funnelformer.bench.memory import DTYPES
 from funnelformer.bench.results import spread
-from funnelformer.mixers import Attention
-from funnelformer.mixers.attention import IMPLEMENTATIONS
+from funnelformer.cost.memory import DTYPES
+from funnelformer.mixers.attention import IMPLEMENTATIONS, Attention
+from funnelformer.mixers.sequence import start_state
 from funnelformer.modeling.pooling import shorten
-from funnelformer.sequence import start_state
 
 
 def make_call(
@@ -76,7 +75,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--implementations", nargs="+", choices=list(IMPLEMENTATIONS), default=["sdpa", "wide", "eager"]
+        "--implementations", nargs="+", choices=list(IMPLEMENTATIONS), default=["sdpa", "eager"]
     )
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8])

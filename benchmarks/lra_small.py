@@ -45,8 +45,8 @@ def most_frequent(task: str, pieces: Path) -> float:
     if task == "text":
         counts = [len(list((pieces / "test" / label).iterdir())) for label in ("pos", "neg")]
     else:
+        from funnelformer.lra.arena_tasks import find_task
         from funnelformer.lra.readers import generate_data
-        from funnelformer.lra.tasks import find_task
 
         settings = dict(zip(TASKS[task][::2], TASKS[task][1::2], strict=True))
         data = generate_data(find_task(task), int(settings["--generate"]), int(settings["--length"]), 0)
@@ -94,7 +94,7 @@ def main() -> None:
         ratio = f"{result['steps_per_s'] / peers[0]['steps_per_s']:.2f}" if peers else ""
         speed = f"{result['steps_per_s']:.1f} | {ratio} | {result['examples_per_s']:.0f}"
         cells = f"{result['task']} | {result['model']} | {result['accuracy']:.1%} | {speed}"
-        print(f"| {cells} | {result['peak_memory_mb']:,.0f} |")
+        print(f"| {cells} | {result['peak_memory_bytes'] / 2**20:,.0f} |")
     for task in options.tasks:
         print(f"\n{task}: always the most frequent answer: {most_frequent(task, pieces):.1%}")
     (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")

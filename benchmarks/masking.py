@@ -20,9 +20,9 @@ import datasets
 import numpy as np
 import torch
 
-from funnelformer.data.prepare import write_arrow
-from funnelformer.data.rows import NO_LABEL, Rows
-from funnelformer.training.masking import STRATEGIES, MaskedBlocks, Masking
+from funnelformer.corpus.masking import STRATEGIES, MaskedBlocks, Masking
+from funnelformer.corpus.prepare import write_arrow
+from funnelformer.corpus.rows import NO_LABEL, Rows
 
 VOCABULARY = 30522
 

@@ -28,7 +28,8 @@ from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassificati
 from funnelformer.bench.measure import time_pairs
 from funnelformer.bench.results import spread
 from funnelformer.data.tables import read_texts
-from funnelformer.inference import Predictor, ready
+from funnelformer.inference.load import ready
+from funnelformer.inference.predictor import Predictor
 
 # Tokens of the test parts (words, punctuation, [CLS] and [SEP]) at these shares of the texts.
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

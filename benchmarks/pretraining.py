@@ -38,11 +38,12 @@ from finetuning import (
 )
 from transformers import TrainingArguments, set_seed
 
-from funnelformer.data.build import RowSettings, rows_from_text
-from funnelformer.data.files import iter_lines
+from funnelformer.base.files import iter_lines
+from funnelformer.corpus.build import rows_from_text
+from funnelformer.corpus.masking import MaskedBlocks, Masking
+from funnelformer.corpus.row_settings import RowSettings
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.training.masking import MaskedBlocks, Masking
-from funnelformer.training.objectives import OBJECTIVES
+from funnelformer.training.pretraining.objectives import OBJECTIVES
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STARTS = ("nothing", "mlm", "electra")

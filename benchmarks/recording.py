@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from funnelformer.data.files import atomic_writer
-from funnelformer.machine import hardware, load_average, versions
+from funnelformer.base.files import atomic_writer
+from funnelformer.base.machine import hardware, load_average, versions
 
 __all__ = ["Recording"]
 

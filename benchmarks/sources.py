@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
 from finetuning import measured, split_file, write_json
 from measure import seconds_in_turns
 
+from funnelformer.base.figures import save_png
+from funnelformer.base.machine import hardware, load_average, versions
 from funnelformer.data.tables import read_texts
-from funnelformer.embedding import load_embedder
-from funnelformer.figures import save_png
-from funnelformer.machine import hardware, load_average, versions
+from funnelformer.inference.embedder import load_embedder
 
 RESULTS = Path(__file__).parent / "results" / "sources.json"
 # What `funnelformer convert` makes of a source of six layers; "nothing" is the funnel from random weights.

@@ -117,7 +117,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    from funnelformer.figures import save_png
+    from funnelformer.base.figures import save_png
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for number, row in enumerate(rows):

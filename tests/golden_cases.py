@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from funnelformer.checkpoints import load_folder, read_state_dict
+from funnelformer.checkpoints.folders import load_folder
 from funnelformer.checkpoints.original_tf import import_variables
+from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.config import FunnelformerConfig
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,7 +6,7 @@ import pytest
 
 from funnelformer import FunnelformerConfig, UserError
 from funnelformer.config import MIXERS, PRESETS, parse_name
-from funnelformer.mixers import MIXER_CLASSES
+from funnelformer.mixers import Mixer, mixer_class
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,13 @@ def test_a_changed_value_is_checked_when_loading(tmp_path):
         FunnelformerConfig.from_pretrained(tmp_path, pooling="tip")
 
 
-def test_the_table_of_mixers_and_the_names_of_the_config_agree():
-    assert tuple(MIXER_CLASSES) == MIXERS
+@pytest.mark.parametrize("name", MIXERS)
+def test_every_mixer_of_the_table_keeps_the_contract(name):
+    assert isinstance(mixer_class(name)(FunnelformerConfig(mixer=name)), Mixer)
+
+
+def test_an_unknown_mixer_has_no_class():
+    with pytest.raises(
+        UserError, match="mixer is 'fouriet'; allowed: attention, ponet, fourier; did you mean"
+    ):
+        mixer_class("fouriet")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from funnelformer import FunnelformerConfig, __version__
+from funnelformer.base.version import VERSION_KEY
 from funnelformer.cli import app
-from funnelformer.version import VERSION_KEY
 from training.toy import run
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,7 @@ def test_serve_without_its_extra_says_what_to_install(missing, tmp_path, monkeyp
     for name in EXTRA:
         pytest.importorskip(name, reason="of several that are missing the first is named")
     for name in [name for name in sys.modules if name.startswith("funnelformer.serve.")]:
-        if name != "funnelformer.serve.settings":
+        if name != "funnelformer.serve.config":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     assert run("serve", tmp_path) == 2

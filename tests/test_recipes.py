@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from funnelformer import cli
-from funnelformer.training.objectives import OBJECTIVES
-from funnelformer.training.run import config_from_name, parse_options
+from funnelformer.base.options import parse_options
+from funnelformer.training.pretraining.objectives import OBJECTIVES
+from funnelformer.training.run.folder import config_from_name
 from training.toy import fails
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -19,7 +20,9 @@ RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 def read(recipe, monkeypatch, out):
     """The config that `pretrain --config recipe` gives with the three flags that no recipe has."""
     seen = []
-    monkeypatch.setattr(cli.training, "pretrain", lambda config: seen.append(config) or {})
+    monkeypatch.setattr(
+        "funnelformer.training.pretraining.pretrain.pretrain", lambda config: seen.append(config) or {}
+    )
     flags = ["--train", "data", "--tokenizer", "tok", "--out", str(out)]
     cli.app.meta(["pretrain", "--config", str(recipe), *flags], exit_on_error=False, print_error=False)
     return seen[0]
@@ -84,7 +87,9 @@ def test_every_published_setting_has_a_recipe():
 @pytest.mark.parametrize("recipe", FINETUNE, ids=lambda path: path.stem)
 def test_recipes_of_fine_tuning(recipe, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(cli.training, "finetune", lambda config: seen.append(config) or {})
+    monkeypatch.setattr(
+        "funnelformer.training.finetuning.finetune.finetune", lambda config: seen.append(config) or {}
+    )
     flags = ["--data", "glue", "--model", "m", "--out", str(tmp_path / "out")]
     cli.app.meta(["finetune", "--config", str(recipe), *flags], exit_on_error=False, print_error=False)
     (config,) = seen

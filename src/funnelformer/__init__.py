@@ -1,31 +1,59 @@
-"""Text encoders that shorten the sequence as they deepen."""
+"""Text encoders that shorten the sequence as they deepen: Funnel-Transformer, PoNet and hybrids of them.
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+The command line, `funnelformer --help`, needs no Python. From Python:
 
-from .config import FunnelformerConfig
-from .errors import UserError
-from .modeling import (
-    FunnelformerForElectra,
-    FunnelformerForMaskedLM,
-    FunnelformerForMultipleChoice,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    FunnelformerForTokenDetection,
-    FunnelformerModel,
-    prepack,
-)
-from .version import __version__
+    from funnelformer import finetune, FinetuneConfig, load_predictor, Embedder
+    finetune(FinetuneConfig(model="B4-4-4H768", train="train.csv", out=Path("model")))
+    load_predictor("model").say(["a text"])
+
+After `import funnelformer`, transformers' AutoModel and AutoConfig load the folders that this package writes.
+A name is imported when it is first used, so `import funnelformer` alone loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from .auto_classes import register_when_used
+from .base.version import __version__
+
+if TYPE_CHECKING:
+    from .base.errors import UserError
+    from .checkpoints.convert import convert
+    from .config import FunnelformerConfig
+    from .corpus.prepare import prepare
+    from .corpus.prepare_config import PrepareConfig
+    from .corpus.vocabulary import train_tokenizer
+    from .cost.info import describe
+    from .data.tokenizer import load_tokenizer
+    from .inference.answer import answer
+    from .inference.config import EvaluateConfig, PredictConfig
+    from .inference.embedder import Embedder, load_embedder
+    from .inference.evaluate import evaluate
+    from .inference.predict import predict
+    from .inference.predictor import Predictor, load_predictor
+    from .modeling import (
+        FunnelformerForElectra,
+        FunnelformerForMaskedLM,
+        FunnelformerForMultipleChoice,
+        FunnelformerForQuestionAnswering,
+        FunnelformerForSequenceClassification,
+        FunnelformerForTokenClassification,
+        FunnelformerForTokenDetection,
+        FunnelformerModel,
+        prepack,
+    )
+    from .training.finetuning.config import FinetuneConfig
+    from .training.finetuning.finetune import finetune
+    from .training.pretraining.config import PretrainConfig
+    from .training.pretraining.pretrain import pretrain
 
 __all__ = [
+    "Embedder",
+    "EvaluateConfig",
+    "FinetuneConfig",
     "FunnelformerConfig",
     "FunnelformerForElectra",
     "FunnelformerForMaskedLM",
@@ -35,15 +63,65 @@ __all__ = [
     "FunnelformerForTokenClassification",
     "FunnelformerForTokenDetection",
     "FunnelformerModel",
+    "PredictConfig",
+    "Predictor",
+    "PrepareConfig",
+    "PretrainConfig",
     "UserError",
     "__version__",
+    "answer",
+    "convert",
+    "describe",
+    "evaluate",
+    "finetune",
+    "load_embedder",
+    "load_predictor",
+    "load_tokenizer",
+    "predict",
     "prepack",
+    "prepare",
+    "pretrain",
+    "train_tokenizer",
 ]
 
-AutoConfig.register(FunnelformerConfig.model_type, FunnelformerConfig)
-AutoModel.register(FunnelformerConfig, FunnelformerModel)
-AutoModelForMaskedLM.register(FunnelformerConfig, FunnelformerForMaskedLM)
-AutoModelForSequenceClassification.register(FunnelformerConfig, FunnelformerForSequenceClassification)
-AutoModelForTokenClassification.register(FunnelformerConfig, FunnelformerForTokenClassification)
-AutoModelForQuestionAnswering.register(FunnelformerConfig, FunnelformerForQuestionAnswering)
-AutoModelForMultipleChoice.register(FunnelformerConfig, FunnelformerForMultipleChoice)
+# Where a name is, for those that are not heads of models; the imports above say the same to type checkers.
+_HOMES = {
+    "Embedder": "inference.embedder",
+    "EvaluateConfig": "inference.config",
+    "FinetuneConfig": "training.finetuning.config",
+    "FunnelformerConfig": "config",
+    "PredictConfig": "inference.config",
+    "Predictor": "inference.predictor",
+    "PrepareConfig": "corpus.prepare_config",
+    "PretrainConfig": "training.pretraining.config",
+    "UserError": "base.errors",
+    "answer": "inference.answer",
+    "convert": "checkpoints.convert",
+    "describe": "cost.info",
+    "evaluate": "inference.evaluate",
+    "finetune": "training.finetuning.finetune",
+    "load_embedder": "inference.embedder",
+    "load_predictor": "inference.predictor",
+    "load_tokenizer": "data.tokenizer",
+    "predict": "inference.predict",
+    "prepare": "corpus.prepare",
+    "pretrain": "training.pretraining.pretrain",
+    "train_tokenizer": "corpus.vocabulary",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES.get(name, 'modeling')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+# Before the Hub's client is imported, which would tell the Hub what asks it. Who wants that sets it to 0.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+register_when_used()

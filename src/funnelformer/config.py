@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, get_args
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
-from .errors import UserError, did_you_mean, reject_unknown
-from .sentence_modules import Pooling, SentenceEmbedding
-from .version import VERSION_KEY, stamped
+from .base.errors import UserError, did_you_mean, reject_unknown, short
+from .base.sentence_modules import Pooling, SentenceEmbedding
+from .base.version import VERSION_KEY, stamped
 
 __all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_layout", "parse_name"]
 
-MIXERS = ("attention", "ponet", "fourier")
+# The table of token mixers: a name, and where its class is. See `mixers.Mixer` for what the class must offer.
+MIXERS = {
+    "attention": "funnelformer.mixers.attention:Attention",
+    "ponet": "funnelformer.mixers.ponet:PoNet",
+    "fourier": "funnelformer.mixers.fourier:Fourier",
+}
 _CHOICES = {
     "pooling": ("mean", "max", "top"),
     "padding": ("exact", "original", "transformers"),
@@ -27,6 +32,43 @@ _CHOICES = {
     "classifier_activation": ("tanh", "gelu", "gelu_new", "relu", "silu", "linear"),
     "qa_head": ("simple", "conditional"),
     "ponet_segments": ("separators", "sentences", "chunks"),
+}
+_PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+_MOST = 1 << 31  # of anything that is counted, or is an id
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -_MOST < value < _MOST
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _is_list_of(kind: type, values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)
+
+
+def _are_numbered(labels: dict[Any, Any]) -> bool:
+    """Whether names have the numbers from 0 on, which raw JSON has as text."""
+    return {str(number) for number in labels} == {str(number) for number in range(len(labels))} and all(
+        isinstance(name, str) for name in labels.values()
+    )
+
+
+# Of fields with these annotations: what is a right value, and what that is called.
+_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "bool": (lambda value: isinstance(value, bool), "true, false"),
+    "int": (_is_count, "a whole number"),
+    "int | None": (lambda value: value is None or _is_count(value), "a whole number, null"),
+    "float": (_is_number, "a number"),
+    "float | None": (lambda value: value is None or _is_number(value), "a number, null"),
+    "str": (lambda value: isinstance(value, str), "a text"),
+    "str | list[str]": (lambda value: isinstance(value, str) or _is_list_of(str, value), "a name, names"),
+    "list[int] | None": (
+        lambda value: value is None or (isinstance(value, list | tuple) and all(map(_is_count, value))),
+        "a list of whole numbers, null",
+    ),
 }
 # What transformers itself passes or stores beside our own fields.
 _FOREIGN_KEYS = (
@@ -270,6 +312,7 @@ class FunnelformerConfig(PreTrainedConfig):
         known = {field.name for field in fields(self)}
         reject_unknown(kwargs.keys() - set(_FOREIGN_KEYS), known, "model config")
         kwargs.pop("model_type", None)
+        self._check_types()
         kwargs.pop(VERSION_KEY, None)
         self.blocks = list(_positive_integers("blocks", self.blocks))
         num_blocks = len(self.blocks)
@@ -287,12 +330,33 @@ class FunnelformerConfig(PreTrainedConfig):
         self._validate()
         super().__post_init__(**kwargs)
 
+    def _check_types(self) -> None:
+        for field in fields(FunnelformerConfig):
+            value, kind = getattr(self, field.name), str(field.type)
+            if field.name not in FunnelformerConfig.__annotations__ or kind not in _TYPES:
+                continue
+            is_right, allowed = _TYPES[kind]
+            if not is_right(value):
+                raise UserError(f"model config: {field.name} is {short(value)}; allowed: {allowed}")
+        if self.problem_type not in (None, *_PROBLEMS):
+            raise UserError(
+                f"model config: problem_type is {short(self.problem_type)}; allowed: {', '.join(_PROBLEMS)}"
+            )
+        names = self.architectures
+        if names is not None and not _is_list_of(str, names):
+            raise UserError(f"model config: architectures is {short(names)}; allowed: a list of names")
+        labels = self.id2label
+        if labels is not None and not (isinstance(labels, dict) and _are_numbered(labels)):
+            raise UserError(
+                f"model config: id2label is {short(labels)}; allowed: the numbers from 0 on, each with a name"
+            )
+
     def _validate(self) -> None:
         for key, allowed in _CHOICES.items():
             _one_of(key, getattr(self, key), allowed)
         mixers = [self.mixer] if isinstance(self.mixer, str) else list(self.mixer)
         for mixer in mixers:
-            _one_of("mixer", mixer, MIXERS)
+            _one_of("mixer", mixer, list(MIXERS))
         if not isinstance(self.mixer, str) and len(mixers) != len(self.blocks):
             raise UserError(
                 f"model config: {len(mixers)} mixers for {len(self.blocks)} blocks; give one, or one a block"
@@ -329,12 +393,6 @@ class FunnelformerConfig(PreTrainedConfig):
         if self.sentence_embedding is not None:
             vectors = SentenceEmbedding.from_dict(self.sentence_embedding, "model config: sentence_embedding")
             self.sentence_embedding = vectors.to_dict()
-        for field in fields(FunnelformerConfig):
-            value = getattr(self, field.name)
-            if field.type == "bool" and not isinstance(value, bool):
-                raise UserError(f"model config: {field.name} is {value!r}; allowed: true, false")
-            if field.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise UserError(f"model config: {field.name} is {value!r}; allowed: a number")
         if not 0 < self.generator_size <= 1:
             raise UserError(
                 f"model config: generator_size is {self.generator_size!r}; allowed: 0 < share <= 1"
@@ -474,3 +532,6 @@ def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         hint = did_you_mean(str(value), allowed)
         raise UserError(f"model config: {key} is {value!r}; allowed: {', '.join(allowed)}{hint}")
+
+
+AutoConfig.register(FunnelformerConfig.model_type, FunnelformerConfig)

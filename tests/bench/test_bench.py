@@ -12,10 +12,10 @@ from matplotlib.image import imread
 
 from funnelformer import UserError, __version__
 from funnelformer.bench import suite
-from funnelformer.bench.compare import compare, verdict
+from funnelformer.bench.comparison import compare, verdict
+from funnelformer.bench.config import BenchConfig
 from funnelformer.bench.measure import Case, make_call, make_ids, num_parameters, peak_memory, time_pairs
-from funnelformer.bench.models import find_subject
-from funnelformer.bench.report import draw, memory_fits, tables
+from funnelformer.bench.result_tables import draw, memory_fits, tables
 from funnelformer.bench.results import (
     Failure,
     Memory,
@@ -27,8 +27,9 @@ from funnelformer.bench.results import (
     spread,
     write_results,
 )
-from funnelformer.bench.suite import BenchConfig, bench
-from funnelformer.flops import forward_flops, training_flops
+from funnelformer.bench.subjects import find_subject
+from funnelformer.bench.suite import bench
+from funnelformer.cost.flops import forward_flops, training_flops
 from training.toy import fails, run, tree
 
 # Older transformers compile parts of DeBERTa so.
@@ -431,7 +432,7 @@ def test_compare_on_the_command_line(tmp_path, capsys):
         (["--shapes", "0x128"], "--shapes: '0x128' cannot be read"),
         (
             ["--implementations", "sdap"],
-            "the implementation 'sdap' is unknown; allowed: eager, sdpa, wide, triton, each",
+            "the implementation 'sdap' is unknown; allowed: eager, sdpa, triton, each",
         ),
         (
             ["--peers", "funnel", "--peer-implementation", "sdpa"],

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from funnelformer.bench.config import BenchConfig
 from funnelformer.bench.measure import Case, make_call, make_ids, on_device
-from funnelformer.bench.models import find_subject
-from funnelformer.bench.suite import BenchConfig, _pairs
+from funnelformer.bench.subjects import find_subject
+from funnelformer.bench.suite import _pairs
 from training.toy import fails, tree
 
 pytest.importorskip("onnx", reason="needs the extra onnx")

@@ -16,11 +16,10 @@ from test_original_tf import released
 from transformers import AutoModel
 
 from funnelformer import FunnelformerConfig
-from funnelformer.checkpoints import convert
-from funnelformer.checkpoints.convert import TARGETS
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints.convert import TARGETS, convert
 from funnelformer.checkpoints.folders import map_folder
 from funnelformer.checkpoints.verify import compare_with_cases, read_cases
-from funnelformer.errors import UserError
 from golden_cases import golden_folders
 
 # As in tests/modeling; PoNet's own float32 and float64 differ by 2.4e-5.

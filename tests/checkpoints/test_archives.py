@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from funnelformer.checkpoints import archives, convert
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints import archives
+from funnelformer.checkpoints.convert import convert
 
 
 def pack(source: Path, path: Path, inner: str = "release", mode: str = "w:gz") -> Path:
@@ -159,6 +160,12 @@ def test_url_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://example.org/x.tar.gz", "only https:// is read"),
         ("file:///etc/passwd", "only https:// is read"),
         ("ftp://example.org/x.tar.gz", "only https:// is read"),
+        ("https://[::1/x.tar.gz", r"is no URL \(Invalid IPv6 URL\)$"),
+        ("https://example.org:port/x.tar.gz", "is no URL"),
+        ("https://example.org:99999/x.tar.gz", "is no URL"),
+        ("https:///x.tar.gz", "names no host"),
+        (f"https://{'a' * 70}.org/x.tar.gz", "names no host"),
+        ("https://[::1]:8443/x.tar.gz", r"cannot be downloaded \(no network\)$"),
     ):
         with pytest.raises(UserError, match=expected):
             convert(url, tmp_path / "out")
@@ -170,3 +177,45 @@ def test_a_redirect_to_another_scheme_is_refused() -> None:
     with pytest.raises(UserError, match="only https:// is read"):
         handler.redirect_request(request, None, 302, "Found", {}, "http://example.org/x")
     assert handler.redirect_request(request, None, 302, "Found", {}, "https://example.org/y") is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "travels"),
+    [
+        (
+            "https://bücher.example/é ü.tar.gz?a=ö",
+            "https://xn--bcher-kva.example/%C3%A9%20%C3%BC.tar.gz?a=%C3%B6",
+        ),
+        ("https://[::1]:8443/x%20y.tar.gz#part", "https://[::1]:8443/x%20y.tar.gz"),
+        ("HTTPS://Example.org/X.tar.gz", "https://example.org/X.tar.gz"),
+    ],
+)
+def test_a_url_as_it_travels(url: str, travels: str) -> None:
+    assert archives._in_ascii(url) == travels
+
+
+def test_a_password_is_not_repeated() -> None:
+    with pytest.raises(UserError) as error:
+        archives._in_ascii("https://me:secret@example.org/x.tar.gz")
+    assert str(error.value) == "https://...@example.org: a URL with the name of a user is not read"
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+@pytest.mark.parametrize("number", [9, 5000])
+def test_a_chain_of_headers(tmp_path: Path, kind: bytes, number: int) -> None:
+    """tarfile calls itself for each."""
+    header = tarfile.TarInfo("x")
+    content = b"a\0" if kind == tarfile.GNUTYPE_LONGNAME else b"8 x=aaa\n"
+    header.type, header.size = kind, len(content)
+    path = tmp_path / "chain.tar"
+    path.write_bytes((header.tobuf(tarfile.GNU_FORMAT) + content.ljust(512, b"\0")) * number)
+    with pytest.raises(UserError, match="more than 8 headers of one entry"), archives.unpacked(path):
+        pass
+
+
+def test_deep_folders(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(tarfile.TarInfo("/".join(["a"] * 3000)))
+    with pytest.raises(UserError, match="lies more than 32 folders deep: refused"), archives.unpacked(path):
+        pass

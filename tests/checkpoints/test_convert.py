@@ -11,8 +11,11 @@ import transformers
 from transformers import AutoModel, AutoTokenizer, FunnelConfig
 
 from funnelformer import FunnelformerForMaskedLM, FunnelformerForSequenceClassification
-from funnelformer.checkpoints import convert, load_folder, probe, read_state_dict
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints import compare
+from funnelformer.checkpoints.convert import convert
+from funnelformer.checkpoints.folders import load_folder
+from funnelformer.checkpoints.weights import read_state_dict
 from models import build, small_config
 
 # measured between the two implementations: 2.8e-5 in float32, logits up to about 7
@@ -136,15 +139,15 @@ def test_overwrite_replaces_a_model_of_the_same_form(golden: Path, tmp_path: Pat
 def test_a_wrong_map_is_caught_before_the_folder_appears(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = probe.build_model
+    built = compare.build_model
 
     def swapped(config: Any, state: dict[str, torch.Tensor], architecture: str) -> torch.nn.Module:
         model = built(config, state, architecture)
         torch.nn.init.zeros_(model.get_parameter("encoder.blocks.0.0.mixer.key.weight"))
-        monkeypatch.setattr(probe, "build_model", built)
+        monkeypatch.setattr(compare, "build_model", built)
         return model
 
-    monkeypatch.setattr(probe, "build_model", swapped)
+    monkeypatch.setattr(compare, "build_model", swapped)
     with pytest.raises(UserError, match="not written, the converted model's outputs differ by"):
         convert(golden / "pt_single_sep", tmp_path / "out")
     assert not contents(tmp_path)

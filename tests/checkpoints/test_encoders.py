@@ -21,12 +21,12 @@ from torch import Tensor
 import funnelformer
 from checkpoints.encoders import CASES, UNMASKED, batch, left_padded, save_stock, stock_model, to_left
 from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, FunnelformerModel
-from funnelformer.checkpoints import convert, load_folder
-from funnelformer.checkpoints.folders import ENCODERS, detect
-from funnelformer.checkpoints.native import ARCHITECTURES
-from funnelformer.checkpoints.probe import build_model
-from funnelformer.errors import UserError
-from funnelformer.info import describe
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints.compare import build_model
+from funnelformer.checkpoints.convert import convert
+from funnelformer.checkpoints.folders import ENCODERS, detect, load_folder
+from funnelformer.cost.info import describe
+from funnelformer.modeling import HEADS
 
 TOLERANCE = 1e-5
 LENGTHS = (1, 7, 33)
@@ -80,7 +80,7 @@ def differences(name: str, architecture: str, theirs: torch.nn.Module, ours: tor
 def test_equals_transformers(name: str, architecture: str, tmp_path: Path) -> None:
     theirs = save_stock(tmp_path / "theirs", name, architecture)
     assert detect(tmp_path / "theirs") == name
-    ours = getattr(funnelformer, ARCHITECTURES[architecture]).from_pretrained(tmp_path / "theirs").eval()
+    ours = HEADS[architecture].model_class.from_pretrained(tmp_path / "theirs").eval()
     worst = max(differences(name, architecture, theirs, ours))
     if path := os.environ.get("FUNNELFORMER_PARITY_TABLE"):
         with Path(path).open("a", encoding="utf-8") as file:
@@ -336,6 +336,16 @@ def test_heads_that_a_format_cannot_hold(tmp_path: Path) -> None:
     loaded = load_folder(save_and_name(tmp_path / "electra", "electra", "token_detection"))
     with pytest.raises(UserError, match="BERT has no model for token detection"):
         ENCODERS["bert"].export(loaded.config, loaded.state_dict, loaded.architecture)
+
+
+def test_a_new_head_can_be_written(tmp_path: Path) -> None:
+    """A classifier that begins from a body has the activation of its family."""
+    folder = save_and_name(tmp_path / "theirs", "distilbert", "model")
+    model = funnelformer.FunnelformerForSequenceClassification.from_pretrained(folder, num_labels=4)
+    model.save_pretrained(tmp_path / "ours")
+    report = convert(tmp_path / "ours", tmp_path / "again", "distilbert")
+    assert report.difference <= TOLERANCE
+    assert load_folder(tmp_path / "again").config.num_labels == 4
 
 
 def save_and_name(folder: Path, name: str, architecture: str) -> Path:

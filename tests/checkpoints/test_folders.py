@@ -10,8 +10,8 @@ import huggingface_hub
 import pytest
 import transformers.utils
 
-from funnelformer.checkpoints import detect, find_foreign, load_foreign, resolve
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints.folders import detect, find_foreign, load_foreign, resolve
 from golden_cases import golden_folders, iter_cases
 
 
@@ -38,7 +38,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         tmp_path / "empty": "no model; looked for config.json .* net_config.json with .* model.ckpt.index",
         tmp_path / "emtpy": "no such folder; did you mean 'empty'",
         broken / "config.json": "is a file; give the folder",
-        broken: "config.json: line 2 is not valid JSON",
+        broken: "config.json: line 2: not valid JSON",
         write_config(
             tmp_path / "odd", model_type="brt"
         ): "model_type is 'brt'; allowed: funnelformer, funnel",
@@ -74,6 +74,7 @@ def test_hub_name_is_downloaded(tmp_path: Path, golden: Path, monkeypatch: pytes
         asked.update(name=name, **kwargs)
         return str(golden / "pt_single_sep")
 
+    monkeypatch.setattr("funnelformer.checkpoints.folders.reach_hub", lambda name: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     monkeypatch.setattr(transformers.utils, "cached_file", lambda *_, **__: str(config))
     assert load_foreign("user/name", revision="main").architecture == "model"
@@ -89,6 +90,7 @@ def test_hub_failure_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError("offline\nwith much detail")
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("funnelformer.checkpoints.folders.reach_hub", lambda name: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     monkeypatch.setattr(transformers.utils, "cached_file", fail)
     for function in (resolve, find_foreign):

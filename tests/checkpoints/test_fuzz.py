@@ -17,11 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from funnelformer import FunnelformerConfig, FunnelformerModel
-from funnelformer.checkpoints import convert, native, original_tf, original_torch, read_torch_file
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints import native, original_tf, original_torch
 from funnelformer.checkpoints.archives import unpacked
+from funnelformer.checkpoints.convert import convert
 from funnelformer.checkpoints.folders import map_folder
+from funnelformer.checkpoints.torch_file import read_torch_file
 from funnelformer.checkpoints.verify import read_cases
-from funnelformer.errors import UserError
 
 FEW, MANY = 150, 5000
 

@@ -2,8 +2,8 @@
 
     pytest -s -m slow tests/checkpoints/test_large.py
 
-prints the figures. Peak memory is the largest resident set of a process that calls `convert`: Python, torch and
-transformers, about 0.4 GB, and the pages of mapped files are in it.
+prints the figures; of these memory is tested, time is not. Peak memory is the largest resident set of a process that
+calls `convert`: Python, torch and transformers, about 0.4 GB, and the pages of mapped files are in it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from funnelformer.checkpoints import read_state_dict
+from funnelformer.checkpoints.weights import read_state_dict
 
 MAX_RATIO = 1.3
-MAX_SECONDS = 60
 MAKE = """
 import json, pathlib, sys, torch
 from funnelformer import FunnelformerConfig, FunnelformerModel
@@ -47,11 +46,11 @@ else:
 CONVERT = """
 import sys, time
 start = time.perf_counter()
-from funnelformer.checkpoints import convert
+from funnelformer.checkpoints.convert import convert
 difference = convert(*sys.argv[1:]).difference
 wall_s, cpu_s = time.perf_counter() - start, time.process_time()
 import torch
-from funnelformer.training.throughput import peak_memory_bytes
+from funnelformer.cost.peak import peak_memory_bytes
 print(wall_s, cpu_s, peak_memory_bytes(torch.device("cpu")), difference)
 """
 
@@ -79,7 +78,6 @@ def test_largest_release(form: str, tmp_path: Path) -> None:
             f"| {read} ({weights(here).name}) | {written} | {size / 1e6:,.0f} MB | {wall_s:.1f} s | {cpu_s:.1f} s "
             f"| {peak / 1e6:,.0f} MB | {peak / size:.2f} | {difference:.1e} |"
         )
-        assert cpu_s < MAX_SECONDS  # on a machine with other work, the clock says little
         assert peak <= MAX_RATIO * size
     before, after = (read_state_dict(weights(folder), mapped=True) for folder in (folders[0], folders[2]))
     assert before.keys() == after.keys()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
 import shutil
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from funnelformer import FunnelformerConfig
-from funnelformer.checkpoints import convert, load_folder, native, original_tf, read_state_dict
-from funnelformer.checkpoints.folders import map_folder
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints import native, original_tf
+from funnelformer.checkpoints.convert import convert
+from funnelformer.checkpoints.folders import load_folder, map_folder
 from funnelformer.checkpoints.original_tf import import_variables
 from funnelformer.checkpoints.tensor_bundle import read_bundle, write_bundle
-from funnelformer.errors import UserError
+from funnelformer.checkpoints.weights import read_state_dict
 from golden_cases import golden_folders
 
 pytest.importorskip("google_crc32c", reason="the extra funnelformer[tensorflow] is not installed")
@@ -374,7 +376,28 @@ def test_checkpoints_that_tensorflow_wrote(name: str, kind: str, golden: Path, t
         assert 2 * len(pretraining.moments) == len(slots - {"global_step"})
 
 
-def test_struct_of_a_footer(bundle: Path) -> None:
-    """The layout, byte for byte where it is fixed: LevelDB's magic number at the end of 48 bytes."""
+def varints(data: bytes, number: int) -> tuple[list[int], bytes]:
+    """LevelDB's numbers of seven bits a byte, lowest first, and what follows them."""
+    found = []
+    for _ in range(number):
+        value = shift = 0
+        while True:
+            byte, data = data[0], data[1:]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        found.append(value)
+    return found, data
+
+
+def test_the_last_48_bytes_are_leveldbs_footer(bundle: Path) -> None:
+    """Two handles that tile the end of the file, zeros, and the leading 8 bytes of a hash of LevelDB's address."""
     data = bundle.read_bytes()
-    assert struct.unpack("<Q", data[-8:])[0] == 0xDB4775248B80FB57
+    address = b"http://code.google.com/p/leveldb/\n"
+    assert data[-8:] == hashlib.sha1(address).digest()[:8][::-1]
+    (meta, meta_size, index, index_size), rest = varints(data[-48:-8], 4)
+    assert rest == bytes(len(rest))
+    trailer = 5  # of every block: its kind of compression and its checksum
+    assert meta + meta_size + trailer == index
+    assert index + index_size + trailer == len(data) - 48

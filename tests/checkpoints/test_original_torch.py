@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from funnelformer.checkpoints import load_folder, original_torch, read_state_dict
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints import original_torch
+from funnelformer.checkpoints.folders import load_folder
 from funnelformer.checkpoints.net_config import config_values, net_config
+from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.config import FunnelformerConfig
-from funnelformer.errors import UserError
 from golden_cases import golden_folders, load_case_model
 
 PT_FOLDERS = pytest.mark.parametrize("folder", golden_folders("pt_"), ids=lambda path: path.name)

@@ -15,8 +15,10 @@ from funnelformer import (
     FunnelformerForTokenClassification,
     FunnelformerModel,
 )
-from funnelformer.checkpoints import convert, load_folder, read_state_dict
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints.convert import convert
+from funnelformer.checkpoints.folders import load_folder
+from funnelformer.checkpoints.weights import read_state_dict
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from funnelformer import (
     FunnelformerModel,
     UserError,
 )
-from funnelformer.checkpoints import convert, load_folder
+from funnelformer.checkpoints.convert import convert
+from funnelformer.checkpoints.folders import load_folder
 from funnelformer.checkpoints.shortening import spread_layers
 from models import batch, build, small_config
 from training.toy import fails, run

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from funnelformer.checkpoints import read_state_dict, read_torch_file
-from funnelformer.checkpoints.torch_file import Placeholder
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints.torch_file import Placeholder, read_torch_file
+from funnelformer.checkpoints.weights import read_state_dict
 
 FORMS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 

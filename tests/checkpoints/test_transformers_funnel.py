@@ -12,10 +12,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import FunnelConfig
 
-from funnelformer.checkpoints import load_folder, transformers_funnel
-from funnelformer.checkpoints.probe import build_model, max_difference, reference_model
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints import transformers_funnel
+from funnelformer.checkpoints.compare import build_model, max_difference, reference_model
+from funnelformer.checkpoints.folders import load_folder
 from funnelformer.config import FunnelformerConfig
-from funnelformer.errors import UserError
 
 # measured: 2.8e-5 in float32, logits up to about 7
 TOLERANCE = 1e-4

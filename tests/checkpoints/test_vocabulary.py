@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from transformers import FunnelTokenizer, PreTrainedTokenizerFast
 
-from funnelformer.checkpoints import convert
-from funnelformer.data.files import expand_paths, iter_lines
-from funnelformer.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, tokenizer_from_vocab, train_tokenizer
+from funnelformer.base.files import expand_paths, iter_lines
+from funnelformer.checkpoints.convert import convert
+from funnelformer.corpus.vocabulary import train_tokenizer
+from funnelformer.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, tokenizer_from_vocab
 
 NUM_LINES = 12_000
 MAX_TOKENS = 512

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from funnelformer.checkpoints import read_state_dict
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
+from funnelformer.checkpoints.weights import read_state_dict, write_safetensors
 
 
 def write(state: dict[str, torch.Tensor], path: Path) -> Path:
@@ -51,6 +51,10 @@ def test_shards_are_joined(tmp_path: Path, suffix: str) -> None:
         ({"t0": "one.bin", "t9": "one.bin"}, "'t9' is in the index but in no shard"),
         ({}, "'weight_map' is missing or empty"),
         ([1], "'weight_map' is missing or empty"),
+        ({"t0": ["one.bin"]}, r"shard \['one.bin'\] is not a plain file name"),
+        ({"t0": {"one.bin": 1}}, "is not a plain file name"),
+        ({"t0": "pytorch_model.bin.index.json"}, "is not a plain file name of weights"),
+        ({"t0": "o\nne.bin"}, "is not a plain file name"),
     ],
 )
 def test_bad_index(tmp_path: Path, weight_map: Any, expected: str) -> None:
@@ -83,3 +87,24 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cut short or damaged") as error:
         read_state_dict(path)
     assert "\n" not in str(error.value)
+
+
+def test_every_kind_of_number_is_written(tmp_path):
+    dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    dtypes += (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+    state = {str(dtype): torch.tensor([[0, 1, 1], [1, 0, 1]]).to(dtype) for dtype in dtypes}
+    write_safetensors(state, tmp_path / "a.safetensors")
+    found = read_state_dict(tmp_path / "a.safetensors")
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+
+
+def test_other_numbers_are_refused_before_anything_is_written(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(
+        UserError, match=r"a.safetensors: tensor 'x' is complex64; allowed: float64, .*, bool"
+    ):
+        write_safetensors({"x": torch.zeros(2, dtype=torch.complex64)}, path)
+    assert not path.exists()

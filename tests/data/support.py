@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from funnelformer.base.errors import UserError
 from funnelformer.data.tables import Table
-from funnelformer.errors import UserError
 
 
 def write(path, content):

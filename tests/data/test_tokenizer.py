@@ -8,12 +8,8 @@ import pytest
 from transformers import AutoTokenizer, FunnelTokenizer, PreTrainedTokenizerFast
 
 from data.support import error_of, write
-from funnelformer.data.tokenizer import (
-    check_vocabulary,
-    load_tokenizer,
-    tokenizer_from_vocab,
-    train_tokenizer,
-)
+from funnelformer.corpus.vocabulary import train_tokenizer
+from funnelformer.data.tokenizer import check_vocabulary, load_tokenizer, tokenizer_from_vocab
 
 TEXT = "The cat sat on the mat.\nA café in the park, the cats' café!\n\nThe map of the park is on the mat.\n"
 

@@ -10,17 +10,18 @@ import pytest
 import torch
 
 from funnelformer import FunnelformerConfig
-from funnelformer.answers import answer
+from funnelformer.base.errors import UserError
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.embed import embed
-from funnelformer.embedding import load_embedder
-from funnelformer.errors import UserError
 from funnelformer.export import command, int8
 from funnelformer.export.command import export
-from funnelformer.export.onnx_model import OnnxModel, is_export
-from funnelformer.export.targets import TARGETS
-from funnelformer.inference import load_predictor
-from funnelformer.use import evaluate, predict
+from funnelformer.export.signatures import TARGETS
+from funnelformer.inference.answer import answer
+from funnelformer.inference.embed import embed
+from funnelformer.inference.embedder import load_embedder
+from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.onnx_model import OnnxModel, is_export
+from funnelformer.inference.predict import predict
+from funnelformer.inference.predictor import load_predictor
 from training.toy import animal_rows, fails, write_table
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -305,7 +306,7 @@ def test_without_the_extra(texts, tmp_path, monkeypatch):
     source, folder, _ = texts
     found = util.find_spec
     monkeypatch.setattr(
-        "funnelformer.export.packages.find_spec", lambda name: None if "onnx" in name else found(name)
+        "funnelformer.base.packages.find_spec", lambda name: None if "onnx" in name else found(name)
     )
     with pytest.raises(UserError, match=r"onnx is not installed: pip install 'funnelformer\[onnx\]'"):
         export(str(source), tmp_path / "out")

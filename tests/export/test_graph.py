@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.export import graph
 from funnelformer.export.check import TOLERANCE, Difference, check_graph, compare, grid, make_inputs, table
-from funnelformer.export.onnx_model import open_session
-from funnelformer.export.targets import TARGETS, Traced, find_target, target_of
+from funnelformer.export.signatures import TARGETS, Traced, find_target, target_of
+from funnelformer.inference.onnx_model import open_session
 from models import build, small_config
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -268,3 +268,14 @@ def test_targets():
         find_target("text-clasification")
     with pytest.raises(UserError, match="FunnelformerForElectra cannot be exported"):
         target_of("FunnelformerForElectra")
+
+
+def test_two_exports_are_equal_byte_for_byte(tmp_path):
+    """Addresses of functions and numbers that count up in a process would tell them apart."""
+    target = find_target("text-classification")
+    for name in ("first", "second"):
+        graph.export_graph(build(target.model_class, small_config(num_labels=3)), target, tmp_path / name)
+    content = (tmp_path / "first").read_bytes()
+    assert content == (tmp_path / "second").read_bytes()
+    assert b" at 0x" not in content
+    assert b"site-packages" not in content

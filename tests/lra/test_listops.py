@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.lra import listops
 from funnelformer.lra.listops import (
     TOKENS,

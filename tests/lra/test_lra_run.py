@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
+from funnelformer.cost.peak import peak_memory_bytes
 from funnelformer.lra import run as run_module
-from funnelformer.lra.run import Clock, LraConfig, run_lra
-from funnelformer.lra.tasks import TASKS, find_task
-from funnelformer.training.throughput import peak_memory_bytes
+from funnelformer.lra.arena_tasks import TASKS, find_task
+from funnelformer.lra.config import LraConfig
+from funnelformer.lra.run import Clock, run_lra
 from training.children import finish, start
 from training.toy import fails, interrupted_at, log_of, run, tree, weights_equal
 
@@ -55,7 +56,7 @@ def test_a_run(tmp_path, capsys):
     assert metrics["accuracy"] in (0, 0.25, 0.5, 0.75, 1)
     assert metrics["steps"] == 4
     assert metrics["examples_per_s"] == pytest.approx(8 * metrics["steps_per_s"])
-    assert metrics["peak_memory_mb"] > 50
+    assert metrics["peak_memory_bytes"] > 50 * 2**20
     assert metrics["settings"]["set"] == {"hidden_dropout": "0.2"}
     saved = json.loads((out / "lra_task.json").read_text())
     assert saved["ids"][11] == "[MIN"
@@ -87,7 +88,7 @@ def test_a_finished_run_is_not_run_again(tmp_path, capsys):
     assert tree(out) == finished
     (out / "metrics.json").unlink()  # as if killed between the last step and the test
     assert run(LISTOPS, "--out", out, "--resume") == 0
-    unmeasured = dict.fromkeys(("steps_per_s", "examples_per_s", "peak_memory_mb"))
+    unmeasured = dict.fromkeys(("steps_per_s", "examples_per_s", "peak_memory_bytes"))
     assert metrics_of(out) == {**before, **unmeasured}
     capsys.readouterr()
     assert run("lra report", out) == 0
@@ -111,9 +112,9 @@ def test_two_processes_train_as_one(tmp_path):
 
 def test_memory_before_a_run_does_not_count(tmp_path):
     np.ones(2**25)  # 256 MiB
-    before_mb = peak_memory_bytes(torch.device("cpu")) / 2**20
+    before = peak_memory_bytes(torch.device("cpu"))
     assert run(LISTOPS, "--out", tmp_path / "out") == 0
-    assert metrics_of(tmp_path / "out")["peak_memory_mb"] < before_mb - 100
+    assert metrics_of(tmp_path / "out")["peak_memory_bytes"] < before - 100 * 2**20
 
 
 def write_reviews(folder, num_files):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.lra import pathfinder
 from funnelformer.lra.pathfinder import (
     PathfinderStyle,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
+from funnelformer.lra.arena_tasks import TASKS
 from funnelformer.lra.listops import Grammar, encode, generate_distinct
 from funnelformer.lra.pathfinder import PathfinderStyle, draw_images
 from funnelformer.lra.readers import generate_data, read_data, write_data
-from funnelformer.lra.tasks import TASKS
 
 
 def rows(examples, number=0):

@@ -30,7 +30,7 @@ for name, options, lengths in (
             torch.testing.assert_close(
                 compiled(*inputs).last_hidden_state, model(*inputs).last_hidden_state, rtol=0, atol=2e-5
             )
-for implementation in ("sdpa", "wide"):
+for implementation in ("sdpa", "eager"):
     model = build(FunnelformerForMaskedLM, small_config("B1-1H32"), implementation).train()
     inputs = batch(16, [16, 9])
     model(*inputs, labels=inputs[0]).loss.backward()
@@ -46,7 +46,7 @@ except ValueError as error:
     print("as expected")
 """
 
-# Odd and even lengths of one graph; the wide head and the Fourier mixer have one for each power of two.
+# Odd and even lengths of one graph; the Fourier mixer has one for each power of two.
 FEW_GRAPHS = """
 import torch
 from torch._dynamo.utils import counters
@@ -57,7 +57,6 @@ special = {"cls_token_id": 5, "sep_token_id": 6}
 for implementation, options, most in (
     ("sdpa", {}, 1),
     ("eager", {}, 1),
-    ("wide", {}, 2),
     ("sdpa", {"mixer": "ponet", **special}, 1),
     ("sdpa", {"mixer": "fourier"}, 2),
 ):

@@ -9,8 +9,8 @@ from funnelformer import (
     FunnelformerForTokenClassification,
     FunnelformerModel,
 )
-from funnelformer.errors import UserError
-from funnelformer.sequence import pack, packed, padded
+from funnelformer.base.errors import UserError
+from funnelformer.mixers.sequence import pack, packed, padded
 from models import batch, build, enable_checkpointing, small_config
 
 LENGTHS = [11, 1, 4, 2, 3, 6]
@@ -21,7 +21,6 @@ OPTIONS = {
     "all pooled": {"pooling": "max", "pool_q_only": False},
     "no cls apart": {"separate_cls": False, "truncate_seq": False},
     "top": {"pooling": "top"},
-    "wide": {"implementation": "wide"},
     "eager": {"implementation": "eager", "truncate_seq": False},
     "absolute": {"position": "absolute"},
     "ponet": {"mixer": "ponet", **SPECIAL},

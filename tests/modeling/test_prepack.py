@@ -12,7 +12,7 @@ from funnelformer import (
     FunnelformerModel,
     prepack,
 )
-from funnelformer.inference import ready
+from funnelformer.inference.load import ready
 from funnelformer.modeling import PrepackedLinear
 from models import batch, build, small_config
 
@@ -21,7 +21,6 @@ CASES = {
     "gelu": (FunnelformerModel, {"hidden_act": "gelu"}),
     "relu": (FunnelformerModel, {"hidden_act": "relu"}),
     "silu, which is not fused": (FunnelformerModel, {"hidden_act": "silu"}),
-    "wide": (FunnelformerModel, {"implementation": "wide"}),
     "eager": (FunnelformerModel, {"implementation": "eager"}),
     "ponet": (FunnelformerModel, {"mixer": "ponet", "cls_token_id": 5, "sep_token_id": 6}),
     "fourier": (FunnelformerModel, {"mixer": ["fourier", "fourier", "attention"]}),

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from funnelformer import FunnelformerForMaskedLM, FunnelformerForSequenceClassification
-from funnelformer.inference import load_model
+from funnelformer.inference.load import load_model
 from funnelformer.modeling.structure import FunnelformerForSentenceStructure
 from models import batch, build, small_config
 

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.report.page import render, write_page
 from funnelformer.report.runs import read_rows
 from report.folders import finetuned, write_run
@@ -54,7 +54,7 @@ def test_nothing_of_a_run_is_markup(page):
 
 def test_the_charts_are_whole_and_in_the_pages_colour(page):
     charts = re.findall(r"<svg .*?</svg>", page.read_text(), flags=re.DOTALL)
-    assert len(charts) == 4  # cost and curves, of two tasks
+    assert len(charts) == 8  # two of cost and two of curves, of two tasks
     for chart in charts:
         ElementTree.fromstring(chart)
         assert "currentColor" in chart
@@ -64,9 +64,11 @@ def test_the_charts_are_whole_and_in_the_pages_colour(page):
         for element in ElementTree.fromstring(charts[0]).iter()
         if element.tag.endswith("text")
     ]
-    # Rows 1, 2 and 3 have a cost, the fourth has none.
-    assert {"1", "2", "3", "seconds of training", "FLOPs of training", "dev_accuracy"} <= set(words)
-    assert "4" not in words
+    # Three rows have a cost, the fourth has none.
+    assert {"small", "large", "seconds of training", "dev_accuracy"} <= set(words)
+    assert "evil" not in words
+    assert "GFLOPs of training" in charts[1]
+    assert all(name in charts[2] for name in ("small", "large", "evil"))  # in the legend
     assert not any("$" in word for word in words)  # a logarithmic axis without formulas: 9 and 100 seconds
 
 
@@ -74,8 +76,9 @@ def test_the_label_of_a_chart_is_no_markup(tmp_path):
     folder = write_run(tmp_path / "run", metrics={"metric": EVIL, EVIL: 0.5})
     charts = re.findall(r"<svg .*?</svg>", render(read_rows([folder])), flags=re.DOTALL)
     assert [ElementTree.fromstring(chart).get("aria-label") for chart in charts] == [
-        f"{EVIL} against cost",
-        "training curves",
+        f"{EVIL} against seconds of training",
+        f"{EVIL} against GFLOPs of training",
+        "training loss by step",
     ]
 
 
@@ -131,7 +134,7 @@ def test_in_a_browser(browser, page, tmp_path):
     assert column(browser, 3)[3] == EVIL
     headers = browser.find_elements("css selector", "#runs th button")
     names = [header.text for header in headers]
-    seconds, score = names.index("training, s"), names.index("mean ± sd")
+    seconds, score = names.index("training time"), names.index("mean ± sd")
 
     headers[score].click()
     assert column(browser, 0) == ["3", "2", "5", "1", "4"]
@@ -139,15 +142,16 @@ def test_in_a_browser(browser, page, tmp_path):
     assert column(browser, 0) == ["4", "1", "5", "2", "3"]
     # As numbers, not as text: 9 comes before 100; what is not known is last in both orders.
     headers[seconds].send_keys(Keys.ENTER)
-    assert column(browser, seconds) == ["2.5", "2.5", "9.0", "100.0", ""]
+    assert column(browser, seconds) == ["2.5 s", "2.5 s", "9.0 s", "1:40", ""]
     headers[seconds].send_keys(Keys.SPACE)
-    assert column(browser, seconds) == ["100.0", "9.0", "2.5", "2.5", ""]
+    assert column(browser, seconds) == ["1:40", "9.0 s", "2.5 s", "2.5 s", ""]
     sorts = browser.find_elements("css selector", "#runs th[aria-sort]")
     assert [(header.text, header.get_attribute("aria-sort")) for header in sorts] == [
-        ("training, s", "descending")
+        ("training time", "descending")
     ]
     assert (
-        browser.find_element("id", "said").get_attribute("textContent") == "sorted by training, s, descending"
+        browser.find_element("id", "said").get_attribute("textContent")
+        == "sorted by training time, descending"
     )
     # Every header is reached with the Tab key, one after another.
     browser.execute_script("document.querySelector('.wide').focus()")
@@ -178,4 +182,46 @@ def test_in_a_browser(browser, page, tmp_path):
         if message["method"] == "Network.requestWillBeSent"
     }
     # Chromium's own first page is chrome://; neither that nor data: asks a network.
-    assert {url for url in asked if not url.startswith(("data:", "chrome:"))} == {page.as_uri()}
+    assert {url for url in asked if not url.startswith(("data:", "chrome:", "chrome-untrusted:"))} == {
+        page.as_uri()
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_is_cut_off(browser, page, width, scheme):
+    """The table fits, the page never scrolls sideways; the charts are as wide as the page has room for them."""
+    browser.get(page.as_uri())
+    metrics = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    try:
+        wide = """return [document.documentElement, ...document.querySelectorAll(arguments[0])]
+            .filter((e) => e.scrollWidth > e.clientWidth && e.clientWidth
+                || e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"""
+        assert browser.execute_script(wide, "#runs, .wide, #runs td, svg") == []
+        browser.find_element("id", "all").click()  # all thirteen may scroll in their own place, not the page
+        assert browser.execute_script(wide, "svg, p") == []
+        room = browser.execute_script("return document.querySelector('main').clientWidth")
+        charts = browser.execute_script(
+            "return [...document.querySelector('.charts').children].map((e) => e.getBoundingClientRect().width)"
+        )
+        assert sum(charts) > 0.95 * room
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_columns_without_a_difference_are_shown_on_demand(browser, page):
+    browser.get(page.as_uri())
+    button = browser.find_element("id", "all")
+    same = button.find_element("xpath", "..").text
+    assert same.startswith("The same in all rows: ")
+    assert "score dev_accuracy" in same
+    shown = [header.text for header in browser.find_elements("css selector", "#runs th") if header.text]
+    assert "score" not in shown
+    assert {"#", "run", "task", "mean ± sd", "training time"} <= set(shown)
+    button.click()
+    shown = [header.text for header in browser.find_elements("css selector", "#runs th") if header.text]
+    assert len(shown) == 13
+    assert button.text == "Hide these columns"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from funnelformer.errors import UserError
+from funnelformer.base.errors import UserError
 from funnelformer.report.runs import read_rows
 from report.folders import finetuned, write_run
 
@@ -81,7 +81,13 @@ def test_the_other_commands(tmp_path):
     third = write_run(
         tmp_path / "lra",
         "lra",
-        {"task": "listops", "model": "ponet", "accuracy": 0.375, "num_parameters": 7, "peak_memory_mb": 2.0},
+        {
+            "task": "listops",
+            "model": "ponet",
+            "accuracy": 0.375,
+            "num_parameters": 7,
+            "peak_memory_bytes": 2 * 2**20,
+        },
     )
     rows = read_rows([first, second, third])
     assert [(row.task, row.score_name, row.score) for row in rows] == [

@@ -26,7 +26,7 @@ from funnelformer import (
     FunnelformerForTokenClassification,
 )
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.serve.settings import ServeConfig
+from funnelformer.serve.config import ServeConfig
 
 for name in ("fastapi", "uvicorn", "prometheus_client"):
     pytest.importorskip(name, reason="needs funnelformer[serve]")

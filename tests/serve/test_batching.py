@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from contextlib import asynccontextmanager
 
 import pytest
 
 pytest.importorskip("prometheus_client", reason="needs funnelformer[serve]")
 
+from funnelformer.serve import batching
 from funnelformer.serve.batching import Batcher, Work
-from funnelformer.serve.errors import Refused
 from funnelformer.serve.metrics import Metrics
+from funnelformer.serve.refused import Refused
 
 
 class Model:
@@ -85,31 +85,90 @@ def test_a_batch_has_its_tokens_at_most(lengths, batches):
     assert asyncio.run(run()) == batches
 
 
-def test_the_oldest_waits_no_longer_than_it_may():
-    """Two texts 0.1 s apart: the first starts after 1 s, and with it the second, which has waited less."""
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+    perf_counter = monotonic
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    one = Clock()
+    monkeypatch.setattr(batching, "time", one)
+    return one
+
+
+async def looked_again(one):
+    """After this the thread has seen the clock: what it waits for, it still waits for."""
+    seen = one.num_looks
+    with one._changed:
+        one._changed.notify()
+    while one.num_looks == seen:
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts how often the queue waits for something to change."""
+
+    def init(self, *arguments):
+        original(self, *arguments)
+        self.num_looks = 0
+        wait = self._changed.wait
+
+        def count(timeout=None):
+            self.num_looks += 1
+            return wait(timeout)
+
+        self._changed.wait = count
+
+    original = Batcher.__init__
+    monkeypatch.setattr(Batcher, "__init__", init)
+
+
+def test_the_oldest_waits_no_longer_than_it_may(clock, counted):
+    """Two texts 50 s apart wait until the first has waited 60, and not longer, though the second has waited 10."""
 
     async def run():
         model = Model()
-        async with batcher(max_delay_s=1.0) as one:
-            start = time.monotonic()
+        async with batcher(max_delay_s=60) as one:
             first = asyncio.ensure_future(one.run(model.work(4)))
-            await asyncio.sleep(0.1)
+            await waiting(one, 1)
+            clock.now += 50
             second = asyncio.ensure_future(one.run(model.work(4)))
-            await asyncio.gather(first, second)
-            return model.batches, time.monotonic() - start
+            await waiting(one, 2)
+            clock.now += 9.9
+            await looked_again(one)
+            assert model.batches == []
+            clock.now += 0.1
+            with one._changed:
+                one._changed.notify()
+            assert await asyncio.wait_for(asyncio.gather(first, second), 10) == [[4], [4]]
+        return model.batches
 
-    batches, seconds = asyncio.run(run())
-    assert batches == [[4, 4]]
-    assert seconds >= 1.0
+    assert asyncio.run(run()) == [[4, 4]]
 
 
-def test_a_full_batch_does_not_wait():
+def test_a_full_batch_does_not_wait(clock):
+    """The clock stands still, so nothing but the tokens of a whole batch can have started it."""
+
     async def run():
         model = Model()
         async with batcher(max_delay_s=60, most_tokens=12) as one:
-            await asyncio.wait_for(one.run(model.work(6, 6)), 10)
+            first = asyncio.ensure_future(one.run(model.work(6)))
+            await waiting(one, 1)
+            assert model.batches == []
+            second = await asyncio.wait_for(one.run(model.work(6)), 10)
+            assert [await first, second] == [[6], [6]]
+        return model.batches
 
-    asyncio.run(run())
+    assert asyncio.run(run()) == [[6, 6]]
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again():

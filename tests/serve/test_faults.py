@@ -12,10 +12,12 @@ import threading
 import time
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from funnelformer import UserError
 from funnelformer.serve.backend import TorchBackend
-from funnelformer.serve.settings import ServeConfig
+from funnelformer.serve.config import ServeConfig
 from serve.running import WAIT_S, Client, environment, running, save, until
 from training.toy import fails
 
@@ -327,3 +329,16 @@ def test_what_cannot_be_served_is_one_line(classifier, service, toy, tmp_path, c
         fails(capsys, "serve", spans, "--max-length", 7)
         == "--max-length is 7; a question with a passage needs 8 and more"
     )
+
+
+def test_a_model_that_gives_nan_answers_500_in_one_line(toy, classifier, tmp_path):
+    """And no probability of NaN with 200; /classify and /embed."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(classifier, folder)
+    state = load_file(folder / "model.safetensors")
+    state["funnelformer.embeddings.word_embeddings.weight"][:] = torch.nan
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    said = "the model gives NaN or infinity: its weights are damaged, or its training has diverged"
+    with running(folder) as client:
+        for path in ("/classify", "/embed"):
+            assert refusal(client.post(path, {"texts": ["the red cat sings ."]})) == (500, said)

@@ -8,8 +8,10 @@ import torch
 from funnelformer import FunnelformerConfig, FunnelformerModel
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.modeling.pooling import shorten
+from funnelformer.serve.backend import load_backend
+from funnelformer.serve.config import ServeConfig
 from funnelformer.serve.funnel import trace_funnel
-from serve.running import running
+from serve.running import running, save
 
 
 def model_of(layout="B1-1-1H16", **settings):
@@ -109,3 +111,21 @@ def test_a_long_text_is_cut_and_says_so(classifier, texts):
         assert client.post("/inspect", {"text": "the cat"}).json["cut"] is False
         pair = client.post("/inspect", {"text": ["the cat", "the dog"]}).json["tokens"]
         assert pair == ["<cls>", "the", "cat", "<sep>", "the", "dog", "<sep>"]
+
+
+def test_what_reads_the_encoder_alone_runs_no_decoder(toy, tmp_path, monkeypatch):
+    """Vectors and funnels of a masked-LM model, which has a decoder, and its vectors in Python."""
+    backend = load_backend(ServeConfig(model=str(save(tmp_path, toy.tokenizer, "masked"))))
+    features = [{"input_ids": [2, 5, 6, 7, 8, 9, 3], "attention_mask": [1] * 7}]
+    body = backend.model.base_model
+    ids = torch.tensor([feature["input_ids"] for feature in features])
+    with torch.no_grad():
+        expected = body(ids).encoder_last_hidden_state[:, 0]
+    assert body.decoder is not None
+    monkeypatch.setattr(type(body.decoder), "forward", lambda *args: pytest.fail("the decoder ran"))
+    assert torch.tensor(backend.vectors(features, "cls")[0]).tolist() == expected[0].tolist()
+    assert backend.funnel(features[0]).num_tokens == 7
+    with torch.no_grad():
+        assert torch.equal(body.sequence_vectors(ids), expected)
+    with pytest.raises(pytest.fail.Exception, match="the decoder ran"):
+        body(ids)

@@ -14,10 +14,10 @@ from funnelformer import (
     FunnelformerModel,
     __version__,
 )
-from funnelformer.answers import answer
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.inference import load_predictor
-from funnelformer.use import predict
+from funnelformer.inference.answer import answer
+from funnelformer.inference.predict import predict
+from funnelformer.inference.predictor import load_predictor
 from serve.running import running, save, until
 
 # Probabilities are rounded to 6 digits; beside them measured 3.6e-7 between a text alone and in a padded batch.

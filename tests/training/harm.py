@@ -72,14 +72,14 @@ def in_the_state():
 
 def before_the_mark():
     """Every file is there, but nothing says so."""
-    from funnelformer.training import trainer
+    from funnelformer.training.run import trainer
 
     trainer.mark_complete = _at_third_call(trainer.mark_complete, lambda folder: die())
 
 
 def in_the_mark():
     """The list of files is written, but not in its place yet."""
-    from funnelformer.training import run
+    from funnelformer.training.run import folder as run
 
     replace = os.replace
 
@@ -89,14 +89,14 @@ def in_the_mark():
         )
 
     run.mark_complete = _at_third_call(run.mark_complete, begin)
-    from funnelformer.training import trainer
+    from funnelformer.training.run import trainer
 
     trainer.mark_complete = run.mark_complete
 
 
 def in_the_deletion():
     """Of the oldest checkpoint some files are gone."""
-    from funnelformer.training import run
+    from funnelformer.training.run import folder as run
 
     def some(path, *args, **kwargs):
         (Path(path) / "optimizer.pt").unlink()

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback
 
 from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM
 from funnelformer.cli import main
-from funnelformer.data.tokenizer import train_tokenizer
+from funnelformer.corpus.vocabulary import train_tokenizer
 
 COLOURS = ("red", "blue", "green")
 ANIMALS = ("cat", "dog", "bird", "fish", "cow")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import multiprocessing
 import time
@@ -10,17 +9,17 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from ..base.machine import wait_for
+from ..cost.memory import DTYPES
+from ..cost.peak import peak_memory_bytes, reset_peak_memory
 from ..modeling import num_prepacked
-from ..training.throughput import peak_memory_bytes
-from .memory import DTYPES
-from .models import CLS, SEP, Subject
+from .subjects import CLS, SEP, Subject
 
 __all__ = [
     "MODES",
@@ -103,10 +102,10 @@ def make_call(model: nn.Module, ids: Int[Tensor, "B T"], case: Case) -> Callable
 
 def seconds_of(call: Callable[[], None], device: torch.device) -> float:
     """Seconds of one call, an accelerator's work included."""
-    _wait_for(device)
+    wait_for(device)
     start = time.perf_counter()
     call()
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - start
 
 
@@ -168,21 +167,10 @@ def _measure_memory(
         torch.accelerator.reset_peak_memory_stats(device)
         call()
         call()
-        _wait_for(device)
+        wait_for(device)
         return weights, torch.accelerator.max_memory_allocated(device) - before
-    _forget_peak()
+    reset_peak_memory(device)
     before = peak_memory_bytes(device)
     call()
     call()
     return weights, peak_memory_bytes(device) - before
-
-
-def _forget_peak() -> None:
-    """Let the system count the peak from now on, where it can: building a model may take more than it keeps."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import weakref
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..base.files import temporary_folder
 from ..config import FunnelformerConfig
 from ..export.graph import export_graph, trace
 from ..export.int8 import products_of, quantise
-from ..export.onnx_model import MODEL_FILE, open_session
-from ..export.targets import TARGETS
+from ..export.signatures import TARGETS
+from ..inference.onnx_model import MODEL_FILE, open_session
 
 __all__ = ["OnnxEncoder"]
 
@@ -29,9 +30,10 @@ class OnnxEncoder(nn.Module):
     def __init__(self, model: nn.Module, int8: bool) -> None:
         super().__init__()
         self.config: Any = model.config
-        folder = tempfile.TemporaryDirectory(prefix="funnelformer-bench-")
-        weakref.finalize(self, folder.cleanup)
-        file = Path(folder.name) / MODEL_FILE
+        with ExitStack() as stack:
+            folder = stack.enter_context(temporary_folder("bench"))
+            weakref.finalize(self, stack.pop_all().close)
+        file = folder / MODEL_FILE
         if isinstance(self.config, FunnelformerConfig):
             export_graph(model, TARGETS["feature-extraction"], file, inputs=("input_ids",))
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -11,9 +10,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..checkpoints.weights import read_json
-from ..data.files import atomic_writer
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.files import atomic_writer
+from ..base.json_toml import read_json
+from ..base.strict_json import dump_json
 from .measure import Case
 
 __all__ = [
@@ -118,7 +118,7 @@ class Failure:
 class Results:
     """One run of `funnelformer bench`.
 
-    settings: its options. machine, versions: of `funnelformer.machine`. load_average: before and after.
+    settings: its options. machine, versions: of `funnelformer.base.machine`. load_average: before and after.
     peaks: FLOP/s of matrix products by dtype, measured or published, as `device_peak` says.
     is_complete: False while it runs, and for ever if it was interrupted.
     """
@@ -143,7 +143,7 @@ def write_results(results: Results, file: Path) -> None:
             row[name]["milliseconds"] = asdict(side.milliseconds)
             row[name]["tokens_per_second"] = timing.case.num_tokens * 1000 / side.milliseconds.median
     with atomic_writer(file) as stream:
-        json.dump(values, stream, indent=2)
+        dump_json(values, stream)
         stream.write("\n")
 
 

@@ -7,19 +7,19 @@ import re
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import torch
-from cyclopts import Parameter
 
-from ..data.files import atomic_writer
-from ..errors import UserError, did_you_mean
-from ..flops import forward_flops, training_flops
-from ..machine import hardware, load_average, versions
-from ..training.run import parse_options
-from ..training.throughput import device_peak
+from ..base.errors import UserError, did_you_mean
+from ..base.files import atomic_writer
+from ..base.machine import hardware, load_average, versions
+from ..base.options import parse_options
+from ..cost.flops import forward_flops, training_flops
+from ..cost.memory import DTYPES
+from ..cost.peak import device_peak
+from .config import BenchConfig
 from .measure import (
     MODES,
     Case,
@@ -31,80 +31,13 @@ from .measure import (
     seconds_of,
     time_pairs,
 )
-from .memory import DTYPES
-from .models import FAMILIES, FOR_ANY_MODEL, ONNX, ONNX_INT8, PREPACKED, Subject, find_subject
-from .report import draw, tables
+from .result_tables import draw, tables
 from .results import Failure, Memory, Results, Side, Timing, write_results
+from .subjects import FAMILIES, FOR_ANY_MODEL, ONNX, ONNX_INT8, PREPACKED, Subject, find_subject
 
-__all__ = ["BenchConfig", "bench"]
+__all__ = ["bench"]
 
 RESULTS, TABLES, FIGURE = "results.json", "results.md", "results.png"
-Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
-# Of what is not given; the second column is that of --quick, which a base-size pair on two cores does in a minute.
-_DEFAULTS: dict[str, tuple[Any, Any]] = {
-    "models": (["B4-4-4H768", "B6-6-6H768"], ["B4-4-4H768"]),
-    "peers": (["bert", "funnel"], ["bert"]),
-    "shapes": (["8x128", "2x512", "1x2048"], ["2x128"]),
-    "modes": (["inference", "training"], ["inference", "training"]),
-    "dtypes": (["float32"], ["float32"]),
-    "implementations": (["sdpa"], ["sdpa"]),
-    "rounds": (5, 3),
-    "warmup": (1, 1),
-}
-
-
-@Parameter(name="*")
-@dataclass(kw_only=True)
-class BenchConfig:
-    """What a benchmark can be told."""
-
-    out: Path
-    "Folder for results.json, results.md and results.png."
-    models: Names = None
-    "Models: layouts (B4-4-4H768, L12H768), presets (PoNet-base), or as --peers."
-    peers: Names = None
-    "What each is compared with: bert, funnel, modernbert, fnet, deberta-v3, sized as bert:L24H1024; or as --models."
-    shapes: Names = None
-    "Inputs, sequences x tokens: 8x128 2x512 1x2048."
-    modes: Names = None
-    "inference (a forward pass), training (a step: forward, backward, AdamW)."
-    dtypes: Names = None
-    "float32, bfloat16, float16; training computes in it under autocast."
-    implementations: Names = None
-    "Of attention in --models: sdpa, eager; with +compile under torch.compile. Of any model: "
-    "compiled, prepacked, onnx, onnx-int8."
-    peer_implementation: str | None = None
-    "Of attention in --peers; by default the fastest that a model has."
-    rounds: int | None = None
-    "Pairs of calls that are timed."
-    warmup: int | None = None
-    "Pairs of calls before them."
-    threads: int | None = None
-    "Threads of a CPU; by default as many as torch takes."
-    vocab_size: int = 30522
-    "Vocabulary of every model."
-    memory: Annotated[bool, Parameter(negative="--no-memory")] = True
-    "Measure peak memory too, of each model in a process of its own."
-    quick: bool = False
-    "Fewer models, shapes and rounds where they are not given: about a minute."
-    device: Literal["auto", "cpu"] = "auto"
-    "auto takes an accelerator when there is one."
-    overwrite: bool = False
-    "Replace the results in --out."
-    set: dict[str, str] = field(default_factory=dict)
-    "Config keys of our models, as --set.decoder_layers=2."
-
-    def __post_init__(self) -> None:
-        self.out = Path(self.out)
-        for name, (usual, quick) in _DEFAULTS.items():
-            if getattr(self, name) is None:
-                setattr(self, name, quick if self.quick else usual)
-        for name in ("rounds", "warmup", "threads"):
-            value, least = getattr(self, name), 0 if name == "warmup" else 1
-            if value is not None and value < least:
-                raise UserError(f"--{name} is {value}; allowed: {least} and more")
-        if self.vocab_size < 10:
-            raise UserError(f"--vocab-size is {self.vocab_size}; allowed: 10 and more")
 
 
 def bench(config: BenchConfig) -> Results:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -13,8 +12,10 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from ..errors import UserError
+from ..base.errors import UserError, one_line
+from ..base.files import check_file, check_readable, temporary_folder
 
 __all__ = ["is_archive", "unpacked"]
 
@@ -24,6 +25,8 @@ _MAX_BYTES = 32 << 30
 _MAX_RATIO = 20
 _MAX_FILES = 1000
 _MAX_HEADER_BYTES = 1 << 16
+_MAX_HEADERS = 8
+_MAX_PARTS = 32
 _HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -49,29 +52,55 @@ def unpacked(source: str | Path) -> Iterator[Path]:
     larger than any release, or has a member that is a link or a device or would lie outside the folder: nothing of such
     an archive is written anywhere else.
     """
-    with tempfile.TemporaryDirectory(prefix="funnelformer-") as temporary:
-        folder = Path(temporary) / "content"
+    with temporary_folder("archive") as temporary:
+        folder = temporary / "content"
         folder.mkdir()
-        archive = Path(source)
         if "://" in str(source):
-            archive = Path(temporary) / "archive"
+            archive = temporary / "archive"
             _download(str(source), archive)
+        else:
+            archive = check_file(source)
+            check_readable(archive)
         _extract(archive, folder, str(source))
         yield _innermost(folder)
 
 
 def _download(url: str, target: Path) -> None:
-    if not url.startswith("https://"):
-        raise UserError(f"{url}: only https:// is read")
-    request = urllib.request.Request(url, headers={"User-Agent": "funnelformer"})
+    request = urllib.request.Request(_in_ascii(url), headers={"User-Agent": "funnelformer"})
     try:
         with _opener().open(request, timeout=_TIMEOUT_S) as answer, target.open("wb") as file:
             _copy(answer, file, _MAX_BYTES, url)
-    except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
+    except (urllib.error.URLError, HTTPException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
         reason = str(getattr(error, "reason", None) or error) or type(error).__name__
         raise UserError(f"{url}: cannot be downloaded ({reason.splitlines()[0]})") from error
+
+
+def _in_ascii(url: str) -> str:
+    """The URL as it travels: a host's name in punycode, other characters beyond ASCII as percent signs.
+
+    Raises UserError for one that is no https, has no host or a port that is none, or names a user: a password does not
+    belong in a command line, and is not repeated here.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UserError(f"{url}: is no URL ({one_line(error)})") from None
+    if "@" in parts.netloc:
+        raise UserError(f"{parts.scheme}://...@{host}: a URL with the name of a user is not read")
+    if parts.scheme != "https":
+        raise UserError(f"{url}: only https:// is read")
+    try:
+        name = f"[{host}]" if host and ":" in host else (host or "").encode("idna").decode("ascii")
+    except UnicodeError:
+        name = ""
+    if not name:
+        raise UserError(f"{url}: names no host")
+    netloc = name if port is None else f"{name}:{port}"
+    path, query = (quote(part, safe="/%:@!$&'()*+,;=~?") for part in (parts.path, parts.query))
+    return urlunsplit(("https", netloc, path, query, ""))
 
 
 class _OnlyHttps(urllib.request.HTTPRedirectHandler):
@@ -96,11 +125,15 @@ def _copy(source: Any, target: IO[bytes], limit: int, name: str) -> int:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose long name or extended header is not longer than any name: tarfile reads those into memory."""
+    """A member with few headers before it, none longer than any name: tarfile reads them into memory, recursively."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> Any:
         if self.type in _HEADERS and self.size > _MAX_HEADER_BYTES:
             raise tarfile.ReadError("a header longer than any name")
+        num_headers = getattr(tar, "num_headers", 0) + 1 if self.type in _HEADERS else 0
+        if num_headers > _MAX_HEADERS:
+            raise tarfile.ReadError(f"more than {_MAX_HEADERS} headers of one entry")
+        tar.num_headers = num_headers  # type: ignore[attr-defined]
         return super()._proc_member(tar)  # type: ignore[misc]
 
 
@@ -142,6 +175,8 @@ def _inside(folder: Path, member: tarfile.TarInfo, name: str) -> Path:
         raise UserError(f"{name}: {shown} is a link or a device: refused")
     if member.name.startswith(("/", "\\")) or ".." in parts or "\\" in member.name or "\0" in member.name:
         raise UserError(f"{name}: {shown} would lie outside the folder: refused")
+    if len(parts) > _MAX_PARTS:
+        raise UserError(f"{name}: {shown} lies more than {_MAX_PARTS} folders deep: refused")
     return folder.joinpath(*parts)
 
 

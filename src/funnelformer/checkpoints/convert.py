@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,16 +11,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..base.errors import UserError, did_you_mean, reject_unknown
+from ..base.files import atomic_folder
+from ..base.json_toml import read_json, read_small_text
+from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES
-from ..errors import UserError, did_you_mean, reject_unknown
-from ..sentence_modules import model_folder, read_modules, write_modules
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
+from .compare import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .folders import ENCODERS, map_folder, resolve
+from .foreign_options import make_config
 from .loaded import Exported, Loaded, Part
-from .options import make_config
-from .probe import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .provenance import CARD, card_of, source_name
 from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
@@ -177,8 +178,6 @@ def _convert(source: Path, wishes: _Wishes) -> Report:
         # otherwise the comparison builds it
         build_model(changed.config, changed.state_dict, changed.architecture)
         return report
-    from ..data.files import atomic_folder
-
     is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.
     del loaded, exported
@@ -346,9 +345,9 @@ def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
     for name in present:
         shutil.copyfile(source / name, folder / name)
     if not present and (source / original_torch.VOCABULARY).is_file():
-        from ..data.tokenizer import tokenizer_from_vocab
+        from ..data.tokenizer import save_tokenizer, tokenizer_from_vocab
 
-        tokenizer_from_vocab(source / original_torch.VOCABULARY).save_pretrained(folder)
+        save_tokenizer(tokenizer_from_vocab(source / original_torch.VOCABULARY), folder)
         present = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
     return tuple(present)
 
@@ -357,10 +356,17 @@ def _vocabulary(source: Path) -> list[str] | None:
     """The tokens by id, from the original's file, vocab.txt, or a WordPiece tokenizer.json."""
     for name in (original_torch.VOCABULARY, "vocab.txt"):
         if (source / name).is_file():
-            return (source / name).read_text(encoding="utf-8").splitlines()
+            return read_small_text(source / name).splitlines()
     if not (source / "tokenizer.json").is_file():
         return None
-    model = json.loads((source / "tokenizer.json").read_text(encoding="utf-8")).get("model", {})
-    if model.get("type") != "WordPiece":
+    model = read_json(source / "tokenizer.json").get("model")
+    if not isinstance(model, dict) or model.get("type") != "WordPiece":
         return None
-    return sorted(model["vocab"], key=model["vocab"].__getitem__)
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict) or not all(type(number) is int for number in vocabulary.values()):
+        raise UserError(f"{source / 'tokenizer.json'}: its 'vocab' is no table of tokens and whole numbers")
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise UserError(
+            f"{source / 'tokenizer.json'}: the ids of its tokens have gaps; a file of a token a line cannot hold them"
+        )
+    return sorted(vocabulary, key=vocabulary.__getitem__)

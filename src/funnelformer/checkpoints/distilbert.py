@@ -72,10 +72,7 @@ DISTILBERT = EncoderFormat(
         "sequence_classification": {"classifier_dropout": "seq_classif_dropout"},
         "multiple_choice": {"classifier_dropout": "seq_classif_dropout"},
     },
-    head_fixed={
-        "sequence_classification": {"classifier_activation": "relu"},
-        "multiple_choice": {"classifier_activation": "relu"},
-    },
+    classifier_activation="relu",
     lm_decoder="vocab_projector",
     lm_bias="vocab_projector.bias",
 )

@@ -16,12 +16,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
+from ..base.errors import UserError, joined
 from ..config import FunnelformerConfig
-from ..errors import UserError, joined
 from .bert_rows import EMBEDDINGS
+from .foreign_options import check_holds, make_config
 from .key_map import Row, encoder_layers, expand, from_ours, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
-from .options import check_holds, make_config
 from .weights import find_weights, read_json, read_state_dict, write_safetensors
 
 __all__ = ["BERT_KEYS", "EncoderFormat"]
@@ -85,6 +85,7 @@ class EncoderFormat:
     head_keys: architecture -> our config key -> theirs.
     projection: rows of the layer after the embedding, where a model has one.
     positions_after_padding: positions count from `pad_token_id` + 1 on.
+    classifier_activation: of its heads for sequences, also of one that is yet to be trained.
     zeros: our tensors that theirs has not -> shape: zeros when read.
     unread: patterns of their tensors that nothing reads -> why.
     """
@@ -109,6 +110,7 @@ class EncoderFormat:
     head_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     refused: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     head_refused: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    classifier_activation: str = "tanh"
     zeros: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
     positions_after_padding: bool = False
@@ -235,6 +237,7 @@ class EncoderFormat:
         for key, value in self.head_fixed.get(architecture, {}).items():
             if values.setdefault(key, value) != value:
                 raise UserError(f"{source}: {keys[key]} is {values[key]!r}; allowed: {value!r}")
+        values.setdefault("classifier_activation", self.classifier_activation)
         return make_config({**_FIXED, **self.fixed, **values, "blocks": [layers]}, source)
 
     def config_to_theirs(self, config: FunnelformerConfig, architecture: str) -> Any:
@@ -266,7 +269,7 @@ class EncoderFormat:
         if architecture in SEQUENCE_HEADS:
             allowed["classifier_pooling"] = ["cls"]
             if "classifier_activation" not in keys:
-                allowed["classifier_activation"] = ["tanh"]
+                allowed["classifier_activation"] = [self.classifier_activation]
         if architecture == "question_answering":
             allowed["qa_head"] = ["simple"]
         by_flag = {key: fixed.pop(key) for key in _BY_FLAG}

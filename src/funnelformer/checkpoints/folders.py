@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,21 +10,26 @@ from typing import Any
 import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from ..base.errors import UserError
+from ..base.files import check_readable
+from ..base.foreign_code import refuse_foreign_code
+from ..base.hub import HUB_NAME, reach_hub
+from ..base.json_toml import read_json
+from ..base.sentence_modules import MODULES, Modules, model_folder, read_modules
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES
-from ..errors import UserError, did_you_mean
-from ..sentence_modules import MODULES, Modules, model_folder, read_modules
 from . import native, original_tf, original_torch, ponet, transformers_funnel
 from .bert import BERT
 from .distilbert import DISTILBERT
-from .electra import ELECTRA
 from .encoder_format import EncoderFormat
 from .fnet import FNET
+from .foreign_options import make_config
 from .loaded import SEQUENCE_HEADS, Loaded
-from .options import make_config
+from .model_source import Folder, Hub, find_model, nearest
 from .roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from .tensor_bundle import find_index
-from .weights import TRANSFORMERS_WEIGHTS, read_json
+from .transformers_electra import ELECTRA
+from .weights import TRANSFORMERS_WEIGHTS
 
 __all__ = [
     "ENCODERS",
@@ -37,7 +41,6 @@ __all__ = [
     "load_folder",
     "load_foreign",
     "map_folder",
-    "refuse_foreign_code",
     "resolve",
     "translated",
 ]
@@ -70,7 +73,6 @@ _UNSUITABLE = {
     "mpnet": "relative scores of its own",
     "albert": "layers in shared groups",
 }
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Config, weights, tokenizer and card; not the weights of other frameworks that lie beside them.
 _HUB_FILES = [
     "config.json",
@@ -90,15 +92,17 @@ _HUB_FILES = [
 def detect(folder: str | Path) -> str:
     """Return the format of a model's folder, from its content.
 
-    Raises UserError for a path that does not exist (naming the nearest), or that holds no model (saying what
-    was looked for).
+    Raises UserError for a path that does not exist (naming the nearest), that holds no model (saying what was looked
+    for), or that names code to run.
     """
     folder = Path(folder)
     if not folder.exists():
-        raise UserError(f"{folder}: no such folder{_nearest(folder)}")
+        raise UserError(f"{folder}: no such folder{nearest(folder)}")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds the model")
+    refuse_foreign_code(folder)
     folder = model_folder(folder)
+    check_readable(folder)
     if (folder / "config.json").is_file():
         return _by_model_type(folder / "config.json")
     if any((folder / name).is_file() for name in original_torch.CONFIGS):
@@ -160,11 +164,9 @@ def resolve(source: str | Path, **hub: Any) -> Path:
     hub: `revision`, `token`, `cache_dir`, `local_files_only` of `snapshot_download`.
     Raises UserError when there is neither.
     """
-    path = Path(source)
-    if path.exists():
-        return path
-    if not HUB_NAME.fullmatch(str(source)):
-        raise UserError(f"{source}: no such folder{_nearest(path)}")
+    found = _located(source, **hub)
+    if isinstance(found, Path):
+        return found
     from huggingface_hub import snapshot_download
 
     try:
@@ -179,8 +181,8 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
     source, hub: as for `resolve`; of the Hub, only the config is fetched before the format is known.
     Raises UserError for what is no model, or neither here nor on the Hub.
     """
-    path = Path(source)
-    if not path.exists() and HUB_NAME.fullmatch(str(source)):
+    found = _located(source, **hub)
+    if isinstance(found, Hub):
         from transformers.utils import cached_file
 
         try:
@@ -191,11 +193,25 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
             raise _not_on_hub(source, error) from error
         if config is None:  # a folder of sentence_transformers may have it deeper
             return resolve(source, **hub)
+        refuse_foreign_code(Path(str(config)).parent)
         return None if _by_model_type(Path(str(config))) == "funnelformer" else resolve(source, **hub)
-    if detect(path) != "funnelformer":
-        return path
+    if detect(found) != "funnelformer":
+        return found
     # Ours as well, but with its config in the folder of a module.
-    return None if (path / "config.json").is_file() else path
+    return None if (found / "config.json").is_file() else found
+
+
+def _located(source: str | Path, **hub: Any) -> Path | Hub:
+    """A folder, or a name on a Hub that can be asked. Raises UserError for what is neither."""
+    if not HUB_NAME.fullmatch(str(source)) and not Path(source).exists():
+        raise UserError(f"{source}: no such folder{nearest(Path(source))}")  # a layout has no weights to read
+    found = find_model(source)
+    if isinstance(found, Hub):
+        if not hub.get("local_files_only"):
+            reach_hub(found.name)
+        return found
+    assert isinstance(found, Folder)
+    return found.path
 
 
 def translated(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
@@ -205,14 +221,6 @@ def translated(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
     return config
 
 
-def refuse_foreign_code(values: Mapping[str, Any], source: str | Path) -> None:
-    """Raise UserError for a config that names Python code of its folder: it is never run, nor offered to be."""
-    if values.get("auto_map"):
-        raise UserError(
-            f"{source}: auto_map asks for code that lies beside the model; such code is never run"
-        )
-
-
 def _by_model_type(path: Path) -> str:
     return _form_of(read_json(path), path)
 
@@ -220,8 +228,6 @@ def _by_model_type(path: Path) -> str:
 def _form_of(values: Mapping[str, Any], source: str | Path) -> str:
     """The format of a config's model. Raises UserError that says what a model of another type is good for."""
     model_type = values.get("model_type")
-    if model_type != "funnelformer":
-        refuse_foreign_code(values, source)
     if isinstance(model_type, str) and model_type in _MODEL_TYPES:
         return _MODEL_TYPES[model_type]
     allowed = f"allowed: {', '.join(_MODEL_TYPES)}"
@@ -234,13 +240,7 @@ def _form_of(values: Mapping[str, Any], source: str | Path) -> str:
     raise UserError(f"{source}: model_type is {model_type!r}; {allowed}")
 
 
-def _nearest(path: Path) -> str:
-    parent = path.parent
-    names = sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
-    return did_you_mean(path.name, names)
-
-
 def _not_on_hub(source: str | Path, error: Exception) -> UserError:
-    near = _nearest(Path(source))
+    near = nearest(Path(source))
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(f"{source}: no such folder{near}, and not found on the Hugging Face Hub ({reason})")

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..base.errors import UserError, did_you_mean
 from ..config import FunnelformerConfig
-from ..errors import UserError, did_you_mean
 
 __all__ = ["LAYER", "Row", "encoder_layers", "expand", "from_ours", "layer_row", "names", "sizes", "to_ours"]
 

@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..config import FunnelformerConfig
+from ..modeling import HEADS
 
 __all__ = ["SEQUENCE_HEADS", "Exported", "Loaded", "Part", "Pretraining"]
 
 # Architectures that read one vector a sequence, and so have no decoder.
-SEQUENCE_HEADS = ("sequence_classification", "multiple_choice")
+SEQUENCE_HEADS = tuple(name for name, head in HEADS.items() if head.reads_vector)
 
 
 @dataclass(frozen=True)
 class Part:
     """One model, in our names.
 
-    architecture: a key of `native.ARCHITECTURES`; the body carries the prefix `funnelformer.` but in a "model".
+    architecture: a key of `modeling.HEADS`; the body carries the prefix `funnelformer.` but in a "model".
     """
 
     config: FunnelformerConfig

@@ -9,24 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..base.errors import UserError
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from ..errors import UserError
+from ..modeling import HEADS
+from .foreign_options import make_config
 from .loaded import Loaded, Part, Pretraining
-from .options import make_config
-from .weights import find_weights, read_json, read_state_dict, write_safetensors
+from .weights import find_weights, read_state_dict, write_safetensors
 
-__all__ = ["ARCHITECTURES", "GENERATOR", "OPTIMIZER", "load", "load_pretraining", "save", "save_pretraining"]
-
-ARCHITECTURES = {
-    "model": "FunnelformerModel",
-    "masked_lm": "FunnelformerForMaskedLM",
-    "sequence_classification": "FunnelformerForSequenceClassification",
-    "token_classification": "FunnelformerForTokenClassification",
-    "question_answering": "FunnelformerForQuestionAnswering",
-    "multiple_choice": "FunnelformerForMultipleChoice",
-    "token_detection": "FunnelformerForTokenDetection",
-}
-
+__all__ = ["GENERATOR", "OPTIMIZER", "load", "load_pretraining", "save", "save_pretraining"]
 
 # Beside the model of a checkpoint of pretraining.
 GENERATOR = "generator"
@@ -39,7 +30,7 @@ def load(folder: str | Path) -> Loaded:
     folder = Path(folder)
     path = folder / "config.json"
     config = make_config(read_json(path), str(path))
-    names = {name: architecture for architecture, name in ARCHITECTURES.items()}
+    names = {head.model_class.__name__: architecture for architecture, head in HEADS.items()}
     name = (config.architectures or ["FunnelformerModel"])[0]
     if name not in names:
         raise UserError(f"{path}: architectures is {name!r}; allowed: {', '.join(names)}")
@@ -63,7 +54,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(config)
-    config.architectures = [ARCHITECTURES[architecture]]
+    config.architectures = [HEADS[architecture].model_class.__name__]
     config.save_pretrained(folder)
     write_safetensors(state, folder / "model.safetensors")
 

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..base.errors import UserError, reject_unknown
 from ..config import FunnelformerConfig
-from ..errors import UserError, reject_unknown
+from .foreign_options import translating
 
 __all__ = ["config_values", "net_config", "tensorflow_net_config"]
 
@@ -42,6 +43,11 @@ def config_values(net: Mapping[str, Any], source: str) -> dict[str, Any]:
     `rel_attn_type` chooses between two equal computations and is dropped. Raises UserError naming `source`
     and the key.
     """
+    with translating(source):
+        return _values(net, source)
+
+
+def _values(net: Mapping[str, Any], source: str) -> dict[str, Any]:
     reject_unknown(net, (*_REQUIRED, *_OPTIONAL), source)
     for key in _REQUIRED:
         if key not in net:

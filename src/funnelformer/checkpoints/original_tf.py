@@ -8,7 +8,6 @@ serve both. Every trained variable has two slots, Adam's moments; `global_step` 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import UserError
+from ..base.json_toml import read_json
+from ..base.strict_json import json_text
 from ..config import FunnelformerConfig
-from ..errors import UserError
+from .foreign_options import check_holds, funnel_options, make_config
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded, Part, Pretraining
 from .net_config import config_values, tensorflow_net_config
-from .options import check_holds, funnel_options, make_config
 from .tensor_bundle import find_index, read_bundle, write_bundle
-from .weights import check_finite, read_json
+from .weights import check_finite
 
 __all__ = ["CONFIG", "INDEX", "MOMENTS", "Electra", "export", "import_variables", "load", "save"]
 
@@ -184,7 +185,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_bundle(folder / INDEX, tensors)
-    (folder / CONFIG).write_text(json.dumps(theirs, indent=4), encoding="utf-8")
+    (folder / CONFIG).write_text(json_text(theirs, indent=4), encoding="utf-8")
     return ignored
 
 

@@ -6,21 +6,22 @@ through the blocks. The code has no decoder, no masked-LM head and no embedding 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..base.errors import UserError
+from ..base.json_toml import read_json
+from ..base.strict_json import json_text
 from ..config import FunnelformerConfig
-from ..errors import UserError
+from .foreign_options import check_holds, funnel_options, make_config
 from .key_map import Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import Exported, Loaded
 from .net_config import config_values, net_config
-from .options import check_holds, funnel_options, make_config
 from .torch_file import write_torch_file
-from .weights import find_weights, read_json, read_state_dict
+from .weights import find_weights, read_state_dict
 
 __all__ = ["CONFIGS", "VOCABULARY", "WEIGHTS", "export", "find_config", "load", "save"]
 
@@ -134,7 +135,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_torch_file(tensors, folder / WEIGHTS[0])
-    (folder / CONFIGS[0]).write_text(json.dumps(theirs, indent=4), encoding="utf-8")
+    (folder / CONFIGS[0]).write_text(json_text(theirs, indent=4), encoding="utf-8")
     return ignored
 
 

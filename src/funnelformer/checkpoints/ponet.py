@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..base.errors import UserError
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from ..errors import UserError
 from .bert_rows import (
     ATTENTION,
     EMBEDDINGS,
@@ -25,10 +26,10 @@ from .bert_rows import (
     layer_rows,
     rows_of,
 )
+from .foreign_options import make_config, translating
 from .key_map import Row, encoder_layers, expand, names, to_ours
 from .loaded import Loaded
-from .options import make_config
-from .weights import find_weights, read_json, read_state_dict
+from .weights import find_weights, read_state_dict
 
 __all__ = ["config_from_theirs", "load"]
 
@@ -130,6 +131,11 @@ def _architecture(theirs: Mapping[str, Any], state: Mapping[str, Tensor]) -> str
 
 def config_from_theirs(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
     """Translate the content of a PoNet `config.json`. Raises UserError naming `source` and the key."""
+    with translating(source):
+        return _config(theirs, source)
+
+
+def _config(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
     needed = {*_SAME.values(), "num_hidden_layers"}
     missing = sorted(needed - theirs.keys())
     if missing:

@@ -10,9 +10,9 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from ..config import FunnelformerConfig
+from ..modeling import HEADS
 from .folders import HUB_NAME
 from .loaded import Loaded
-from .native import ARCHITECTURES
 
 __all__ = ["CARD", "card_of", "source_name"]
 
@@ -75,10 +75,10 @@ def _gives_vectors(loaded: Loaded) -> bool:
 def _example(loaded: Loaded) -> str:
     if _gives_vectors(loaded):
         return (
-            "from funnelformer.embedding import load_embedder\n\n"
+            "from funnelformer.inference.embedder import load_embedder\n\n"
             'vectors = load_embedder("the folder of this file").vectors(["a text", "another"])'
         )
-    name = ARCHITECTURES[loaded.architecture]
+    name = HEADS[loaded.architecture].model_class.__name__
     return f'from funnelformer import {name}\n\nmodel = {name}.from_pretrained("the folder of this file")'
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ..base.errors import UserError
 from ..config import FunnelformerConfig, parse_layout
-from ..errors import UserError
+from .foreign_options import make_config
 from .loaded import SEQUENCE_HEADS, Loaded
-from .options import make_config
 from .weights import read_json
 
 __all__ = ["deal", "parse_layers", "spread_layers", "without_token_head"]

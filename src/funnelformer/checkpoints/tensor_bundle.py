@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .torch_file import tensor_bytes
 
 __all__ = ["find_index", "read_bundle", "write_bundle"]

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 __all__ = ["Placeholder", "read_torch_file", "tensor_bytes", "write_torch_file"]
 

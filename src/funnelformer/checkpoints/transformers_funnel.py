@@ -14,12 +14,13 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import FunnelConfig
 
+from ..base.errors import UserError, joined
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from ..errors import UserError, joined
+from .foreign_options import check_holds, funnel_options, make_config, translating
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
-from .options import check_holds, funnel_options, make_config
-from .weights import find_weights, read_json, read_state_dict, write_safetensors
+from .weights import find_weights, read_state_dict, write_safetensors
 
 __all__ = ["architecture_name", "config_from_theirs", "config_to_theirs", "export", "load", "save"]
 
@@ -179,8 +180,13 @@ def config_from_theirs(
 
     decoder: whether there are decoder layers; by default, whether the class it names has them.
     """
-    if decoder is None:
-        decoder = not WITHOUT_DECODER.intersection(theirs.get("architectures") or ())
+    with translating(source):
+        if decoder is None:
+            decoder = not WITHOUT_DECODER.intersection(theirs.get("architectures") or ())
+        return _config(theirs, decoder, source)
+
+
+def _config(theirs: Mapping[str, Any], decoder: bool, source: str) -> FunnelformerConfig:
     try:
         parsed = FunnelConfig.from_dict(dict(theirs))
         values = {ours: getattr(parsed, name) for ours, name in _SAME.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import UserError, did_you_mean
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from ..errors import UserError, did_you_mean
+from .compare import build_model, build_stock, difference, has_stock, probe_batch, run_batch, without_padding
 from .loaded import Loaded, Part
-from .probe import build_model, build_stock, difference, has_stock, probe_batch, run_batch, without_padding
 
 __all__ = ["STOCK", "compare_with_cases", "compare_with_stock", "read_cases"]
 
@@ -106,7 +106,7 @@ def read_cases(path: Path) -> list[tuple[str, dict[str, np.ndarray], bool | None
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         described = path.with_name("cases.json")
-        metas = json.loads(described.read_text(encoding="utf-8"))["cases"] if described.is_file() else []
+        metas = read_json(described)["cases"] if described.is_file() else []
         truncate = {meta["case"]: bool(meta["truncate_seq"]) for meta in metas if "truncate_seq" in meta}
     except Exception as error:  # numpy and zipfile raise whatever the bytes of a damaged file lead them to
         detail = (str(error) or type(error).__name__).splitlines()[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +12,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import UserError
+from ..base.errors import UserError, short
+from ..base.files import check_readable
+from ..base.json_toml import read_json
+from ..base.strict_json import json_text
 from .torch_file import read_torch_file, tensor_bytes
 
 __all__ = [
     "TRANSFORMERS_WEIGHTS",
     "check_finite",
     "find_weights",
-    "read_json",
     "read_state_dict",
     "write_safetensors",
 ]
@@ -31,6 +32,11 @@ _CODES = {
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 # In the order transformers looks for them.
 TRANSFORMERS_WEIGHTS = (
@@ -39,22 +45,6 @@ TRANSFORMERS_WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object. Raises UserError naming the file and, for a syntax error, the line."""
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno} is not valid JSON ({error.msg})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a JSON object is needed, not {type(content).__name__}")
-    return content
 
 
 def find_weights(folder: Path, names: tuple[str, ...] = TRANSFORMERS_WEIGHTS) -> Path:
@@ -107,9 +97,17 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
 def write_safetensors(state: Mapping[str, Tensor], path: str | Path) -> None:
     """Write a .safetensors file, making the tensors contiguous one at a time.
 
+    Raises UserError naming the file and a tensor of a dtype that is not written.
+
     The library's own writer wants all of them contiguous at once, which is a second copy of a model whose kernels
     are stored the other way around. The bytes are the same.
     """
+    for name, tensor in state.items():
+        if tensor.dtype not in _CODES:
+            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _CODES)
+            raise UserError(
+                f"{path}: tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}; allowed: {allowed}"
+            )
     order = sorted(state, key=lambda name: (-state[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -121,7 +119,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path) -> None:
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json_text(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with Path(path).open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
@@ -138,21 +136,28 @@ def _kind(value: Any) -> str:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    check_readable(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: cut short or damaged ({str(error).splitlines()[0]})") from error
 
 
+def _is_shard(name: str) -> bool:
+    return name.isprintable() and len(name) < 256 and not name.endswith(".json")
+
+
 def _read_shards(path: Path, mapped: bool) -> dict[str, Tensor]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: key 'weight_map' is missing or empty")
+    for shard in weight_map.values():
+        # an index names files of weights beside itself; anything else would reach outside the model's folder, or
+        # lead in a circle
+        if not isinstance(shard, str) or Path(shard).name != shard or not _is_shard(shard):
+            raise UserError(f"{path}: shard {short(shard)} is not a plain file name of weights")
     state: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
-        # an index names files beside itself; anything else would reach outside the model's folder
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise UserError(f"{path}: shard {shard!r} is not a plain file name")
         state.update(read_state_dict(path.parent / shard, mapped))
     missing = sorted(weight_map.keys() - state.keys())
     if missing:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
-import tomllib
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import cyclopts
-import datasets
-import transformers
 from cyclopts import Parameter
 
-from ..data.files import iter_lines
-from ..errors import UserError, joined, reject_unknown
-from ..training.processes import rank
-from . import inference, measuring, models, training  # noqa: F401  # they add their commands
+from ..base.errors import UserError, joined, printable, reject_unknown
+from ..base.json_toml import read_toml
+from ..base.processes import rank
+from ..base.streams import discard_stdout, flush_stdout, open_streams
+from ..base.strict_json import json_text
+from . import completion, inference, measuring, models, training  # noqa: F401  # they add their commands
 from .app import app
 
 __all__ = ["main"]
@@ -28,6 +27,7 @@ __all__ = ["main"]
 def _meta(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Path | None = None,
+    debug: bool = False,
 ) -> Any:
     """Read options from a TOML file first.
 
@@ -35,9 +35,13 @@ def _meta(
     ----------
     config
         TOML file with options of the command; flags on the command line win.
+    debug
+        Show where in the program an error came up.
     """
     # As an argument of its own "-" is stdin, the default of `predict`; cyclopts takes it for an option.
-    tokens = tuple(token for i, token in enumerate(tokens) if token != "-" or tokens[i - 1].startswith("--"))
+    tokens = tuple(
+        token for i, token in enumerate(tokens) if token != "-" or (i > 0 and tokens[i - 1].startswith("--"))
+    )
     app.config = ()
     if config is not None and tokens:
         # Commands below it, as those of lra and bench.
@@ -58,10 +62,7 @@ def _meta(
 def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The options in a TOML file, checked against those of the command, and apart from them its table `set`."""
     settings: dict[str, str] = {}
-    try:
-        options = tomllib.loads("\n".join(line for _, line in iter_lines(file)))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{file}: not valid TOML ({error})") from None
+    options = read_toml(file)
     if command in app:
         arguments = app[command].assemble_argument_collection()
         known = {argument.name.removeprefix("--"): argument.hint for argument in arguments}
@@ -74,35 +75,64 @@ def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, s
                 raise UserError(f"{file}: {key} is {value}; allowed: a whole number")
             if name == "set" and isinstance(value, dict):  # text, as on the command line
                 settings = {
-                    k: v if isinstance(v, str) else json.dumps(v) for k, v in options.pop(key).items()
+                    k: v if isinstance(v, str) else repr(v) if isinstance(v, float) else json_text(v)
+                    for k, v in options.pop(key).items()
                 }
     return options, settings
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line: exit code 2 and one line for input that cannot be used, 130 when interrupted."""
-    transformers.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers.logging.disable_progress_bar()
-        datasets.disable_progress_bars()
+    """Run the command line.
+
+    Exit code 2 and one line for input that cannot be used, 130 when interrupted, 1 and one line for a mistake of ours.
+    """
+    open_streams()
+    _quieten_libraries()
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
-    except (UserError, cyclopts.CycloptsError) as error:
-        sys.exit(_fail(joined(error)))
+        flush_stdout()
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        print(printable(str(interrupt)) or "interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of stdout left, as `head` does; Python must not try to flush it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        # A full disk, a folder without permission; without a file's name it is more likely our mistake.
-        if error.filename is None and error.errno != errno.ENOSPC:
-            raise
-        sys.exit(_fail(f"{error.filename or 'output'}: {error.strerror}"))
+        discard_stdout()  # its reader left, as `head` does
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        message, code = _explain(error)
+        process = f" (process {rank()})" if rank() else ""
+        print(f"error{process}: {printable(message)}", file=sys.stderr)
+        try:
+            flush_stdout()
+        except OSError:
+            discard_stdout()
+        sys.exit(code)
 
 
-def _fail(message: str) -> int:
-    process = f" (process {rank()})" if rank() else ""
-    print(f"error{process}: {message}", file=sys.stderr)
-    return 2
+def _quieten_libraries() -> None:
+    """No advice and no bars of transformers, datasets and the Hub; by variables, which need no import."""
+    bars = not sys.stderr.isatty()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if bars:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # In a process that has imported them before, the variables are read no more.
+    if (transformers := sys.modules.get("transformers")) is not None:
+        transformers.logging.set_verbosity_error()
+        if bars:
+            transformers.logging.disable_progress_bar()
+    if bars and (datasets := sys.modules.get("datasets")) is not None:
+        datasets.disable_progress_bars()
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What an error is to a user, on one line, and the exit code."""
+    if isinstance(error, UserError | cyclopts.CycloptsError):
+        return joined(error), 2
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename}: permission denied", 2
+    # A full disk; without a file's name another error is more likely our mistake.
+    if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+        return f"{error.filename or 'output'}: {error.strerror}", 2
+    return f"unexpected {type(error).__name__}: {joined(error)} (--debug shows where it came up)", 1

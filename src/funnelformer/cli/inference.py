@@ -3,155 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..embed import embed
-from ..errors import UserError
-from ..inference import Backend
-from ..rank import rank as rank_documents
-from ..sentence_modules import Pooling
-from ..serve.settings import ServeConfig
-from ..training.processes import rank
-from ..use import evaluate, predict
-from .app import Device, app, print_metrics
+from ..base.errors import UserError
+from ..base.hub import check_reachable
+from ..inference.config import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
+from ..serve.config import ServeConfig
+from ..serve.freed_memory import bound_kernel_cache
+from .app import app, print_metrics, process_rank, show
 
 
 @app.command(name="evaluate")
-def _evaluate(
-    model: str,
-    data: str,
-    *,
-    task: str | None = None,
-    part: str | None = None,
-    out: Path | None = None,
-    text: str | None = None,
-    text_pair: str | None = None,
-    label: str | None = None,
-    skip_bad_rows: bool = False,
-    max_length: int | None = None,
-    batch_size: int = 32,
-    device: Device = "auto",
-    backend: Backend = "auto",
-) -> None:
-    """Score a fine-tuned model on labelled data.
+def _evaluate(settings: EvaluateConfig) -> None:
+    """Score a fine-tuned model on labelled data."""
+    check_reachable(settings.model)
+    from ..inference.evaluate import evaluate
 
-    Parameters
-    ----------
-    model
-        Folder of the model.
-    data
-        csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name.
-    task
-        Task whose official files the data are; of a folder, and of its name on the Hub, by default the one learned.
-    part
-        Part of these, as dev-matched; by default what has labels and was not trained on. Of other folders and names a
-        split; by default test.
-    out
-        File for the metrics (JSON).
-    text
-        Column of the text.
-    text_pair
-        Column of the second text.
-    label
-        Column of the label.
-    skip_bad_rows
-        Leave out rows that cannot be used, and count them.
-    max_length
-        Tokens at which a text is cut; by default as in training.
-    batch_size
-        Texts a batch.
-    device
-        auto takes an accelerator when there is one.
-    backend
-        onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights.
-    """
-    metrics = evaluate(
-        model,
-        data,
-        task=task,
-        part=part,
-        out=out,
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        skip_bad_rows=skip_bad_rows,
-        max_length=max_length,
-        batch_size=batch_size,
-        device=device,
-        backend=backend,
-    )
-    print_metrics(metrics)
+    print_metrics(evaluate(**vars(settings)))
 
 
 @app.command(name="predict")
-def _predict(
-    model: str,
-    data: str = "-",
-    *,
-    task: str | None = None,
-    part: str | None = None,
-    submit: Path | None = None,
-    out: Path | None = None,
-    format: Literal["jsonl", "csv"] | None = None,
-    text: str | None = None,
-    text_pair: str | None = None,
-    max_length: int | None = None,
-    batch_size: int = 32,
-    device: Device = "auto",
-    backend: Backend = "auto",
-) -> None:
-    """Label the texts of a file or of stdin.
+def _predict(settings: PredictConfig) -> None:
+    """Label the texts of a file or of stdin."""
+    check_reachable(settings.model)
+    from ..inference.predict import predict
 
-    Parameters
-    ----------
-    model
-        Folder of the model.
-    data
-        txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin; a folder, or a `datasets` name.
-    task
-        Task whose official files the data are; of a folder, and of its name on the Hub, by default the one learned.
-    part
-        Part of these, as dev-matched; by default the first test part. Of other folders and names a split.
-    submit
-        Zip for the leaderboard of GLUE, to which the predictions for the task's test parts are added; of squad and
-        squad2 a folder for predictions.json, nbest_predictions.json and null_odds.json.
-    out
-        File to write; by default stdout.
-    format
-        Form of the output; by default that of the file's suffix, else jsonl.
-    text
-        Column of the text.
-    text_pair
-        Column of the second text.
-    max_length
-        Tokens at which a text is cut; by default as in training.
-    batch_size
-        Texts a batch.
-    device
-        auto takes an accelerator when there is one.
-    backend
-        onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights.
-    """
-    number = predict(
-        model,
-        data,
-        task=task,
-        part=part,
-        submit_to=submit,
-        out=out,
-        format=format,
-        text=text,
-        text_pair=text_pair,
-        max_length=max_length,
-        batch_size=batch_size,
-        device=device,
-        backend=backend,
-    )
-    if rank() == 0 and (submit is not None or out is not None):
-        print(f"{number:,} predictions are in {submit or out}")
+    number = predict(**vars(settings))
+    if process_rank() == 0 and (settings.submit_to is not None or settings.out is not None):
+        show(f"{number:,} predictions are in {settings.submit_to or settings.out}")
 
 
 @app.command(name="serve")
@@ -162,6 +43,8 @@ def _serve(
     settings: ServeConfig | None = None,
 ) -> None:
     """Answer HTTP requests with a model: /classify, /embed, /fill, /answer, and a page to try it."""
+    check_reachable(model)
+    bound_kernel_cache()
     try:
         from ..serve.server import serve
     except ModuleNotFoundError as error:
@@ -174,125 +57,24 @@ def _serve(
 
 
 @app.command(name="embed")
-def _embed(
-    model: str,
-    data: str | None = None,
-    *,
-    out: Path | None = None,
-    text: str | None = None,
-    pooling: Pooling | None = None,
-    normalize: Annotated[bool | None, Parameter(negative="--no-normalize")] = None,
-    max_length: int | None = None,
-    prompt: str | None = None,
-    batch_size: int = 32,
-    device: Device = "auto",
-    backend: Backend = "auto",
-    save_sentence_transformers: Path | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write the vectors of the texts of a file or of stdin, or a folder for sentence_transformers.
+def _embed(settings: EmbedConfig) -> None:
+    """Write the vectors of the texts of a file or of stdin, or a folder for sentence_transformers."""
+    check_reachable(settings.model)
+    from ..inference.embed import embed
 
-    Parameters
-    ----------
-    model
-        Folder of a model, pretrained or fine-tuned, of any known format; or a name on the Hub.
-    data
-        txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin.
-    out
-        File to write: .npy (the vectors alone), .parquet or .jsonl (with the columns of the input).
-    text
-        Column of the text.
-    pooling
-        cls: the first of the encoder's states; mean: of all of them; mean_tokens: each as often as the tokens it
-        holds; by default as the model was made, else the mean.
-    normalize
-        Give every vector the length 1.
-    max_length
-        Tokens at which a text is cut; by default as the model was made, else as in fine-tuning, or 512.
-    prompt
-        Name of one of the model's prompts, which is put before every text.
-    batch_size
-        Texts a batch.
-    device
-        auto takes an accelerator when there is one.
-    backend
-        onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights.
-    save_sentence_transformers
-        Folder to write that SentenceTransformer loads, with this pooling, length and normalisation.
-    overwrite
-        Replace the files of such a folder that is not empty.
-    """
-    number = embed(
-        model,
-        data,
-        out=out,
-        text=text,
-        pooling=pooling,
-        normalize=normalize,
-        max_length=max_length,
-        prompt=prompt,
-        batch_size=batch_size,
-        device=device,
-        backend=backend,
-        save_to=save_sentence_transformers,
-        overwrite=overwrite,
-    )
-    if out is not None:
-        print(f"{number:,} vectors are in {out}")
-    if save_sentence_transformers is not None:
-        print(f"the sentence_transformers model is in {save_sentence_transformers}")
+    number = embed(**vars(settings))
+    if settings.out is not None:
+        show(f"{number:,} vectors are in {settings.out}")
+    if settings.save_to is not None:
+        show(f"the sentence_transformers model is in {settings.save_to}")
 
 
 @app.command(name="rank")
-def _rank(
-    model: str,
-    documents: str = "-",
-    *,
-    query: str,
-    top_k: int | None = None,
-    label: str | None = None,
-    out: Path | None = None,
-    text: str | None = None,
-    max_length: int | None = None,
-    batch_size: int = 32,
-    device: Device = "auto",
-) -> None:
-    """Order documents by what a model of pairs makes of a query and each of them.
+def _rank(settings: RankConfig) -> None:
+    """Order documents by what a model of pairs makes of a query and each of them."""
+    check_reachable(settings.model)
+    from ..inference.rank import rank
 
-    Parameters
-    ----------
-    model
-        Folder of a model fine-tuned on pairs of texts, with classes or amounts.
-    documents
-        txt (one a line), csv, tsv, jsonl, parquet; "-" is stdin.
-    query
-        First text of every pair.
-    top_k
-        Number of documents to write; by default all.
-    label
-        Class whose probability is the score; by default the second of two.
-    out
-        File to write (JSON lines); by default stdout.
-    text
-        Column of the document.
-    max_length
-        Tokens at which a pair is cut; by default as in training.
-    batch_size
-        Pairs a batch.
-    device
-        auto takes an accelerator when there is one.
-    """
-    number = rank_documents(
-        model,
-        query,
-        documents,
-        top_k=top_k,
-        label=label,
-        out=out,
-        text=text,
-        max_length=max_length,
-        batch_size=batch_size,
-        device=device,
-    )
-    if out is not None:
-        print(f"{number:,} documents are in {out}")
+    number = rank(**vars(settings))
+    if settings.out is not None:
+        show(f"{number:,} documents are in {settings.out}")

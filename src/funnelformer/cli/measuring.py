@@ -8,14 +8,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ..bench.compare import compare
-from ..bench.report import tables
-from ..bench.suite import BenchConfig, bench
-from ..lra.readers import write_data
-from ..lra.report import report
-from ..lra.run import LraConfig, run_lra
-from ..report.page import write_page
-from .app import app, print_metrics
+from ..base.errors import printable
+from ..bench.config import BenchConfig
+from ..lra.config import LraConfig
+from .app import app, print_metrics, show
 
 lra = App(name="lra", help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.")
 app.command(lra)
@@ -29,6 +25,8 @@ def _lra(
     settings: LraConfig,
 ) -> None:
     """Train a model on a task of the Long Range Arena, and score it on the test part."""
+    from ..lra.run import run_lra
+
     print_metrics(run_lra(dataclasses.replace(settings, task=task)), f"the model is in {settings.out}")
 
 
@@ -56,8 +54,10 @@ def _lra_generate(
     seed
         Seed; the same one gives the same data.
     """
+    from ..lra.readers import write_data
+
     write_data(task, out, count, length, seed)
-    print(f"the data are in {out}")
+    show(f"the data are in {out}")
 
 
 @lra.command(name="report")
@@ -69,7 +69,9 @@ def _lra_report(runs: Annotated[list[Path], Parameter(consume_multiple=True)]) -
     runs
         Folders of runs.
     """
-    print(report(runs), end="")
+    from ..lra.arena_table import report
+
+    print(printable(report(runs), keep="\n"), end="")
 
 
 benchmark = App(
@@ -81,9 +83,13 @@ app.command(benchmark)
 @benchmark.default
 def _bench(*, settings: BenchConfig) -> None:
     """Measure time and memory of models beside transformers', in pairs, and write tables, JSON and a figure."""
+    from ..bench.result_tables import tables
+    from ..bench.suite import bench
+
     results = bench(settings)
-    print(tables(results), end="")
-    print(f"\nthe results are in {settings.out}")
+    print(printable(tables(results), keep="\n"), end="")
+    print()
+    show(f"the results are in {settings.out}")
 
 
 @benchmark.command(name="compare")
@@ -97,7 +103,9 @@ def _bench_compare(before: Path, after: Path) -> None:
     after
         results.json of the second, or its folder.
     """
-    print(compare(before, after), end="")
+    from ..bench.comparison import compare
+
+    print(printable(compare(before, after), keep="\n"), end="")
 
 
 @app.command(name="report")
@@ -111,5 +119,7 @@ def _report(runs: Annotated[list[Path], Parameter(consume_multiple=True)], *, ou
     out
         HTML file to write; it needs no other file and no network.
     """
+    from ..report.page import write_page
+
     number = write_page(runs, out)
-    print(f"{number} row{'s' if number > 1 else ''}; the page is in {out}")
+    show(f"{number} row{'s' if number > 1 else ''}; the page is in {out}")

@@ -2,162 +2,75 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
-from rich.console import Console
-
-from ..checkpoints import convert
-from ..checkpoints.convert import TARGETS
+from ..base.hub import check_reachable
+from ..base.options import parse_options
+from ..base.strict_json import json_text
+from ..base.terminal import plain_console
+from ..checkpoints.config import ConvertConfig
 from ..checkpoints.shortening import parse_layers
-from ..export.command import export
-from ..export.int8 import Mode
-from ..info import describe, render
-from ..training.run import parse_options
-from .app import app
+from ..cost.config import InfoConfig
+from ..export.config import ExportConfig
+from .app import app, show
 
 
 @app.command(name="convert")
-def _convert(
-    source: str,
-    target: Path,
-    *,
-    to: Annotated[str, Parameter(help=f"Form to write: {', '.join(TARGETS)}.")] = "funnelformer",
-    layout: str | None = None,
-    layers: str | None = None,
-    set: dict[str, str] | None = None,
-    verify: str | None = None,
-    dry_run: bool = False,
-    overwrite: bool = False,
-) -> None:
-    """Convert a checkpoint between our own form and others: BERT and its family, Funnel-Transformers, PoNet.
+def _convert(settings: ConvertConfig) -> None:
+    """Convert a checkpoint between our own form and others: BERT and its family, Funnel-Transformers, PoNet."""
+    check_reachable(settings.source)
+    from ..checkpoints.convert import convert
 
-    Parameters
-    ----------
-    source
-        Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its form is detected.
-    target
-        Folder to write.
-    layout
-        Blocks to put the layers in, as B2-2-2: an encoder of one length becomes a funnel. The width stays.
-    layers
-        Layers to keep, counted from 0, as 0,2,3,5; by default all, or as many as the layout has, evenly spaced.
-    set
-        Config keys to change on the way, as --set.padding=exact.
-    verify
-        Compare with the source's own outputs: "transformers" runs that library, a .npz has recorded cases.
-    dry_run
-        Check everything, print the table of the tensors and what would be left out, and write nothing.
-    overwrite
-        Replace the files of a folder that is not empty.
-    """
     report = convert(
-        source,
-        target,
-        to=to,
-        overwrite=overwrite,
-        dry_run=dry_run,
-        layout=layout,
-        layers=None if layers is None else parse_layers(layers),
-        overrides=parse_options(set or {}),
-        verify=verify,
+        settings.source,
+        settings.target,
+        to=settings.to,
+        overwrite=settings.overwrite,
+        dry_run=settings.dry_run,
+        layout=settings.layout,
+        layers=None if settings.layers is None else parse_layers(settings.layers),
+        overrides=parse_options(settings.set or {}),
+        verify=settings.verify,
     )
-    print(
+    show(
         f"{report.source} ({report.source_format}, {report.architecture}): {report.num_tensors} tensors used"
     )
     if report.layers is not None:
-        print(
+        show(
             f"{report.layout}: layers {', '.join(map(str, report.layers))} of the source's {report.num_layers} "
             "(counted from 0), in this order"
         )
     for name, reason in report.ignored.items():
-        print(f"left out: {name} ({reason})")
+        show(f"left out: {name} ({reason})")
     if report.difference is None:
         for row in report.table:
-            print(f"{row.source} -> {row.target or row.ours} {list(row.shape)}")
-        print("dry run: nothing was written")
+            show(f"{row.source} -> {row.target or row.ours} {list(row.shape)}")
+        show("dry run: nothing was written")
         return
-    print(f"largest difference of the outputs on a probe batch: {report.difference:.1e}")
+    show(f"largest difference of the outputs on a probe batch: {report.difference:.1e}")
     for name, value in report.verified.items():
-        print(f"{name}: {value:.1e} from {verify}")
-    print(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
-    print(f"the {report.target_format} model is in {report.target}")
+        show(f"{name}: {value:.1e} from {settings.verify}")
+    show(f"tokenizer: {', '.join(report.tokenizer) or 'none found'}")
+    show(f"the {report.target_format} model is in {report.target}")
 
 
 @app.command(name="export")
-def _export(
-    model: str,
-    out: Path,
-    *,
-    format: Literal["onnx"] = "onnx",
-    task: str | None = None,
-    int8: Mode | None = None,
-    calibration: str | None = None,
-    opset: int = 20,
-    check_to: int = 1025,
-    overwrite: bool = False,
-) -> None:
-    """Export a model as an ONNX graph for batches of any size and length, checked against PyTorch.
+def _export(settings: ExportConfig) -> None:
+    """Export a model as an ONNX graph for batches of any size and length, checked against PyTorch."""
+    check_reachable(settings.model)
+    from ..export.command import export
 
-    Parameters
-    ----------
-    model
-        Folder of the model, or a name on the Hub.
-    out
-        Folder to write.
-    format
-        Form of the graph.
-    task
-        What the graph gives: text-classification, token-classification, fill-mask, multiple-choice,
-        question-answering, token-detection, feature-extraction, embeddings; by default what the model was made for.
-    int8
-        Weights as int8: dynamic, or static with ranges from --calibration.
-    calibration
-        File of texts, with labels or without: what costs too much on them stays in float32.
-    opset
-        Version of ONNX's operators.
-    check_to
-        Longest input, in tokens, on which PyTorch and ONNX Runtime are compared.
-    overwrite
-        Replace the files of a folder that is not empty.
-    """
-    report = export(
-        model,
-        out,
-        format=format,
-        task=task,
-        int8=int8,
-        calibration=calibration,
-        opset=opset,
-        check_to=check_to,
-        overwrite=overwrite,
-    )
-    size = report["int8"]["bytes"] if int8 is not None else report["bytes"]
-    print(f"{size / 2**20:,.1f} MiB; the graph for {report['task']} is in {out}")
+    report = export(**vars(settings))
+    size = report["int8"]["bytes"] if settings.int8 is not None else report["bytes"]
+    show(f"{size / 2**20:,.1f} MiB; the graph for {report['task']} is in {settings.out}")
 
 
 @app.command(name="info")
-def _info(
-    model: str,
-    *,
-    lengths: Annotated[list[int], Parameter(consume_multiple=True)] | None = None,
-    json_output: Annotated[bool, Parameter(name="--json")] = False,
-) -> None:
-    """Print a model's parameters, operations a token and memory, by part.
+def _info(settings: InfoConfig) -> None:
+    """Print a model's parameters, operations a token and memory, by part."""
+    check_reachable(settings.model)
+    from ..cost.info import describe, render
 
-    Parameters
-    ----------
-    model
-        Layout or preset (B4-4-4H768, L12H768, funnel-small), or a model's folder.
-    lengths
-        Tokens of the sequences to count for; by default 128, 512 and 2048.
-    json_output
-        Print JSON.
-    """
-    info = describe(model, lengths) if lengths else describe(model)
-    if json_output:
-        print(json.dumps(info.to_dict(), indent=2))
+    info = describe(settings.model, settings.lengths) if settings.lengths else describe(settings.model)
+    if settings.json:
+        print(json_text(info.to_dict(), indent=2))
     else:
-        Console().print(render(info))
+        plain_console().print(render(info))

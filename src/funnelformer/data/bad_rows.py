@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 __all__ = ["BadRows", "OnBadRow", "refuse"]
 

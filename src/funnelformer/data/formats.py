@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import sys
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, one_line
+from ..base.errors import UserError, one_line
+from ..base.files import (
+    MAX_DOCUMENT_BYTES,
+    MAX_LINE_BYTES,
+    check_file,
+    iter_lines,
+    plain_suffix,
+    read_bytes,
+    read_document,
+)
+from ..base.json_toml import load_json
 from .bad_rows import OnBadRow, refuse
-from .files import check_file, iter_lines, plain_suffix, read_bytes
+from .columns import check_names
 
-__all__ = ["FORMATS", "Line", "Row", "iter_rows", "json_object", "jsonl_rows", "parse_json", "row_name"]
+__all__ = [
+    "FORMATS",
+    "Line",
+    "Row",
+    "arrow_columns",
+    "arrow_rows",
+    "iter_rows",
+    "json_object",
+    "jsonl_rows",
+    "row_name",
+]
+
+# A table with more of them has its rows as columns, or keys that are values.
+MAX_COLUMNS = 1000
 
 Line = tuple[int, str]
 Row = tuple[int | None, dict[str, Any]]
@@ -36,9 +58,8 @@ class _Header:
     def rows(self, line: int, fields: list[str]) -> Iterator[Row]:
         """The row that `fields` make: none when they are the header, or as many as they should not be."""
         if self.columns is None:
-            for column in fields:
-                if fields.count(column) > 1:
-                    raise UserError(f"{self.name}: line 1: the header names column {column!r} twice")
+            _check_number(len(fields), f"{self.name}: line {line}")
+            check_names(fields, f"{self.name}: line {line}: the header")
             self.columns = fields
         elif len(fields) != len(self.columns):
             self.bad(f"{self.name}: line {line}: {len(fields)} fields, but {self.says} {len(self.columns)}")
@@ -58,7 +79,7 @@ def _csv_rows(lines: Iterator[Line], header: _Header) -> Iterator[Row]:
     while True:
         start = reader.line_num + 1
         # The limit is global to the process and 128 KiB by default, less than a long document.
-        limit = csv.field_size_limit(sys.maxsize)
+        limit = csv.field_size_limit(MAX_LINE_BYTES)
         try:
             fields = next(reader, None)
         except csv.Error as error:
@@ -71,15 +92,9 @@ def _csv_rows(lines: Iterator[Line], header: _Header) -> Iterator[Row]:
             yield from header.rows(start, fields)
 
 
-def parse_json(text: str, name: str, first_line: int) -> Any:
-    """Parse JSON that begins on a line of a file; raise UserError naming the line where it ends to be JSON."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"{name}: line {first_line + error.lineno - 1}"
-        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise UserError(f"{name}: line {first_line}: not usable JSON ({one_line(error)})") from error
+def _check_number(columns: int, where: str) -> None:
+    if columns > MAX_COLUMNS:
+        raise UserError(f"{where}: {columns:,} columns; allowed: {MAX_COLUMNS:,}")
 
 
 def json_object(value: Any, where: str) -> dict[str, Any]:
@@ -91,28 +106,45 @@ def json_object(value: Any, where: str) -> dict[str, Any]:
 
 def jsonl_rows(lines: Iterable[Line], name: str, bad: OnBadRow = refuse) -> Iterator[Row]:
     """The rows of lines of JSON, blank ones left out."""
+    columns: set[str] = set()
     for number, line in lines:
         if line.strip():
+            where = f"{name}: line {number}"
             try:
-                row = json_object(parse_json(line, name, number), f"{name}: line {number}")
+                row = json_object(load_json(line, name, number), where)
             except UserError as error:
                 bad(str(error))
             else:
+                _add_columns(columns, row, where)
                 yield number, row
 
 
-def _json_rows(lines: Iterator[Line], name: str, bad: OnBadRow) -> Iterator[Row]:
+def _add_columns(columns: set[str], row: dict[str, Any], where: str) -> None:
+    """Put the row's columns among those before. Raises UserError when all are too many."""
+    if not columns.issuperset(row):
+        columns.update(row)
+        _check_number(len(columns), f"{where}: with the rows before")
+
+
+def _json_rows(path: Path, bad: OnBadRow) -> Iterator[Row]:
     """Read an array of objects, in memory; a file that does not start with "[" is read as JSON lines."""
-    kept = list(lines)
-    if not next((line for _, line in kept if line.strip()), "").lstrip().startswith("["):
-        yield from jsonl_rows(kept, name, bad)
+    lines = iter_lines(path, MAX_DOCUMENT_BYTES)
+    begun: list[Line] = []
+    while not (begun and begun[-1][1].strip()) and (entry := next(lines, None)) is not None:
+        begun.append(entry)
+    if not begun[-1][1].lstrip().startswith("["):
+        yield from jsonl_rows(itertools.chain(begun, lines), str(path), bad)
         return
-    for index, value in enumerate(parse_json("\n".join(line for _, line in kept), name, 1)):
+    del lines  # and with it the open file
+    columns: set[str] = set()
+    for index, value in enumerate(load_json(read_document(path), str(path))):
+        where = f"{path}: row {index + 1}"
         try:
-            row = json_object(value, f"{name}: row {index + 1}")
+            row = json_object(value, where)
         except UserError as error:
             bad(str(error))
         else:
+            _add_columns(columns, row, where)
             yield None, row
 
 
@@ -124,23 +156,44 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     source = io.BytesIO(read_bytes(path)) if compressed else check_file(path)
     try:
         with pq.ParquetFile(source) as file:
+            check_names(file.schema_arrow.names, f"{path}: the schema")
+            _check_number(len(file.schema_arrow.names), str(path))
             for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    yield None, row
-    except (pa.ArrowException, OSError) as error:
+                yield from ((None, row) for row in arrow_rows(batch, str(path)))
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, MemoryError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path}: not a readable parquet file ({one_line(error)})") from error
+
+
+def arrow_rows(batch: Any, name: str) -> list[dict[str, Any]]:
+    """The rows of an Arrow table or batch. Raises UserError naming the column that has what Python cannot hold."""
+    columns = arrow_columns(batch, name)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def arrow_columns(batch: Any, name: str) -> dict[str, list[Any]]:
+    """The columns of an Arrow table or batch; raises UserError as `arrow_rows`."""
+    columns: dict[str, list[Any]] = {}
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        if column in columns:
+            raise UserError(f"{name}: has two columns {column!r}")
+        try:
+            columns[column] = values.to_pylist()
+        except (ArithmeticError, ValueError, TypeError) as error:
+            # years beyond 9999, bytes that are no UTF-8; Arrow's own errors are ValueErrors too
+            raise UserError(
+                f"{name}: column {column!r} has a value that cannot be read ({one_line(error)})"
+            ) from None
+    return columns
 
 
 _TEXT_TABLES: dict[str, Callable[[Iterator[Line], _Header], Iterator[Row]]] = {
     ".csv": _csv_rows,
     ".tsv": _tsv_rows,
 }
-_JSON: dict[str, Callable[[Iterator[Line], str, OnBadRow], Iterator[Row]]] = {
-    ".jsonl": jsonl_rows,
-    ".ndjson": jsonl_rows,
-    ".json": _json_rows,
-}
-FORMATS = (*_TEXT_TABLES, *_JSON, ".parquet")
+_JSON_LINES = (".jsonl", ".ndjson")
+FORMATS = (*_TEXT_TABLES, *_JSON_LINES, ".json", ".parquet")
 
 
 def iter_rows(
@@ -159,7 +212,9 @@ def iter_rows(
         return _parquet_rows(path)
     if suffix in _TEXT_TABLES:
         return _TEXT_TABLES[suffix](iter_lines(path), _Header(str(path), columns, bad))
-    if suffix in _JSON:
-        return _JSON[suffix](iter_lines(path), str(path), bad)
+    if suffix in _JSON_LINES:
+        return jsonl_rows(iter_lines(path), str(path), bad)
+    if suffix == ".json":
+        return _json_rows(path, bad)
     check_file(path)
     raise UserError(f"{path}: unknown format {suffix!r}; use one of {', '.join(FORMATS)}, or those with .gz")

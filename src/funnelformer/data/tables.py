@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, one_line
+from ..base.errors import UserError, did_you_mean, one_line
+from ..base.files import decode_lines, iter_lines, plain_suffix
+from ..base.hub import reach_hub
+from ..base.streams import stdin_bytes
 from .bad_rows import OnBadRow, refuse
-from .files import decode_lines, iter_lines, plain_suffix
-from .formats import FORMATS, Line, Row, iter_rows, jsonl_rows, row_name
+from .columns import check_names, plain_name
+from .formats import FORMATS, Line, Row, arrow_columns, iter_rows, jsonl_rows, row_name
+from .local_folder import check_saved, split_files, table_files
 
 __all__ = [
     "Table",
@@ -94,7 +98,13 @@ def collect(rows: Iterable[Row], name: str) -> Table:
         lines.append(line)
     if not lines:
         raise UserError(f"{name}: there are no rows of data in it")
-    return Table(name, columns, lines)
+    return _table(name, columns, lines)
+
+
+def _table(name: str, columns: dict[str, list[Any]], lines: list[int | None]) -> Table:
+    names = [plain_name(column) for column in columns]
+    check_names(names, f"{name}: the table")
+    return Table(name, dict(zip(names, columns.values(), strict=True)), lines)
 
 
 def read_table(source: str | Path, *, split: str | None = None, bad: OnBadRow = refuse) -> Table:
@@ -113,7 +123,11 @@ def read_table(source: str | Path, *, split: str | None = None, bad: OnBadRow = 
         return _read_folder(path, split, bad)
     if is_hub_name(source):
         return _read_hub(str(source), split)
-    return collect(iter_rows(path, bad=bad), str(source))
+    return _read_file(path, bad)
+
+
+def _read_file(path: Path, bad: OnBadRow) -> Table:
+    return _with_class_names(collect(iter_rows(path, bad=bad), str(path)), [path])
 
 
 def is_hub_name(source: str | Path) -> bool:
@@ -130,12 +144,12 @@ def _names_of(split: str) -> tuple[str, ...]:
 
 def _read_folder(folder: Path, split: str | None, bad: OnBadRow) -> Table:
     saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    files = [] if saved else sorted(path for path in folder.rglob("*") if plain_suffix(path) in FORMATS)
+    files = [] if saved else table_files(folder)
     tables = [path for path in files if path.parent == folder]
     for name in (None,) if split is None else _names_of(split):
         wanted = [path for path in tables if name in (None, path.name.partition(".")[0])]
         if len(wanted) == 1:
-            return collect(iter_rows(wanted[0], bad=bad), str(wanted[0]))
+            return _read_file(wanted[0], bad)
     # Not for the csv builder of `datasets`, which strips quotes and turns the text "NA" into a missing value.
     if any(plain_suffix(path) in (".csv", ".tsv") for path in files):
         called = "" if split is None else f" called {split}"
@@ -143,13 +157,60 @@ def _read_folder(folder: Path, split: str | None, bad: OnBadRow) -> Table:
         known = ", ".join(names if len(names) <= 8 else [*names[:8], "..."])
         raise UserError(f"{folder}: no single table{called} in this folder; name a file of it: {known}")
 
+    if saved:
+        import datasets
+
+        check_saved(folder)
+        try:
+            data = datasets.load_from_disk(str(folder))
+        except Exception as error:  # of Arrow, of JSON, of features; they have no common base class
+            raise UserError(f"{folder}: no table can be read from this folder ({one_line(error)})") from error
+        return _from_datasets(data, str(folder), split)
+    splits = split_files(folder, files)
+    if not splits:
+        raise UserError(
+            f"{folder}: no table can be read from this folder; it has no file {', '.join(FORMATS)}"
+        )
+    chosen = _choose(splits, str(folder), split)
+    rows = itertools.chain.from_iterable(iter_rows(path, bad=bad) for path in splits[chosen])
+    table = collect(rows, f"{folder} [{chosen}]")
+    # Lines of several files would name none of them.
+    table = table if len(splits[chosen]) == 1 else dataclasses.replace(table, lines=[None] * len(table))
+    return _with_class_names(table, splits[chosen])
+
+
+def _with_class_names(table: Table, files: Sequence[Path]) -> Table:
+    """The names of classes where parquet files that `datasets` wrote have their numbers."""
+    if any(path.suffix.lower() != ".parquet" for path in files):
+        return table
+    import datasets
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(files[0])
+    if b"huggingface" not in (schema.metadata or {}):
+        return table
+    try:
+        features = datasets.Features.from_arrow_schema(schema)
+    except Exception as error:  # of JSON, of a type that `datasets` does not know
+        raise UserError(
+            f"{files[0]}: its metadata of `datasets` cannot be read ({one_line(error)})"
+        ) from error
+    columns = dict(table.columns)
+    _name_classes(columns, features)
+    return dataclasses.replace(table, columns=columns)
+
+
+def _name_classes(columns: dict[str, list[Any]], features: Mapping[str, Any]) -> None:
     import datasets
 
-    try:
-        data = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder))
-    except Exception as error:  # anything a builder may raise
-        raise UserError(f"{folder}: no table can be read from this folder ({one_line(error)})") from error
-    return _from_datasets(data, str(folder), split)
+    for column, feature in features.items():
+        if column not in columns:
+            continue
+        if isinstance(feature, datasets.ClassLabel):  # stored as numbers; -1 is the custom for "no label"
+            names = [*feature.names, None]
+            columns[column] = [names[-1 if i is None else i] for i in columns[column]]
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.ClassLabel):
+            columns[column] = [row and [feature.feature.names[i] for i in row] for row in columns[column]]
 
 
 def _read_hub(name: str, split: str | None) -> Table:
@@ -157,6 +218,7 @@ def _read_hub(name: str, split: str | None) -> Table:
 
     repository, _, config = name.partition(":")
     try:
+        reach_hub(repository, "dataset")
         data = datasets.load_dataset(repository, config or None)
     except Exception as error:  # network, Hub and builder errors have no common base class
         near = sorted(entry.name for entry in Path(repository).parent.glob("*"))
@@ -165,33 +227,32 @@ def _read_hub(name: str, split: str | None) -> Table:
     return _from_datasets(data, name, split)
 
 
-def _from_datasets(data: Any, name: str, split: str | None) -> Table:
-    import datasets
+def _choose(splits: Iterable[str], name: str, split: str | None) -> str:
+    """The split that is asked for, or the only one. Raises UserError."""
+    splits = list(splits)
+    known = ", ".join(splits)
+    if split is None and len(splits) > 1:
+        raise UserError(f"{name}: has the splits {known}; name one of them")
+    found = splits if split is None else [key for key in _names_of(split) if key in splits]
+    if not found:
+        raise UserError(f"{name}: no split {split!r}{did_you_mean(str(split), splits)}; it has {known}")
+    return found[0]
 
+
+def _from_datasets(data: Any, name: str, split: str | None) -> Table:
     if isinstance(data, Mapping):
-        known = ", ".join(data)
-        if split is None and len(data) > 1:
-            raise UserError(f"{name}: has the splits {known}; name one of them")
-        found = list(data) if split is None else [key for key in _names_of(split) if key in data]
-        if not found:
-            raise UserError(f"{name}: no split {split!r}{did_you_mean(str(split), data)}; it has {known}")
-        data = data[found[0]]
+        data = data[_choose(data, name, split)]
         name = f"{name} [{data.split}]" if data.split else name
-    columns = data.with_format("arrow")[:].to_pydict()
-    for column, feature in data.features.items():
-        if isinstance(feature, datasets.ClassLabel):  # stored as numbers; -1 is the custom for "no label"
-            names = [*feature.names, None]
-            columns[column] = [names[-1 if i is None else i] for i in columns[column]]
-        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.ClassLabel):
-            columns[column] = [row and [feature.feature.names[i] for i in row] for row in columns[column]]
+    columns = arrow_columns(data.with_format("arrow")[:], name)
+    _name_classes(columns, data.features)
     if len(data) == 0:
         raise UserError(f"{name}: there are no rows of data in it")
-    return Table(name, columns, [None] * len(data))
+    return _table(name, columns, [None] * len(data))
 
 
 def read_texts(source: str | Path) -> Table:
     """Read texts to predict on, see `iter_texts`, into a table."""
-    name, rows = iter_texts(source, sys.stdin.buffer if str(source) == "-" else None)
+    name, rows = iter_texts(source, stdin_bytes() if str(source) == "-" else None)
     return collect(rows, name)
 
 
@@ -247,7 +308,8 @@ def guess_text_column(names: Sequence[str], where: str) -> str:
     Raises UserError, asking for --text, when it is not plain.
     """
     label = _first_named(_LABEL_NAMES, names)
-    rest = [name for name in names if name != label] or list(names)
+    # A column without a name is the number of the row, as pandas writes it.
+    rest = [name for name in names if name != label and name.strip()] or list(names)
     found = _first_named(_TEXT_NAMES, rest) or (rest[0] if len(rest) == 1 else None)
     if found is None:
         known = ", ".join(repr(name) for name in names)

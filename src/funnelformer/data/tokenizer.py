@@ -1,21 +1,20 @@
-"""WordPiece tokenizers: train one on plain text, take one from a released vocab.txt, load one, check it."""
+"""WordPiece tokenizers: take one from a released vocab.txt, load one, check it."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from tokenizers.trainers import WordPieceTrainer
 
-from ..errors import UserError, did_you_mean
-from ..sentence_modules import read_modules
-from .corpus import iter_documents
-from .files import atomic_folder, expand_paths, iter_lines
+from ..base.errors import UserError, did_you_mean
+from ..base.files import iter_lines
+from ..base.foreign_code import refuse_foreign_code, runs_foreign_code
+from ..base.hub import reach_hub
+from ..base.sentence_modules import read_modules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -25,8 +24,9 @@ __all__ = [
     "check_vocabulary",
     "load_tokenizer",
     "model_ids",
+    "num_ids",
+    "save_tokenizer",
     "tokenizer_from_vocab",
-    "train_tokenizer",
 ]
 
 # All that a tokenizer may be kept in; it goes along with its model unchanged.
@@ -55,20 +55,19 @@ _BERT_TOKENS = {role: f"[{token[1:-1].upper()}]" for role, token in SPECIAL_TOKE
 
 CLS_SEGMENT = 2  # Funnel-Transformer gives [CLS] a segment of its own
 _INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
-_PREFIX = "##"
-_MAX_ALPHABET = 1000
+PREFIX = "##"
 
 
-def _blank_tokenizer(model: WordPiece, lowercase: bool) -> Tokenizer:
+def blank_tokenizer(model: WordPiece, lowercase: bool) -> Tokenizer:
     """Return BERT's pipeline; accents go when case goes."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix=_PREFIX)
+    tokenizer.decoder = decoders.WordPiece(prefix=PREFIX)
     return tokenizer
 
 
-def _as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: int) -> PreTrainedTokenizerFast:
+def as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: int) -> PreTrainedTokenizerFast:
     """Add the template `[CLS]:2 A:0 [SEP]:0 B:1 [SEP]:1` and wrap for transformers."""
     from transformers import PreTrainedTokenizerFast
 
@@ -87,99 +86,6 @@ def _as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: in
         clean_up_tokenization_spaces=False,
         **special,
     )
-
-
-# ---- training
-
-
-def _alphabet(documents: Iterable[str], normalizer: Any) -> list[str]:
-    """Return the most frequent characters after normalisation, most frequent first, ties by code point."""
-    counts: Counter[str] = Counter()
-    for document in documents:
-        counts.update(normalizer.normalize_str(document))
-    characters = [character for character in counts if not character.isspace()]
-    return sorted(characters, key=lambda character: (-counts[character], character))[:_MAX_ALPHABET]
-
-
-def _inside_words(tokenizer: Tokenizer, alphabet: list[str]) -> list[str]:
-    """Return the characters that can follow another in one word; punctuation and CJK stand alone."""
-
-    def continues(character: str) -> bool:
-        normal = tokenizer.normalizer.normalize_str("a" + character)
-        return tokenizer.pre_tokenizer.pre_tokenize_str(normal) == [("a" + character, (0, 2))]
-
-    return sorted(character for character in alphabet if continues(character))
-
-
-def _train(
-    paths: list[Path], text_column: str | None, vocab_size: int, lowercase: bool, min_frequency: int
-) -> Tokenizer:
-    """Train so that the same text gives the same bytes.
-
-    The trainer numbers the "##x" pieces in the order of a hash table that is seeded anew in every process,
-    and breaks ties between merges by these numbers. It numbers special tokens first and in order, so the
-    "##x" are given as such and taken off that list afterwards. It also cuts off rare characters in hash
-    order, so that is done here.
-    """
-    special = list(SPECIAL_TOKENS.values())
-    tokenizer = _blank_tokenizer(WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]), lowercase)
-    alphabet = _alphabet(iter_documents(paths, text_column), tokenizer.normalizer)
-    continuing = [_PREFIX + character for character in _inside_words(tokenizer, alphabet)]
-    smallest = len(special) + len(continuing) + len(alphabet)
-    if vocab_size < smallest:
-        raise UserError(
-            f"vocab_size: {vocab_size} is too small; this text has {len(alphabet)} different characters, "
-            f"which need {smallest}"
-        )
-    trainer = WordPieceTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=special + continuing,
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        continuing_subword_prefix=_PREFIX,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(iter_documents(paths, text_column), trainer)
-    state = json.loads(tokenizer.to_str())
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special]
-    return Tokenizer.from_str(json.dumps(state, ensure_ascii=False))
-
-
-def train_tokenizer(
-    patterns: str | Path | Iterable[str | Path],
-    out: str | Path,
-    *,
-    vocab_size: int = 30522,
-    lowercase: bool = True,
-    min_frequency: int = 2,
-    text_column: str | None = None,
-    model_max_length: int = 512,
-    overwrite: bool = False,
-) -> PreTrainedTokenizerFast:
-    """Train a WordPiece tokenizer on the documents of `patterns` and save it in the folder `out`.
-
-    The same text and arguments give the same files byte for byte. `AutoTokenizer.from_pretrained(out)` loads
-    it. The text is read twice; its 1000 most frequent characters are kept, others become `<unk>`.
-    vocab_size: the most tokens wanted; little text gives fewer.
-    min_frequency: merge no pair of pieces that occurs less often.
-    lowercase: also drops accents. model_max_length: tokens, where `truncation=True` cuts by default.
-    overwrite: replace the files of an `out` that is not empty.
-    Raises UserError for such a folder, for text that cannot be read (`corpus.iter_documents`), or a
-    `vocab_size` that has no room for the characters.
-    """
-    if min_frequency < 1:
-        raise UserError(f"min_frequency: {min_frequency} is below 1")
-    if model_max_length < 3:
-        raise UserError(f"model_max_length: {model_max_length} is below 3, <cls>, a token and <sep>")
-    paths = expand_paths(patterns)
-    with atomic_folder(out, overwrite=overwrite) as folder:
-        trained = _train(paths, text_column, vocab_size, lowercase, min_frequency)
-        _as_fast(trained, SPECIAL_TOKENS, model_max_length).save_pretrained(folder)
-    return load_tokenizer(out)
-
-
-# ---- loading
 
 
 def tokenizer_from_vocab(
@@ -208,9 +114,9 @@ def tokenizer_from_vocab(
     if lowercase is None:
         plain = (token for token in vocabulary if not _looks_special(token))
         lowercase = not any(character.isupper() for token in plain for character in token)
-    tokenizer = _blank_tokenizer(WordPiece(vocabulary, unk_token=special["unk_token"]), lowercase)
+    tokenizer = blank_tokenizer(WordPiece(vocabulary, unk_token=special["unk_token"]), lowercase)
     tokenizer.add_special_tokens(list(special.values()))
-    return _as_fast(tokenizer, special, model_max_length)
+    return as_fast(tokenizer, special, model_max_length)
 
 
 def _looks_special(token: str) -> bool:
@@ -222,9 +128,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
 
     Of a folder of sentence_transformers it is the first module's; where the modules lower-case a text, so does it.
     It returns `token_type_ids` unless told not to.
-    Raises UserError when there is none, only a slow one, or one without a mask, cls, sep or pad token.
+    Raises UserError when there is none, only a slow one, one without a mask, cls, sep or pad token, or one that is
+    code to run.
     """
     path = Path(source)
+    refuse_foreign_code(path)
     if path.is_file():
         if path.suffix == ".txt":
             return tokenizer_from_vocab(path)
@@ -243,6 +151,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         near = sorted(entry.name for entry in path.parent.glob("*"))
         raise UserError(f"{path}: no such tokenizer folder{did_you_mean(path.name, near)}")
     name = str(source) if modules is None else str(path)
+    if not path.exists():
+        reach_hub(name)
     tokenizer = _check_tokenizer(_load_auto(name, near_folder=path), name)
     return _lower_casing(tokenizer) if modules is not None and modules.lower_case else tokenizer
 
@@ -272,8 +182,12 @@ def _load_auto(name: str, near_folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # network, Hub, JSON and tokenizers errors have no common base class
+        if runs_foreign_code(error):
+            raise UserError(
+                f"{name}: the tokenizer is code to run; funnelformer runs no code of a model"
+            ) from error
         hint = ""
         if not near_folder.exists():
             hint = did_you_mean(
@@ -296,10 +210,28 @@ def _check_tokenizer(tokenizer: Any, where: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def num_ids(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The size of a vocabulary that has all ids: the largest one, and 1. Between them there may be gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+    """Write a tokenizer's files. Raises OSError where the disk is full, which the library makes a plain Exception."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        if match is None:
+            raise
+        raise OSError(int(match[1]), os.strerror(int(match[1])), str(folder)) from error
+
+
 def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
     """What the config of a new model takes from its tokenizer: the size of the vocabulary and special ids."""
     return {
-        "vocab_size": len(tokenizer),
+        "vocab_size": num_ids(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "cls_token_id": tokenizer.cls_token_id,
         "sep_token_id": tokenizer.sep_token_id,
@@ -312,9 +244,9 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where:
 
     where: what the message names first, a checkpoint or a config key.
     """
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= vocab_size:
+    needed = num_ids(tokenizer)
+    if needed > vocab_size:
         raise UserError(
-            f"{where}: the tokenizer has ids up to {largest}, but the model's vocabulary ends "
+            f"{where}: the tokenizer has ids up to {needed - 1}, but the model's vocabulary ends "
             f"at {vocab_size - 1}; is it another model's tokenizer?"
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import UserError, did_you_mean
+from ..base.errors import UserError, did_you_mean, short
 from .bad_rows import OnBadRow, refuse
 from .tables import Table, TaskColumns, check_column
 
@@ -27,8 +30,9 @@ __all__ = [
     "read_amount",
     "read_label",
     "read_text",
-    "short",
+    "same_but_for_case",
     "text_problem",
+    "written_list",
 ]
 
 TextKind = Literal["classification", "regression", "multi-label"]
@@ -43,18 +47,14 @@ class BadValue(ValueError):  # noqa: N818 - a remark on a value, which `check_ro
     """A value that cannot be used; the message goes on from "column 'x' "."""
 
 
-def short(value: Any) -> str:
-    """A value as Python writes it, at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def text_problem(value: Any) -> str | None:
     """Say in a few words why a value cannot be tokenised as a text; None when it can."""
     if not isinstance(value, str):
         return f"is not text but {short(value)}"
     if not value.strip():
         return "is empty"
+    if "\0" in value:
+        return "has the character NUL, which is in no text; is the file UTF-16?"
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:  # JSON can spell one as "\ud800"
@@ -93,11 +93,38 @@ def read_label(value: Any) -> str:
     return value
 
 
+def written_list(value: Any) -> list[Any] | None:
+    """The list that a text spells in JSON or Python, as csv files hold lists: '["a", "b"]'; None of any other value."""
+    if not isinstance(value, str) or not (value.strip().startswith("[") and value.strip().endswith("]")):
+        return None
+    try:
+        found = ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        try:
+            found = json.loads(value)  # of true, false, null
+        except (ValueError, RecursionError):
+            return None
+    return found if isinstance(found, list) else None
+
+
+def _read_class(value: Any) -> str:
+    """The name of the one class of a text, where the names are not known yet."""
+    if isinstance(value, list | tuple) or written_list(value) is not None:
+        raise BadValue(f"has a list ({short(value)}); texts with several labels are for --multi-label")
+    return read_label(value)
+
+
 def read_several(value: Any, separator: str | None) -> list[str]:
-    """The names of the classes of a text that may have any number of them: a list, or a text cut at `separator`."""
+    """The names of the classes of a text that may have any number of them.
+
+    A list, also one that a text spells ('["a", "b"]'), or a text cut at `separator`.
+    """
     if value is None or value == "":
         return []
-    if isinstance(value, str) and separator is not None:
+    if separator is None:
+        spelt = written_list(value)
+        value = value if spelt is None else spelt
+    elif isinstance(value, str):
         value = [part.strip() for part in value.split(separator) if part.strip()]
     if not isinstance(value, list | tuple):
         value = [value]
@@ -160,14 +187,18 @@ def build_labels(
     """Number the labels of a training table: in numeric order when all are whole numbers, else sorted.
 
     several: a row may have any number of them, see `read_several`.
-    Raises UserError for one class only, more than `MAX_LABELS`, or (from 3 rows on) as many classes as rows;
+    Raises UserError for labels that differ by white space or the form of their characters alone, lists of 0 and 1 that
+    say yes or no to each label, one class only, more than `MAX_LABELS`, or (from 3 rows on) as many classes as rows;
     `bad` is told of a row without a label.
     """
     read: Reader = (
-        (lambda value: read_several(value, separator)) if several else lambda value: [read_label(value)]
+        (lambda value: read_several(value, separator)) if several else lambda value: [_read_class(value)]
     )
+    if several:
+        _refuse_one_hot(table, column, separator)
     rows = check_rows(table, {"names": (column, read)}, bad)["names"]
     names = {name for row in rows for name in row}
+    _refuse_alike(names, table.name, column)
     if len(names) == 1:
         raise UserError(f"only one class, {next(iter(names))!r}, in {table.name}: nothing to learn")
     if not names:
@@ -178,6 +209,55 @@ def build_labels(
             "too many for classes; choose another with --label, or pass --regression when they are amounts"
         )
     return Labels(_ordered(names))
+
+
+def _refuse_one_hot(table: Table, column: str, separator: str | None) -> None:
+    """Raise UserError when every row is a list of 0 and 1, all of one length: not names but decisions."""
+    rows = [
+        value for value in table.columns[check_column(column, table.columns, table.name)] if value is not None
+    ]
+    lists: list[Any] = [written_list(value) if separator is None else None for value in rows]
+    lists = [
+        value if isinstance(value, list | tuple) else spelt for value, spelt in zip(rows, lists, strict=True)
+    ]
+    if not lists or not all(isinstance(value, list | tuple) for value in lists):
+        return
+    sizes = {len(value) for value in lists}
+    if (
+        len(sizes) == 1
+        and sizes.isdisjoint({0, 1})
+        and all(item in (0, 1) for value in lists for item in value)
+    ):
+        raise UserError(
+            f"{table.name}: column {column!r} has a list of {sizes.pop()} numbers 0 and 1 in every row, which look "
+            "like yes or no to each label; write the names of the labels that a text has"
+        )
+
+
+def _refuse_alike(names: Iterable[str], where: str, column: str) -> None:
+    """Raise UserError for two names that look the same: by white space, the form of characters, or as numbers."""
+    first: dict[str, str] = {}
+    for name in sorted(names):
+        key = " ".join(unicodedata.normalize("NFC", name).split())
+        if re.fullmatch(r"[+-]?[0-9]+[.]0*", key):  # 1.0 is 1
+            key = key.partition(".")[0]
+        if key in first:
+            raise UserError(
+                f"{where}: column {column!r} has the labels {first[key]!r} and {name!r}, which are two classes by "
+                "their white space or the way they are written alone; write them alike"
+            )
+        first[key] = name
+
+
+def same_but_for_case(labels: Iterable[str]) -> str | None:
+    """A warning of labels that differ by capital letters alone, which are classes of their own; None without any."""
+    first: dict[str, str] = {}
+    for name in labels:
+        if name.casefold() in first:
+            pair = f"{first[name.casefold()]!r} and {name!r}"
+            return f"the labels {pair} differ by capital letters alone; they are two classes"
+        first[name.casefold()] = name
+    return None
 
 
 def _ordered(names: Iterable[str]) -> tuple[str, ...]:

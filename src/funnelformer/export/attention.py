@@ -14,6 +14,8 @@ import torch
 from onnxscript import BOOL, FLOAT, script
 from onnxscript import opset18 as op
 
+from ..mixers.attention import operator  # noqa: F401 - names of torch.ops
+
 __all__ = ["TRANSLATIONS"]
 
 # Queries of a piece; measured, see benchmarks/README.md.

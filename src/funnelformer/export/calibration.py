@@ -11,15 +11,16 @@ import datasets
 import numpy as np
 from transformers import DataCollatorWithPadding
 
+from ..base.errors import UserError
 from ..data.tables import guess_columns, read_texts
 from ..data.values import load_task
-from ..errors import UserError
-from ..inference import Predictor
-from ..kinds import Kind
-from ..metrics import DEFAULT_SCORES
-from ..use import read_examples, score
+from ..inference.evaluate import score
+from ..inference.examples import read_examples
+from ..inference.onnx_model import OnnxModel, open_session
+from ..inference.predictor import Predictor
+from ..tasks.kind import Kind
+from ..tasks.scores import DEFAULT_SCORES
 from .int8 import Batch
-from .onnx_model import OnnxModel, open_session
 
 __all__ = ["Calibration", "read_calibration"]
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..errors import UserError, joined
-from .targets import Target, Traced
+from ..base.errors import UserError, joined
+from .signatures import Target, Traced
 
-__all__ = ["TOLERANCE", "Difference", "check_graph", "compare", "grid", "make_inputs", "table"]
+__all__ = ["TOLERANCE", "Difference", "check_graph", "compare", "grid", "make_inputs", "summary", "table"]
 
 # Of the outputs of a float32 graph: relative to the largest of them, absolute where that is below 1.
 TOLERANCE = 1e-4
@@ -175,11 +175,20 @@ def _real(output: Tensor, mask: Tensor | None, encoder_mask: Tensor | None) -> T
 
 def table(differences: Sequence[Difference]) -> str:
     """The differences in columns, the largest one named below them."""
-    worst = max(differences, key=lambda difference: difference.relative)
     rows = [
         f"{d.batch_size:>5} {d.length:>6,} {d.padding:>7} {d.absolute:>10.1e} {d.relative:>10.1e}"
         for d in differences
     ]
     header = f"{'batch':>5} {'length':>6} {'padding':>7} {'largest':>10} {'relative':>10}"
-    last = f"largest difference from PyTorch: {worst.absolute:.1e} ({worst.relative:.1e} relative) at {worst.name}"
-    return "\n".join([header, *rows, last])
+    return "\n".join([header, *rows, summary(differences)])
+
+
+def summary(differences: Sequence[Difference]) -> str:
+    """How many shapes were compared, from which to which, and the largest difference."""
+    worst = max(differences, key=lambda difference: difference.relative)
+    batches, lengths = ({getattr(d, name) for d in differences} for name in ("batch_size", "length"))
+    return (
+        f"compared with PyTorch: {len(differences)} shapes, {min(batches)} to {max(batches)} sequences of "
+        f"{min(lengths):,} to {max(lengths):,} tokens\n"
+        f"largest difference: {worst.absolute:.1e} ({worst.relative:.1e} relative) at {worst.name}"
+    )

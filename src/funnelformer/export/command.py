@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,29 +12,31 @@ from typing import Any
 import torch
 import transformers
 
-from ..checkpoints import find_foreign
-from ..checkpoints.folders import map_folder
-from ..checkpoints.native import ARCHITECTURES
+from ..base.errors import UserError
+from ..base.files import atomic_folder, check_file
+from ..base.options import Int8
+from ..base.packages import need
+from ..base.sentence_modules import SentenceEmbedding, model_folder
+from ..base.strict_json import json_text
+from ..base.version import __version__
+from ..checkpoints.folders import find_foreign, map_folder
 from ..config import FunnelformerConfig
-from ..data.files import atomic_folder, check_file
-from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer
-from ..errors import UserError
-from ..inference import TASK_FILE, Predictor, load_model, read_settings
-from ..modeling import FunnelformerModel
-from ..sentence_modules import SentenceEmbedding, model_folder
+from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
+from ..inference.load import TASK_FILE, load_model, read_settings
+from ..inference.onnx_model import MODEL_FILE, OnnxModel, import_onnxruntime, open_session
+from ..inference.predictor import Predictor
+from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
 from .calibration import Calibration, read_calibration
-from .check import check_graph, grid, table
-from .graph import DEFAULT_OPSET, LEAST_OPSET, export_graph
-from .int8 import Mode, products_of, quantise, quantise_measured
-from .onnx_model import MODEL_FILE, OnnxModel, open_session
-from .packages import need
-from .targets import INPUTS, Target, find_target, of_head, target_of
+from .check import check_graph, grid, summary, table
+from .config import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
+from .graph import export_graph
+from .int8 import products_of, quantise, quantise_measured
+from .signatures import INPUTS, Target, find_target, of_head, target_of
 
 __all__ = ["REPORT_FILE", "export"]
 
 REPORT_FILE = "export.json"
 _INT8_FILE = "model.int8.onnx"
-_NEWEST_OPSET = 23
 _EMBEDDINGS = "embeddings"
 _DEFAULT_CHECK = 1025
 
@@ -46,10 +47,11 @@ def export(
     *,
     format: str = "onnx",
     task: str | None = None,
-    int8: Mode | None = None,
+    int8: Int8 | None = None,
     calibration: str | None = None,
     opset: int = DEFAULT_OPSET,
     check_to: int = _DEFAULT_CHECK,
+    all_shapes: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -59,14 +61,15 @@ def export(
     int8: "dynamic", or "static" with ranges from `calibration`, a file of texts on which is also measured what the
         outputs are most sensitive to: that stays in float32 while the score, or without labels the answers, suffer.
     check_to: the longest inputs that PyTorch and ONNX Runtime are compared on.
-    say: told the table of differences, and what became int8.
+    all_shapes: show the difference for every one of them, and not the largest alone.
+    say: told the differences, and what became int8.
     Raises UserError when the model cannot be exported, or the graph differs; then nothing is written.
     """
     need("onnx", "onnxscript", "onnxruntime")
     if format != "onnx":
         raise UserError(f"--format {format!r} is unknown; allowed: onnx")
-    if not LEAST_OPSET <= opset <= _NEWEST_OPSET:
-        raise UserError(f"--opset is {opset}; allowed: {LEAST_OPSET} to {_NEWEST_OPSET}")
+    if not LEAST_OPSET <= opset <= NEWEST_OPSET:
+        raise UserError(f"--opset is {opset}; allowed: {LEAST_OPSET} to {NEWEST_OPSET}")
     if check_to < 1:
         raise UserError(f"--check-to is {check_to}; allowed: 1 and more")
     if int8 == "static" and calibration is None:
@@ -80,7 +83,7 @@ def export(
     network, random = load_model(
         target.model_class,
         model,
-        may_miss=("classifier.", "lm_head.", "qa_outputs.", "detector."),
+        may_miss=HEAD_PREFIXES,
         **target.settings,
     )
     if random:
@@ -99,7 +102,7 @@ def export(
         file = folder / MODEL_FILE
         export_graph(network, target, file, inputs=names, opset=opset)
         differences = check_graph(network, open_session(file), target, check_to)
-        say(table(differences))
+        say(table(differences) if all_shapes else summary(differences))
         _write_settings(folder, network.config, target, tokenizer, settings)
         worst = max(differences, key=lambda difference: difference.relative)
         report: dict[str, Any] = {
@@ -118,7 +121,7 @@ def export(
             report["int8"] = _make_int8(folder, network, target, int8, examples, check_to, say)
             report["int8"]["calibration"] = calibration
         report["versions"] = _versions()
-        (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (folder / REPORT_FILE).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
@@ -127,9 +130,9 @@ def _task_of(model: str) -> str:
     foreign = find_foreign(model)
     if foreign is not None:
         loaded = map_folder(foreign)
-        config, architecture = loaded.config, ARCHITECTURES[loaded.architecture]
+        config, architecture = loaded.config, HEADS[loaded.architecture].model_class.__name__
     else:
-        config = FunnelformerConfig.from_pretrained(model)
+        config = FunnelformerConfig.from_pretrained(model, trust_remote_code=False)
         architecture = (config.architectures or [FunnelformerModel.__name__])[0]
     is_encoder = architecture == FunnelformerModel.__name__ and config.vectors is not None
     return _EMBEDDINGS if is_encoder else target_of(architecture)
@@ -163,16 +166,16 @@ def _write_settings(
     config.architectures = [target.model_class.__name__]
     config.save_pretrained(folder)
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
     if settings:
-        (folder / TASK_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (folder / TASK_FILE).write_text(json_text(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _make_int8(
     folder: Path,
     network: torch.nn.Module,
     target: Target,
-    mode: Mode,
+    mode: Int8,
     examples: Calibration | None,
     check_to: int,
     say: Callable[[str], None],
@@ -214,10 +217,9 @@ def _size(folder: Path, name: str) -> int:
 
 def _versions() -> dict[str, str]:
     import onnx
-    import onnxruntime
     import onnxscript
 
-    from .. import __version__
+    onnxruntime = import_onnxruntime()
 
     return {
         "funnelformer": __version__,

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
-from .packages import need
-from .targets import INPUTS, Target, Traced
+from ..base.errors import UserError
+from ..base.packages import need
+from .config import DEFAULT_OPSET
+from .signatures import INPUTS, Target, Traced
 
-__all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "LONGEST", "export_graph", "sample_inputs", "trace"]
+__all__ = ["LONGEST", "export_graph", "sample_inputs", "trace"]
 
-LEAST_OPSET = 18  # the exporter's
-DEFAULT_OPSET = 20  # the first in which GELU is one operator, not eight
 LONGEST = 1 << 20
 _MOST_SEQUENCES = 1 << 20
 # Of protobuf: a larger model keeps its weights in a file beside it.
@@ -68,6 +67,7 @@ def export_graph(
         if fixed:
             raise UserError(f"cannot be exported: {value.name} has a fixed size in dimension {fixed[0]}")
     _turn_weights(program.model.graph)
+    _drop_origins(program.model)
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
     with _quiet():
         program.save(file, external_data=num_bytes > _MOST_BYTES)
@@ -132,6 +132,26 @@ def _turn_weights(graph: Any) -> None:
             graph.remove(node, safe=True)
             if not weight.uses():
                 del graph.initializers[weight.name]
+
+
+def _drop_origins(model: Any) -> None:
+    """Leave out where in Python each part came from: addresses of functions and files, which differ in every run.
+
+    Two exports of one model are then equal, byte for byte.
+    """
+    model.metadata_props.clear()
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        values = [*graph.inputs, *graph.initializers.values()]
+        for node in graph:
+            node.metadata_props.clear()
+            values += node.outputs
+        for value in values:
+            value.metadata_props.clear()
+    for function in model.functions.values():
+        function.metadata_props.clear()
+        for node in function.all_nodes():
+            node.metadata_props.clear()
 
 
 @contextlib.contextmanager

@@ -12,16 +12,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from .onnx_model import open_session
+from ..base.options import Int8
+from ..inference.onnx_model import import_onnxruntime, open_session
 
 __all__ = [
     "EMBEDDINGS",
     "Choice",
-    "Mode",
     "Quantised",
     "groups_of",
     "products_of",
@@ -29,7 +29,6 @@ __all__ = [
     "quantise_measured",
 ]
 
-Mode = Literal["dynamic", "static"]
 Batch = Mapping[str, np.ndarray]
 EMBEDDINGS = "embeddings"  # the group whose int8 form is smaller but not faster
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -93,10 +92,12 @@ def _group(path: str) -> str:
 
 
 def quantise(
-    file: Path, target: Path, mode: Mode, nodes: Sequence[str], batches: Sequence[Batch] = ()
+    file: Path, target: Path, mode: Int8, nodes: Sequence[str], batches: Sequence[Batch] = ()
 ) -> None:
     """Write the graph with these nodes in int8; batches: the inputs that ranges are taken from, of the static mode."""
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
@@ -140,7 +141,7 @@ class _Reader:
 def quantise_measured(
     file: Path,
     target: Path,
-    mode: Mode,
+    mode: Int8,
     batches: Sequence[Batch],
     judge: Callable[[Path], float],
     least: float,

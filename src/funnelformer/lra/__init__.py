@@ -1,0 +1,1 @@
+"""The Long Range Arena: its tasks, its data, its runs."""

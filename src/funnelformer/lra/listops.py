@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.files import atomic_folder, atomic_writer, iter_lines
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.files import atomic_folder, atomic_writer, iter_lines
 
 __all__ = [
     "PARTS",

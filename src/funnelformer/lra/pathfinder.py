@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.files import atomic_folder, check_file, iter_lines
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.files import atomic_folder, check_file, iter_lines
 
 __all__ = ["PathfinderStyle", "draw_image", "draw_images", "label_of", "read_pathfinder", "write_pathfinder"]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.files import open_binary, read_bytes
-from ..errors import UserError
-from .examples import Examples, LraData, Sequences
+from ..base.errors import UserError
+from ..base.files import open_binary, read_bytes
+from .arena_tasks import GENERATED, Task, find_task
 from .listops import PARTS, Grammar, encode, generate_distinct, read_listops, write_listops
 from .pathfinder import PathfinderStyle, draw_images, read_pathfinder, write_pathfinder
-from .tasks import GENERATED, Task, find_task
+from .sequences import Examples, LraData, Sequences
 
 __all__ = ["generate_data", "read_data", "write_data"]
 

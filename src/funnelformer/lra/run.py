@@ -2,89 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from cyclopts import Parameter
 from torch import Tensor
 from transformers import EvalPrediction, TrainerCallback
 
-from ..data.files import atomic_writer
-from ..errors import UserError
-from ..metrics import classification_metrics
-from ..training.processes import first, say, start_processes
-from ..training.run import METRICS_FILE, RunConfig, check_run, finished_metrics, flag, open_run, parse_options
-from ..training.throughput import peak_memory_bytes, reset_peak_memory
-from ..training.trainer import RunTrainer, run_trainer, training_arguments
-from ..version import stamped
-from .examples import LraData, collate
+from ..base.files import atomic_writer
+from ..base.machine import wait_for
+from ..base.processes import first, say, start_processes
+from ..base.strict_json import dump_json
+from ..base.version import stamped
+from ..cost.peak import peak_memory_bytes, reset_peak_memory
+from ..tasks.scores import classification_metrics
+from ..training.run.folder import METRICS_FILE, check_run, finished_metrics, open_run
+from ..training.run.input_files import files_of, input_files
+from ..training.run.learning_rate import choose_rate
+from ..training.run.trainer import NanWatch, RunTrainer, run_trainer, training_arguments
+from .arena_tasks import Task, find_task
+from .classifiers import build_config, build_model
+from .config import LraConfig
 from .listops import TOKENS
-from .models import build_config, build_model
 from .readers import generate_data, read_data
-from .tasks import Task, find_task
+from .sequences import LraData, collate
 
-__all__ = ["LraConfig", "run_lra"]
-
-
-@Parameter(name="*")
-@dataclass(kw_only=True)
-class LraConfig(RunConfig):
-    """What a run on the Long Range Arena can be told; what is not given comes from the task's recipe."""
-
-    task: Annotated[str, Parameter(parse=False)] = ""
-    "listops, text, retrieval, image, pathfinder or path-x; on the command line the first word, not an option."
-    model: str
-    "transformer, ponet, fnet, funnel, hybrid, or a layout such as B1-1H64."
-    data: Path | None = None
-    "Folder of the task's release (nothing is downloaded)."
-    generate: int | None = None
-    "Instead: examples to generate and train on, and a tenth as many each to validate and test on."
-    data_seed: int = 0
-    "Seed of the generated data."
-    length: int | None = None
-    "Tokens of a sequence: text is cut there, generated data are made so long."
-    steps: int | None = None
-    "Steps of training."
-    batch_size: int | None = None  # type: ignore[assignment] # never None once the recipe has filled it in
-    "Sequences a step on each device, before accumulation."
-    warmup: float | None = None  # type: ignore[assignment]
-    "Fraction of the steps during which the learning rate rises."
-    weight_decay: float = 0.0
-    "Decoupled weight decay; biases and LayerNorms have none."
-    evaluate_every: int | None = None
-    "Steps between two checkpoints, scored on the validation part; by default a tenth of the steps."
-    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
-        default_factory=dict
-    )
-    "Config keys of the model, as --set.hidden_dropout=0.2."
-
-    def __post_init__(self) -> None:
-        if not self.task:  # the command line's options before they meet their task; run_lra refuses it
-            return
-        task = find_task(self.task)
-        self.length = task.length if self.length is None else self.length
-        self.steps = task.num_steps if self.steps is None else self.steps
-        self.batch_size = task.batch_size if self.batch_size is None else self.batch_size
-        self.warmup = task.warmup if self.warmup is None else self.warmup
-        super().__post_init__()
-        if self.evaluate_every is None:
-            self.evaluate_every = max(1, self.steps // 10)
-        for name in ("length", "steps", "evaluate_every", "generate"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{flag(name)} is {value}; allowed: 1 and more")
-        if (self.data is None) == (self.generate is None):
-            raise UserError("give either --data, a folder, or --generate, a number of examples")
-        self.data = None if self.data is None else Path(self.data)
-        if not 0 <= self.data_seed < 2**32:
-            raise UserError(f"--data-seed is {self.data_seed}; allowed: 0 to {2**32 - 1}")
+__all__ = ["run_lra"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +49,7 @@ class TaskVocabulary:
         else:
             meaning = "0: padding, else byte + 1"
         with atomic_writer(folder / "lra_task.json") as file:
-            json.dump({**asdict(self.task), "ids": meaning}, file, indent=2)
+            dump_json({**asdict(self.task), "ids": meaning}, file)
 
 
 class Clock(TrainerCallback):
@@ -117,7 +65,7 @@ class Clock(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self._start:
-            self._start = self._now()
+            self._start = self._now(args.device)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._seen += 1
@@ -125,23 +73,27 @@ class Clock(TrainerCallback):
         stops = control.should_evaluate or control.should_save or state.global_step >= state.max_steps
         if self._seen <= self.num_skipped and not short:
             if stops or self._seen == self.num_skipped:
-                self._start = 0.0 if stops else self._now()
+                self._start = 0.0 if stops else self._now(args.device)
             return
         self.num_steps += 1
         if stops:
-            self.seconds += self._now() - self._start
+            self.seconds += self._now(args.device) - self._start
             self._start = 0.0
 
     @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    def _now(device: torch.device) -> float:
+        wait_for(device)
         return time.perf_counter()
 
     @property
     def steps_per_s(self) -> float | None:
         """None when no step was timed, as in a run that was cut off after its last one and goes on."""
         return self.num_steps / self.seconds if self.seconds else None
+
+
+@input_files.register
+def _(config: LraConfig) -> list[Path]:
+    return files_of(config.data)
 
 
 def run_lra(config: LraConfig) -> dict[str, Any]:
@@ -163,7 +115,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     assert config.steps is not None
     assert config.batch_size is not None
     assert config.evaluate_every is not None
-    model_config = build_config(task, config.model, config.length, parse_options(config.model_options))
+    model_config = build_config(task, config.model, config.length, config.parsed_options())
     data = _load(config, task)
     model = build_model(task, model_config)
     checkpoint = first(lambda: open_run(config, "lra"))
@@ -173,6 +125,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     )
     for note in data.notes:
         say(note)
+    rate = choose_rate(config.learning_rate, model_config.hidden_size, from_nothing=True)
     clock = Clock()
     # Transformers saves where it evaluates; without a validation part of its own a run keeps its last state.
     selection: dict[str, Any] = {"save_strategy": "steps", "save_steps": config.evaluate_every}
@@ -186,7 +139,9 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         }
     trainer = RunTrainer(
         model=model,
-        args=training_arguments(config, config.steps, remove_unused_columns=False, **selection),
+        args=training_arguments(
+            config, config.steps, learning_rate=rate, remove_unused_columns=False, **selection
+        ),
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=collate,
@@ -194,6 +149,8 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         preprocess_logits_for_metrics=_predicted,
         callbacks=[clock],
     )
+    watch = NanWatch(trainer, config.on_nan)
+    trainer.add_callback(watch)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, TaskVocabulary(task), config.out, checkpoint)
     peak_bytes = peak_memory_bytes(trainer.args.device)
@@ -204,14 +161,15 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "task": task.name,
         "model": config.model,
         "layout": model_config.name,
+        **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
         "accuracy": test["test_accuracy"],
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step if task.selects else None,
         "best_validation_accuracy": trainer.state.best_metric if task.selects else None,
         "steps_per_s": steps_per_s,
         "examples_per_s": None if steps_per_s is None else steps_per_s * num_a_step,
-        "peak_memory_mb": None if steps_per_s is None else peak_bytes / 2**20,
-        "peak_memory_of": "gpu" if trainer.args.device.type == "cuda" else "process",
+        "peak_memory_bytes": None if steps_per_s is None else peak_bytes,
+        "peak_memory_of": "accelerator" if trainer.args.device.type != "cpu" else "process",
         "num_parameters": model.num_parameters(),
         "settings": {
             "length": config.length,
@@ -221,7 +179,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
             "num_test": len(data.test),
             "generated": config.generate is not None,
             "data_seed": None if config.generate is None else config.data_seed,
-            "learning_rate": config.learning_rate,
+            "learning_rate": rate,
             "warmup": config.warmup,
             "schedule": config.schedule,
             "weight_decay": config.weight_decay,
@@ -234,7 +192,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
 
     def finish() -> dict[str, Any]:
         with atomic_writer(config.out / METRICS_FILE) as file:
-            json.dump(stamped(metrics), file, indent=2)
+            dump_json(stamped(metrics), file)
         return metrics
 
     return first(finish)

@@ -1,12 +1,13 @@
 """FNet's mixer: the real part of a Fourier transform over the sequence and over the hidden size.
 
 Source: Lee-Thorp et al. 2022, arXiv:2105.03824, section 3.2; equal to transformers' FNet in
-tests/modeling/test_mixers.py.
+tests/mixers/test_mixers.py.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from ..config import FunnelformerConfig
-from ..sequence import Packing, SequenceState, packed, padded
+from .mixer import CallShape, MixerFlops
+from .sequence import Packing, SequenceState, packed, padded
 
 __all__ = ["Fourier", "FourierInputs", "prepare"]
 
@@ -106,10 +108,21 @@ class Fourier(nn.Module):
     """
 
     prepare = staticmethod(prepare)
+    start_extra = None
     reads_unpooled = False
+    gives_weights = False
+    weights_read = ()
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()
+
+    def init_weights(self, draw: Callable[[Tensor], None]) -> None:
+        """There are none."""
+
+    @staticmethod
+    def flops(config: FunnelformerConfig, shape: CallShape) -> MixerFlops:
+        """None: a Fourier transform is no matrix product."""
+        return MixerFlops()
 
     def forward(
         self,

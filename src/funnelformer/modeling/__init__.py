@@ -1,6 +1,10 @@
-"""Models: encoder and decoder, and the heads on them."""
+"""Models: encoder and decoder, and the heads on them; transformers' Auto classes know them from here on."""
 
+import transformers
+
+from ..config import FunnelformerConfig
 from .electra import ElectraOutput, FunnelformerForElectra
+from .head_table import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, head_of
 from .heads import (
     FunnelformerForMaskedLM,
     FunnelformerForSequenceClassification,
@@ -8,8 +12,8 @@ from .heads import (
     HeadOutput,
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
-from .prepacked import PrepackedLinear, num_prepacked, prepack
-from .spans import NUM_BEST, SpanOutput, best_spans
+from .prepacked import PrepackedLinear, fix_tables, num_prepacked, prepack
+from .span_head import NUM_BEST, SpanOutput, best_spans
 from .task_heads import (
     FunnelformerForMultipleChoice,
     FunnelformerForQuestionAnswering,
@@ -17,6 +21,9 @@ from .task_heads import (
 )
 
 __all__ = [
+    "DECODER_PREFIX",
+    "HEADS",
+    "HEAD_PREFIXES",
     "NUM_BEST",
     "ElectraOutput",
     "FunnelformerForElectra",
@@ -29,10 +36,17 @@ __all__ = [
     "FunnelformerModel",
     "FunnelformerModelOutput",
     "FunnelformerPreTrainedModel",
+    "Head",
     "HeadOutput",
     "PrepackedLinear",
     "SpanOutput",
     "best_spans",
+    "fix_tables",
+    "head_of",
     "num_prepacked",
     "prepack",
 ]
+
+for _head in HEADS.values():
+    if _head.auto_class is not None:
+        getattr(transformers, _head.auto_class).register(FunnelformerConfig, _head.model_class)

@@ -9,7 +9,6 @@ import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,8 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..checkpoints.weights import find_weights, read_state_dict
+from ..base.errors import UserError
 from ..config import FunnelformerConfig
-from ..errors import UserError
 from .heads import FunnelformerForMaskedLM, FunnelformerForTokenDetection
 from .model import FunnelformerPreTrainedModel, wants_dict
 
@@ -196,20 +194,9 @@ class FunnelformerForElectra(FunnelformerPreTrainedModel):
         if state_dict and not any(name.startswith(("discriminator.", "generator.")) for name in state_dict):
             raise ValueError(
                 "these are not the weights of generator and discriminator; "
-                "load their folder with load_folder, or resume with ElectraTrainer"
+                "load their folder with from_pretrained, or resume with ElectraTrainer"
             )
         return super().load_state_dict(state_dict, strict, assign)
-
-    def load_folder(self, folder: str | os.PathLike[str]) -> None:
-        """Load the weights that `save_pretrained` wrote into this model. Raises UserError or RuntimeError (misfit)."""
-        for model, path in (
-            (self.discriminator, Path(folder)),
-            (self.generator, Path(folder) / GENERATOR_FOLDER),
-        ):
-            state = read_state_dict(find_weights(path))
-            for target, source in model.all_tied_weights_keys.items():
-                state.setdefault(target, state[source])
-            model.load_state_dict(state)
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -244,6 +231,7 @@ class FunnelformerForElectra(FunnelformerPreTrainedModel):
         With None, `config` and `state_dict` (names with `discriminator.` and `generator.`) as in transformers.
         Raises UserError for a folder without a generator.
         """
+        kwargs["trust_remote_code"] = False
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         source = pretrained_model_name_or_path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,11 +12,11 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..config import FunnelformerConfig
-from ..mixers import MIXER_CLASSES
-from ..sequence import Packing, SequenceState, pack, packed, padded
+from ..mixers.mixer import MixerClass, mixer_class
+from ..mixers.sequence import Packing, SequenceState, pack, packed, padded
 from .pooling import restore, shorten
 
-__all__ = ["Decoder", "Embeddings", "Encoder", "Layer", "Trace", "received_attention"]
+__all__ = ["Block", "Decoder", "Embeddings", "Encoder", "Layer", "Trace", "received_attention"]
 
 
 class Trace:
@@ -87,7 +87,7 @@ class Layer(GradientCheckpointingLayer):
 
     def __init__(self, config: FunnelformerConfig, mixer: str) -> None:
         super().__init__()
-        self.mixer = MIXER_CLASSES[mixer](config)
+        self.mixer: Any = mixer_class(mixer)(config)
         self.mixer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -106,54 +106,81 @@ class Layer(GradientCheckpointingLayer):
         return hidden, weights
 
 
+class BlockOutput(NamedTuple):
+    """skip: the state after `decoder_skip_state` applications. received: see `received_attention`."""
+
+    hidden: Float[Tensor, "B T D"]
+    skip: Float[Tensor, "B T D"]
+    received: Float[Tensor, "B T"] | None
+
+
+class Block(nn.ModuleList):
+    """The layers that work at one length, each applied `repeats` times in a row."""
+
+    def __init__(self, config: FunnelformerConfig, index: int) -> None:
+        super().__init__(Layer(config, config.block_mixers[index]) for _ in range(config.blocks[index]))
+        self.config = config
+        self.mixer_class: MixerClass = mixer_class(config.block_mixers[index])
+        self.num_repeats = config.block_repeats[index]
+        skip = config.decoder_skip_state
+        self.skip_index = len(self) * self.num_repeats if skip is None else skip
+        # Top pooling asks the last layer before it which tokens received most attention.
+        self.needs_received = config.pooling == "top" and index + 1 < config.num_blocks
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "B T D"],
+        state: SequenceState,
+        longer: Float[Tensor, "B K D"],
+        longer_state: SequenceState,
+        trace: Trace,
+    ) -> BlockOutput:
+        """Apply the layers to `hidden`, the pooled sequence; `longer` is the sequence before the pooling.
+
+        In the first layer pooled queries read the longer sequence (`pool_q_only`), where the mixer can. In the first
+        block nothing is pooled, and both are the same.
+        """
+        prepare = self.mixer_class.prepare
+        keys, key_state = hidden, state
+        if self.config.pool_q_only and self.mixer_class.reads_unpooled:
+            keys, key_state = longer, longer_state
+        inputs = prepare(state, key_state, self.config, hidden, self.training)
+        skip, received = hidden, None
+        applications = [layer for layer in self for _ in range(self.num_repeats)]
+        for number, layer in enumerate(applications, start=1):
+            wants_received = self.needs_received and number == len(applications)
+            needs_weights = trace.attentions is not None or wants_received
+            hidden, weights = layer(hidden, keys, inputs, need_weights=needs_weights)
+            trace.add(hidden, state.packing, weights)
+            if number == self.skip_index:
+                skip = hidden
+            if wants_received:
+                received = received_attention(weights, state, key_state)
+            if key_state is not state and number < len(applications):
+                inputs = prepare(state, state, self.config, hidden, self.training)
+            keys, key_state = hidden, state
+        return BlockOutput(hidden, skip, received)
+
+
 class Encoder(nn.Module):
     """Blocks of layers; from one block to the next the sequence is halved. Source: Dai et al. 2020, section 2.2."""
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(Layer(config, mixer) for _ in range(num_layers))
-            for num_layers, mixer in zip(config.blocks, config.block_mixers, strict=True)
-        )
+        self.blocks = nn.ModuleList(Block(config, index) for index in range(config.num_blocks))
 
     def forward(
         self, hidden: Float[Tensor, "B T D"], state: SequenceState, trace: Trace
     ) -> tuple[Float[Tensor, "B S D"], SequenceState, Float[Tensor, "B T D"]]:
-        """Return the last block's states and what travels with them, and the state the decoder adds to them."""
-        config = self.config
-        blocks = cast(list[list[Layer]], self.blocks)
-        skip_index = config.decoder_skip_state
-        if skip_index is None:
-            skip_index = config.block_applications[0]
+        """Return the last block's states and what travels with them, and the first block's state for the decoder."""
         trace.add(hidden, state.packing)
-        skip, num_applied, received = hidden, 0, None
-        for index, (block, mixer) in enumerate(zip(blocks, config.block_mixers, strict=True)):
-            mixer_class: Any = MIXER_CLASSES[mixer]
-            prepare = mixer_class.prepare
-            keys, key_state = hidden, state
-            if index > 0:
-                hidden, state = _shorten(hidden, state, config, received)
-                if not (config.pool_q_only and mixer_class.reads_unpooled):
-                    keys, key_state = hidden, state
-            # The first application may read a longer sequence than it writes; all others read their own.
-            inputs = prepare(state, key_state, config, hidden, self.training)
-            needs_scores = config.pooling == "top" and index + 1 < len(self.blocks)
-            applications = [layer for layer in block for _ in range(config.block_repeats[index])]
-            for number, layer in enumerate(applications):
-                wants_top = needs_scores and number + 1 == len(applications)
-                hidden, weights = layer(
-                    hidden, keys, inputs, need_weights=trace.attentions is not None or wants_top
-                )
-                trace.add(hidden, state.packing, weights)
-                num_applied += 1
-                if num_applied == skip_index:
-                    skip = hidden
-                if wants_top:
-                    received = received_attention(weights, state, key_state)
-                if key_state is not state and number + 1 < len(applications):
-                    inputs = prepare(state, state, config, hidden, self.training)
-                keys, key_state = hidden, state
+        first, *others = self.blocks
+        hidden, skip, received = first(hidden, state, hidden, state, trace)
+        for block in others:
+            longer, longer_state = hidden, state
+            hidden, state = _shorten(longer, longer_state, self.config, received)
+            hidden, _, received = block(hidden, state, longer, longer_state, trace)
         return hidden, state, skip
 
 
@@ -167,8 +194,9 @@ class Decoder(nn.Module):
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.mixer_name = config.block_mixers[0]
-        self.layers = nn.ModuleList(Layer(config, self.mixer_name) for _ in range(config.decoder_layers or 0))
+        mixer = config.block_mixers[0]
+        self.mixer_class: MixerClass = mixer_class(mixer)
+        self.layers = nn.ModuleList(Layer(config, mixer) for _ in range(config.decoder_layers or 0))
 
     def forward(
         self,
@@ -180,8 +208,7 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         restored = restore(padded(pooled, pooled_state.packing), pooled_state, state.span, self.config)
         hidden = packed(restored, state.packing) + skip
-        prepare = MIXER_CLASSES[self.mixer_name].prepare  # type: ignore[attr-defined]
-        inputs = prepare(state, state, self.config, hidden, self.training)
+        inputs = self.mixer_class.prepare(state, state, self.config, hidden, self.training)
         for layer in self.layers:
             for _ in range(self.config.decoder_repeats):
                 hidden, weights = layer(hidden, hidden, inputs, need_weights=trace.attentions is not None)

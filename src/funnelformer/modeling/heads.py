@@ -106,18 +106,18 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
         With `config.hide_mask_tokens` the `<mask>` tokens of `input_ids` count as padding; the first may be none.
         kwargs: `num_items_in_batch` of the Trainer divides the loss in place of the targets of this batch.
         """
-        output = self.funnelformer(
-            input_ids,
-            without_mask_tokens(attention_mask, input_ids, self.config),
-            token_type_ids,
-            inputs_embeds,
-            output_hidden_states,
-            output_attentions,
-            True,
-            segment_ids,
-            position_ids,
+        output = self._encode(
+            input_ids=input_ids,
+            attention_mask=without_mask_tokens(attention_mask, input_ids, self.config),
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            segment_ids=segment_ids,
+            position_ids=position_ids,
         )
         hidden = output.last_hidden_state
+        assert hidden is not None
         if self.config.sparse_prediction and labels is not None:
             is_target = labels != -100
             hidden, labels = hidden[is_target], labels[is_target]
@@ -188,15 +188,14 @@ class FunnelformerForTokenDetection(FunnelformerPreTrainedModel):
 
         num_items_in_batch: divides the loss in place of the labels of this batch.
         """
-        output = self.funnelformer(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            inputs_embeds,
-            output_hidden_states,
-            output_attentions,
-            True,
-            segment_ids,
+        output = self._encode(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            segment_ids=segment_ids,
         )
         logits = self.detector(output.last_hidden_state)
         loss = None
@@ -255,16 +254,15 @@ class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
         position_ids: Int[Tensor, "B T"] | None = None,
     ) -> HeadOutput | tuple[Tensor, ...]:
         """Return logits [B, num_labels], and with `labels` the loss."""
-        output = self.funnelformer(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            inputs_embeds,
-            output_hidden_states,
-            output_attentions,
-            True,
-            segment_ids,
-            position_ids,
+        output = self._encode(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            segment_ids=segment_ids,
+            position_ids=position_ids,
         )
         logits = self.classifier(sequence_vector(output, self.config))
         loss = None

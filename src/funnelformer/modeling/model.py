@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
+from ..base.errors import UserError, did_you_mean
 from ..config import FunnelformerConfig
-from ..errors import UserError, did_you_mean
-from ..mixers import Attention
-from ..mixers.attention import IMPLEMENTATIONS
-from ..mixers.ponet import add_segments
-from ..sequence import Packing, SequenceState, pack, packed, padded, start_state
+from ..mixers import Mixer, TokenInputs, mixer_class
+from ..mixers.attention import IMPLEMENTATIONS, fused
+from ..mixers.sequence import SequenceState, packed, padded, start_state
+from .arrangement import Arrangement
 from .encoder import Decoder, Embeddings, Encoder, Trace
 from .prepacked import num_prepacked
 
-__all__ = ["FunnelformerModel", "FunnelformerModelOutput", "FunnelformerPreTrainedModel"]
+__all__ = ["EncoderInputs", "FunnelformerModel", "FunnelformerModelOutput", "FunnelformerPreTrainedModel"]
 
 logger = logging.get_logger(__name__)
 
@@ -53,8 +53,22 @@ class FunnelformerModelOutput(ModelOutput):
     encoder_token_counts: Tensor | None = None
 
 
+class EncoderInputs(TypedDict, total=False):
+    """What every model with a head hands on to its body, see `FunnelformerModel.forward`."""
+
+    input_ids: Int[Tensor, "B T"] | None
+    attention_mask: Num[Tensor, "B T"] | None
+    token_type_ids: Int[Tensor, "B T"] | None
+    inputs_embeds: Float[Tensor, "B T W"] | None
+    output_hidden_states: bool | None
+    output_attentions: bool | None
+    segment_ids: Int[Tensor, "B T"] | None
+    position_ids: Int[Tensor, "B T"] | None
+    use_decoder: bool
+
+
 class FunnelformerPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initial values of all funnelformer models."""
+    """Loading, saving and initial values of all funnelformer models, and the call of the body by every head."""
 
     config: FunnelformerConfig
     config_class = FunnelformerConfig
@@ -71,11 +85,12 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
 
         blocks, repeats, layout, layers: put the layers of the encoder in other blocks, or keep some of them, as
             `blocks=[2, 2, 2]`, `layout="B2-2-2"`, `layers=[0, 2, 3, 5]`; see `checkpoints.shortening.deal`.
-        Raises UserError when the weights do not fit.
+        Raises UserError when the weights do not fit, and for a folder that names code to run, which none of ours does.
         """
+        kwargs["trust_remote_code"] = False
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        from ..checkpoints import find_foreign, load_foreign
+        from ..checkpoints.folders import find_foreign, load_foreign
         from ..checkpoints.provenance import source_name
         from ..checkpoints.shortening import deal
 
@@ -113,14 +128,21 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     def get_correct_attn_implementation(
         self, requested_attention: str | None, is_init_check: bool = False
     ) -> str:
-        """The implementation that was asked for, or sdpa. Raises UserError when there is none of that name."""
+        """The implementation asked for, or sdpa. Raises UserError for an unknown name, and one that cannot serve."""
         name = requested_attention or "sdpa"
         if name not in IMPLEMENTATIONS:
             raise UserError(
                 f"attn_implementation is {name!r}; allowed: {', '.join(IMPLEMENTATIONS)}"
                 f"{did_you_mean(name, IMPLEMENTATIONS)}"
             )
+        if name == "triton":
+            fused.check_config(self.config)
         return name
+
+    def _encode(self, **inputs: Unpack[EncoderInputs]) -> FunnelformerModelOutput:
+        """Run the body; the one place where a head's inputs meet the body's."""
+        output: FunnelformerModelOutput = self.base_model(**inputs, return_dict=True)
+        return output
 
     @classmethod
     def _with_own_prefix(cls, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -155,11 +177,8 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             self._draw(module.weight)
-        elif isinstance(module, Attention):
-            self._draw(module.content_bias)
-            if module.relative is not None:
-                for parameter in (module.position_bias, module.segment_bias, module.segment_embedding):
-                    self._draw(parameter)
+        elif isinstance(module, Mixer):
+            module.init_weights(self._draw)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -190,6 +209,12 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config) if add_decoder and config.decoder_layers else None
+        # Of the mixers that must know more of every token, by name.
+        self._start_extra = {
+            name: start
+            for name in dict.fromkeys(config.block_mixers)
+            if (start := mixer_class(name).start_extra) is not None
+        }
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -209,6 +234,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         return_dict: bool | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
         position_ids: Int[Tensor, "B T"] | None = None,
+        use_decoder: bool = True,
     ) -> FunnelformerModelOutput | tuple[Tensor, ...]:
         """Encode a batch of token sequences of any length >= 1.
 
@@ -219,6 +245,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         position_ids: rows are packed: each sequence follows the last one without padding and counts from 0 on, as in
             transformers' `DataCollatorWithFlattening`. Every state is what the sequence has alone; hidden states and
             weights that are asked for are those of the N sequences, padded.
+        use_decoder: False stops after the encoder, for whoever reads its states alone.
         Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given, when shapes disagree, or for
         other numbers in `segment_ids` or `position_ids`.
         """
@@ -230,7 +257,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         if length == 0:
             raise ValueError("the input has no tokens; a sequence needs at least one")
         config = self.config
-        if segment_ids is not None and "ponet" not in config.block_mixers:
+        if segment_ids is not None and not self._start_extra:
             raise ValueError("segment_ids are PoNet's, and the model has no such mixer")
         for name, tensor in (
             ("attention_mask", attention_mask),
@@ -260,66 +287,59 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
                 "output_attentions: eager attention takes the place of the faster ones, which give none"
             )
 
-        keep = None if attention_mask is None else attention_mask.bool()
-        order = inverse = packing = None
-        if position_ids is not None:
-            if attention_mask is not None or config.padding != "exact":
-                raise ValueError('packed rows have no attention_mask, and need padding="exact"')
-            keep = _keep_of_packed(position_ids)
-            packing, length = pack(keep), keep.size(1)
-            token_type_ids = _unpacked(token_type_ids, packing)
-            input_ids = _unpacked(input_ids, packing)
-            segment_ids = _unpacked(segment_ids, packing)
-            inputs_embeds = _unpacked(inputs_embeds, packing)
-        elif keep is not None and config.padding == "exact":
-            # Every sequence starts at index 0, so that windows and distances do not depend on the padding's side.
-            place = torch.arange(length, device=given.device)[None]
-            num_leading = keep.to(torch.uint8).argmax(1, keepdim=True)
-            num_places = place[:, -1:] + 1  # as a tensor, so that an exported graph has it from the input
-            order, inverse = (place + num_leading) % num_places, (place - num_leading) % num_places
-            keep = keep.gather(1, order)
-            token_type_ids = None if token_type_ids is None else token_type_ids.gather(1, order)
-            input_ids = None if input_ids is None else input_ids.gather(1, order)
-            segment_ids = None if segment_ids is None else segment_ids.gather(1, order)
-            inputs_embeds = _reorder(inputs_embeds, order)
-            if config.unpad and not torch.compiler.is_compiling():
-                packing = pack(keep)
-
+        arrangement = Arrangement((batch_size, length), attention_mask, position_ids, config)
+        input_ids, token_type_ids, segment_ids, inputs_embeds = map(
+            arrangement.arrange, (input_ids, token_type_ids, segment_ids, inputs_embeds)
+        )
         embedded = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        hidden = self.embeddings(embedded, token_type_ids)
-        state = start_state(length, keep, token_type_ids, hidden.device)
-        if "ponet" in config.block_mixers:
-            state = add_segments(state, input_ids, segment_ids, config)
-        hidden, state = packed(hidden, packing), replace(state, packing=packing)
+        hidden = packed(self.embeddings(embedded, token_type_ids), arrangement.packing)
+        state = self._start_state(arrangement, token_type_ids, TokenInputs(input_ids, segment_ids), hidden)
         encoded, encoded_state, skip = self.encoder(hidden, state, trace)
-        last = encoded if self.decoder is None else self.decoder(encoded, encoded_state, skip, state, trace)
+        decoder = self.decoder if use_decoder else None
+        last = encoded if decoder is None else decoder(encoded, encoded_state, skip, state, trace)
 
-        if position_ids is not None:
-            return self._packed_output(last, encoded, encoded_state, position_ids, trace, return_dict)
-        encoded = padded(encoded, encoded_state.packing)
-        num_full = 1 + config.block_applications[0]
-        num_encoder = 1 + sum(config.block_applications)
-        hidden_states = None
-        if trace.hidden_states is not None:
-            hidden_states = tuple(
-                _reorder(states, inverse) if i < num_full or i >= num_encoder else states
-                for i, states in enumerate(trace.hidden_states)
-            )
-        counts = encoded_state.counts.expand(batch_size, -1)
-        if config.num_blocks == 1:
-            encoded, encoded_keep = _reorder(encoded, inverse), attention_mask
-            counts = counts if inverse is None else counts.gather(1, inverse)
+        hidden_states, encoder_mask, encoder_positions = trace.hidden_states, None, None
+        counts = encoded_state.counts.expand(
+            encoded_state.counts.size(0) if arrangement.is_packed else batch_size, -1
+        )
+        if arrangement.is_packed:
+            encoder_positions = _packed_positions(encoded_state)
+            counts = packed(counts, encoded_state.packing)
+        elif config.num_blocks == 1:
+            encoded, encoder_mask = arrangement.put_back(encoded, encoded_state.packing), attention_mask
+            counts = arrangement.put_back(counts, None)
         else:
-            encoded_keep = None if encoded_state.keep is None else encoded_state.keep.long()
+            encoded = padded(encoded, encoded_state.packing)
+            encoder_mask = None if encoded_state.keep is None else encoded_state.keep.long()
+        if hidden_states is not None and not arrangement.is_packed:
+            num_full, num_encoder = 1 + config.block_applications[0], 1 + sum(config.block_applications)
+            hidden_states = [
+                arrangement.put_back(states, None) if i < num_full or i >= num_encoder else states
+                for i, states in enumerate(hidden_states)
+            ]
+        has_every_token = decoder is not None or (arrangement.is_packed and config.num_blocks == 1)
         output = FunnelformerModelOutput(
-            last_hidden_state=encoded if self.decoder is None else _reorder(padded(last, packing), inverse),
+            last_hidden_state=arrangement.put_back(last, arrangement.packing) if has_every_token else encoded,
             encoder_last_hidden_state=encoded,
-            encoder_attention_mask=encoded_keep,
-            hidden_states=hidden_states,
+            encoder_attention_mask=encoder_mask,
+            encoder_position_ids=encoder_positions,
+            hidden_states=None if hidden_states is None else tuple(hidden_states),
             attentions=None if trace.attentions is None else tuple(trace.attentions),
             encoder_token_counts=counts,
         )
         return output if wants_dict(return_dict, config) else output.to_tuple()
+
+    def _start_state(
+        self,
+        arrangement: Arrangement,
+        token_type_ids: Int[Tensor, "N L"] | None,
+        tokens: TokenInputs,
+        hidden: Float[Tensor, "M P D"],
+    ) -> SequenceState:
+        """The state of the arranged tokens, with the extras of the mixers that have some."""
+        state = start_state(arrangement.length, arrangement.keep, token_type_ids, hidden.device)
+        extras = {name: start(state, tokens, self.config) for name, start in self._start_extra.items()}
+        return replace(state, packing=arrangement.packing, extras=extras)
 
     def sequence_vectors(
         self,
@@ -331,33 +351,18 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
     ) -> Float[Tensor, "B D"]:
         """One vector a sequence, of the encoder's states (`config.classifier_pooling`), see `sequence_vector`.
 
-        The decoder, where the config has one, runs to no purpose: load with decoder_layers=0. Inputs as of `forward`.
+        The decoder, where the config has one, does not run. Inputs as of `forward`.
         """
-        output = self(input_ids, attention_mask, token_type_ids, inputs_embeds, None, None, True, segment_ids)
-        return sequence_vector(output, self.config)
-
-    def _packed_output(
-        self,
-        last: Float[Tensor, "1 P D"],
-        encoded: Float[Tensor, "1 S D"],
-        encoded_state: SequenceState,
-        position_ids: Int[Tensor, "B T"],
-        trace: Trace,
-        return_dict: bool | None,
-    ) -> FunnelformerModelOutput | tuple[Tensor, ...]:
-        """States of full length in the rows of the input, pooled ones in one row."""
-        assert encoded_state.keep is not None
-        places = torch.arange(encoded_state.keep.size(1), device=encoded.device)
-        is_full = self.decoder is not None or self.config.num_blocks == 1
-        output = FunnelformerModelOutput(
-            last_hidden_state=last.view(*position_ids.shape, -1) if is_full else last,
-            encoder_last_hidden_state=encoded,
-            encoder_position_ids=packed(places.expand_as(encoded_state.keep), encoded_state.packing),
-            hidden_states=None if trace.hidden_states is None else tuple(trace.hidden_states),
-            attentions=None if trace.attentions is None else tuple(trace.attentions),
-            encoder_token_counts=packed(encoded_state.counts, encoded_state.packing),
+        output = self(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            segment_ids=segment_ids,
+            return_dict=True,
+            use_decoder=False,
         )
-        return output if wants_dict(return_dict, self.config) else output.to_tuple()
+        return sequence_vector(output, self.config)
 
 
 def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig) -> Float[Tensor, "B D"]:
@@ -398,28 +403,11 @@ def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig)
     return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def _keep_of_packed(position_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "N L"]:
-    """The mask [N, L] of the N sequences in packed rows, as a padded batch. Raises ValueError for other positions."""
-    positions = position_ids.flatten()
-    is_first = positions == 0
-    places = torch.arange(len(positions), device=positions.device)
-    starts = torch.where(is_first, places, 0).cummax(0).values
-    if (positions != places - starts).any():
-        raise ValueError(
-            "position_ids of packed rows must count 0, 1, 2, ... from each sequence's first token on"
-        )
-    lengths = (is_first.cumsum(0) - 1).bincount()[:, None]
-    return torch.arange(int(lengths.max()), device=positions.device) < lengths
-
-
-def _unpacked(x: Tensor | None, packing: Packing) -> Any:
-    return None if x is None else padded(x.flatten(0, 1)[None], packing)
-
-
-def _reorder(hidden: Any, order: Tensor | None) -> Any:
-    if hidden is None or order is None:
-        return hidden
-    return hidden.gather(1, order[..., None].expand(-1, -1, hidden.size(-1)))
+def _packed_positions(state: SequenceState) -> Int[Tensor, "1 S"]:
+    """The position of each pooled token in its own sequence, in one row; a 0 stands where one begins."""
+    assert state.keep is not None
+    places = torch.arange(state.keep.size(1), device=state.keep.device)
+    return packed(places.expand_as(state.keep), state.packing)
 
 
 def wants_dict(return_dict: bool | None, config: FunnelformerConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..config import FunnelformerConfig
-from ..sequence import SequenceState
+from ..mixers.sequence import SequenceState
 
 __all__ = ["restore", "shorten"]
 
@@ -57,7 +58,6 @@ def shorten(
             )
     else:
         body = (first + second) / 2 if config.pooling == "mean" else torch.maximum(first, second)
-    regions, special = _pool_regions(state, keep, config)
     return _with_first(hidden, body, config), replace(
         state,
         keep=pooled_keep,
@@ -65,8 +65,10 @@ def shorten(
         positions=_stride(state.positions, config),
         counts=_sum_counts(state.counts, keep, pooled_keep, config),
         level=state.level + 1,
-        regions=regions,
-        special=special,
+        extras={
+            name: extra.pooled(keep, partial(_pairs, config=config), partial(_with_first, config=config))
+            for name, extra in state.extras.items()
+        },
     )
 
 
@@ -83,22 +85,6 @@ def _sum_counts(
     place, next_place = _pairs(torch.arange(counts.size(1), device=counts.device)[None], config)
     pooled = _with_first(counts, first + second.masked_fill(place == next_place, 0), config)
     return pooled if pooled_keep is None else pooled.masked_fill(~pooled_keep, 0)
-
-
-def _pool_regions(
-    state: SequenceState, keep: Bool[Tensor, "B T"] | None, config: FunnelformerConfig
-) -> tuple[Int[Tensor, "#B S"] | None, Bool[Tensor, "B S"] | None]:
-    """A window is special when all its real tokens are; its PoNet segment is that of its first token with text."""
-    if state.regions is None:
-        return None, None
-    first, second = _pairs(state.regions, config)
-    if state.special is None:
-        return _with_first(state.regions, first, config), None
-    no_text = state.special if keep is None else state.special | ~keep
-    without_first, without_second = _pairs(no_text, config)
-    body = torch.where(without_first & ~without_second, second, first)
-    special = _with_first(state.special, without_first & without_second, config)
-    return _with_first(state.regions, body, config), special
 
 
 def restore(
@@ -216,17 +202,16 @@ def _keep_top(
     if num_apart:
         chosen = torch.cat([chosen.new_zeros(chosen.size(0), 1), chosen], dim=1)
 
-    def of_chosen(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.expand(chosen.size(0), -1).gather(1, chosen)
+    def take(x: Tensor) -> Tensor:
+        return x.expand(chosen.size(0), -1).gather(1, chosen)
 
     return hidden.gather(1, chosen[..., None].expand(-1, -1, hidden.size(-1))), replace(
         state,
         keep=pooled_keep,
-        segments=of_chosen(state.segments),
-        positions=state.positions.expand(chosen.size(0), -1).gather(1, chosen),
+        segments=None if state.segments is None else take(state.segments),
+        positions=take(state.positions),
         counts=torch.ones_like(chosen) if pooled_keep is None else pooled_keep.long(),
         level=state.level + 1,
         source=chosen,
-        regions=of_chosen(state.regions),
-        special=of_chosen(state.special),
+        extras={name: extra.chosen(take) for name, extra in state.extras.items()},
     )

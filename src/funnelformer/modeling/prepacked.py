@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from ..mixers.attention import Attention, FixedLinear
 from .encoder import FeedForward
 
-__all__ = ["PrepackedLinear", "num_prepacked", "prepack"]
+__all__ = ["PrepackedLinear", "fix_tables", "num_prepacked", "prepack"]
 
 logger = logging.get_logger(__name__)
 
@@ -77,8 +78,8 @@ def prepack(model: nn.Module) -> nn.Module:
     """Make a model faster at inference on a CPU, in place, and return it; its outputs are equal up to rounding.
 
     Every `nn.Linear` in float32, or in bfloat16 where the processor has it, becomes a `PrepackedLinear`, but for tied
-    weights, and weights that a module reads itself (`weights_read`). No weight is held twice, and the model cannot be
-    trained, saved or moved any more.
+    weights, and weights that a module reads itself (`weights_read`). Attention keeps its tables, see `fix_tables`. No
+    weight is held twice, and the model cannot be trained, saved or moved any more.
     Where PyTorch has no oneDNN the model stays as it is, which is said once.
     Raises ValueError for a model that is not on the CPU.
     """
@@ -105,9 +106,21 @@ def prepack(model: nn.Module) -> nn.Module:
                 module.activation = nn.Identity()
             else:
                 setattr(module, name, PrepackedLinear(child))
-    return model.eval()
+    return fix_tables(model).eval()
+
+
+def fix_tables(model: nn.Module) -> nn.Module:
+    """Let attention keep its tables of distances between calls at inference, in place; return the model.
+
+    What a table is computed from becomes unchangeable, so the model cannot be trained, saved or moved any more.
+    """
+    for module in list(model.modules()):
+        if isinstance(module, Attention):
+            module.fix_table()
+    return model
 
 
 def num_prepacked(model: nn.Module) -> int:
     """Weights that are no parameters any more."""
-    return sum(module.num_parameters for module in model.modules() if isinstance(module, PrepackedLinear))
+    fixed = (PrepackedLinear, FixedLinear)
+    return sum(module.num_parameters for module in model.modules() if isinstance(module, fixed))

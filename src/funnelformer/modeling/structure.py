@@ -106,17 +106,17 @@ class FunnelformerForSentenceStructure(FunnelformerPreTrainedModel):
         num_items_in_batch: the targets of all batches of the step, on all processes. The loss of the tokens is
             divided by it; the mean over the pairs counts by the batch's share of it, so that the shares sum to 1.
         """
-        output = self.funnelformer(
-            input_ids,
-            without_mask_tokens(attention_mask, input_ids, self.config),
-            token_type_ids,
-            inputs_embeds,
-            output_hidden_states,
-            output_attentions,
-            True,
-            segment_ids,
+        output = self._encode(
+            input_ids=input_ids,
+            attention_mask=without_mask_tokens(attention_mask, input_ids, self.config),
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            segment_ids=segment_ids,
         )
         hidden = output.last_hidden_state
+        assert hidden is not None
         if self.config.sparse_prediction and labels is not None:
             is_target = labels != -100
             hidden, labels = hidden[is_target], labels[is_target]

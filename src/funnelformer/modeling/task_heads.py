@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..config import FunnelformerConfig
 from .heads import HeadOutput, SequenceHead, check_decoder, finish
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
-from .spans import ConditionalSpanHead, SpanOutput, first_real, hide, no_answer_loss, span_loss
+from .span_head import ConditionalSpanHead, SpanOutput, first_real, hide, no_answer_loss, span_loss
 
 __all__ = [
     "FunnelformerForMultipleChoice",
@@ -51,16 +51,15 @@ class FunnelformerForTokenClassification(FunnelformerPreTrainedModel):
 
         kwargs: `num_items_in_batch` of the Trainer divides the loss in place of the labels of this batch.
         """
-        output = self.funnelformer(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            inputs_embeds,
-            output_hidden_states,
-            output_attentions,
-            True,
-            segment_ids,
-            position_ids,
+        output = self._encode(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            segment_ids=segment_ids,
+            position_ids=position_ids,
         )
         logits = self.classifier(self.dropout(output.last_hidden_state))
         loss = None
@@ -110,17 +109,17 @@ class FunnelformerForQuestionAnswering(FunnelformerPreTrainedModel):
         With positions, in training, the conditional head looks for ends from the true start alone; otherwise from a
         beam of the `config.qa_start_beam` best. Its loss is 0.5 (start + end) + 0.5 (no answer).
         """
-        output = self.funnelformer(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            inputs_embeds,
-            output_hidden_states,
-            output_attentions,
-            True,
-            segment_ids,
+        output = self._encode(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            segment_ids=segment_ids,
         )
         hidden = output.last_hidden_state
+        assert hidden is not None
         positions = (
             None if start_positions is None or end_positions is None else (start_positions, end_positions)
         )
@@ -182,20 +181,23 @@ class FunnelformerForMultipleChoice(FunnelformerPreTrainedModel):
         segment_ids: Int[Tensor, "B C T"] | None = None,
     ) -> HeadOutput | tuple[Tensor, ...]:
         """Return logits [B, C] of the C choices, and with `labels` the cross-entropy. States are of B * C sequences."""
-        flat = [
-            None if tensor is None else tensor.flatten(0, 1)
-            for tensor in (input_ids, attention_mask, token_type_ids, inputs_embeds)
-        ]
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None:
             raise ValueError("give input_ids or inputs_embeds, and only one of them")
-        output = self.funnelformer(
-            *flat,
-            output_hidden_states,
-            output_attentions,
-            True,
-            None if segment_ids is None else segment_ids.flatten(0, 1),
+        output = self._encode(
+            input_ids=_flat(input_ids),
+            attention_mask=_flat(attention_mask),
+            token_type_ids=_flat(token_type_ids),
+            inputs_embeds=_flat(inputs_embeds),
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            segment_ids=_flat(segment_ids),
         )
         logits = self.classifier(sequence_vector(output, self.config)).view(given.shape[:2])
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return finish(loss, logits, output, return_dict, self.config)
+
+
+def _flat(x: Any) -> Any:
+    """The choices of all rows as rows of their own."""
+    return None if x is None else x.flatten(0, 1)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-
+from ..base.figures import Figure, FuncFormatter, MaxNLocator, NullFormatter, rc_context, with_fonts
 from .runs import Curve, Row
 
-__all__ = ["cost_chart", "curve_chart"]
+__all__ = ["cost_charts", "curve_charts", "flops_unit"]
 
 # Drawn in this colour, then replaced by the page's; no line of the palette has it.
 _INK = "#010203"
 # Of matplotlib's palette those that stand out on white and on black.
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
+_UNITS = ((1.0, "FLOPs"), (1e6, "MFLOPs"), (1e9, "GFLOPs"), (1e12, "TFLOPs"), (1e15, "PFLOPs"))
+_MOST_CHARS = 26
 _DASHES = ("-", "--", ":", "-.")
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -36,62 +35,88 @@ _STYLE: Any = {
 }
 
 
-def cost_chart(rows: Sequence[tuple[int, Row]]) -> str | None:
-    """Score against the time, and against the FLOPs, of training; a point has its row's number and deviation.
+def cost_charts(rows: Sequence[tuple[int, Row]]) -> list[str]:
+    """Score against the time, and against the FLOPs, of training; a point has its run's name and deviation.
 
-    None where nothing of it is known.
+    A chart for each that is known.
     """
+    unit, name = flops_unit([row.flops for _, row in rows])
     panels = {
         "seconds of training": [(number, row, row.seconds) for number, row in rows if row.seconds],
-        "FLOPs of training": [(number, row, row.flops) for number, row in rows if row.flops],
+        f"{name} of training": [(number, row, row.flops / unit) for number, row in rows if row.flops],
     }
-    known = {label: points for label, points in panels.items() if points}
-    if not known:
-        return None
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6 * len(known), 3.4), layout="constrained")
-        for axis, (label, points) in zip(
-            figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True
-        ):
+    charts = []
+    for label, points in panels.items():
+        if not points:
+            continue
+        with rc_context(_STYLE):
+            figure, axis = _figure(label, points[0][1].score_name)
+            costs = [cost for _, _, cost in points]
+            middle = (min(costs) + max(costs)) / 2
             for number, row, cost in points:
+                left = cost > middle  # so that no name is cut at the edge
                 axis.errorbar(cost, row.score, yerr=row.spread, fmt="o", capsize=3, color=_colour(number))
-                axis.annotate(str(number), (cost, row.score), textcoords="offset points", xytext=(5, 5))
-            costs = [cost for _, _, cost in points if cost]
+                axis.annotate(
+                    _short(row.name),
+                    (cost, row.score),
+                    textcoords="offset points",
+                    xytext=(-5 if left else 5, 5),
+                    ha="right" if left else "left",
+                    fontsize=8,
+                )
             if max(costs) > 20 * min(costs):
                 axis.set_xscale("log")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.set_xlabel(label)
-            axis.set_ylabel(points[0][1].score_name)
-            axis.margins(0.15)
-            axis.grid(alpha=0.2)
-        return _svg(figure, f"{rows[0][1].score_name} against cost")
+            axis.margins(0.2)
+            charts.append(_svg(figure, f"{points[0][1].score_name} against {label}"))
+    return charts
 
 
-def curve_chart(rows: Sequence[tuple[int, Row]]) -> str | None:
-    """Loss of training, and the score, against the step; None where the logs have neither."""
-    panels: dict[str, list[tuple[int, Curve]]] = {
-        "training loss": [(number, row.loss) for number, row in rows if row.loss],
-        f"{rows[0][1].score_name}, by step": [(number, row.scores) for number, row in rows if row.scores],
+def curve_charts(rows: Sequence[tuple[int, Row]]) -> list[str]:
+    """Loss of training, and the score, against the step; a chart for each that the logs have."""
+    score = rows[0][1].score_name
+    panels: dict[str, list[tuple[int, Row, Curve]]] = {
+        "training loss": [(number, row, row.loss) for number, row in rows if row.loss],
+        score: [(number, row, row.scores) for number, row in rows if row.scores],
     }
-    known = {label: curves for label, curves in panels.items() if curves}
-    if not known:
-        return None
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6 * len(known), 3.4), layout="constrained")
-        for axis, (label, curves) in zip(
-            figure.subplots(1, len(known), squeeze=False)[0], known.items(), strict=True
-        ):
-            for number, curve in curves:
+    charts = []
+    for label, curves in panels.items():
+        if not curves:
+            continue
+        with rc_context(_STYLE):
+            figure, axis = _figure("step", label)
+            for number, row, curve in curves:
                 style = "." if len(curve) < 30 else ""
                 dash = _DASHES[(number - 1) // len(_COLOURS) % len(_DASHES)]
-                axis.plot(*zip(*curve, strict=True), style + dash, color=_colour(number), label=f"{number}")
-            axis.set_xlabel("step")
-            axis.set_ylabel(label)
+                axis.plot(
+                    *zip(*curve, strict=True), style + dash, color=_colour(number), label=_short(row.name)
+                )
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axis.grid(alpha=0.2)
-            axis.legend(title="run", fontsize=8, framealpha=0)
-        return _svg(figure, "training curves")
+            figure.legend(loc="outside lower center", ncols=2, fontsize=8, framealpha=0)
+            charts.append(_svg(figure, f"{label} by step"))
+    return charts
+
+
+def flops_unit(values: Iterable[float | None]) -> tuple[float, str]:
+    """The unit in which the smallest of some FLOPs is 1 or more: 1e9 and "GFLOPs"."""
+    known = [value for value in values if value]
+    fits = [entry for entry in _UNITS if known and entry[0] <= min(known)]
+    return fits[-1] if fits else _UNITS[0]
+
+
+def _figure(across: str, up: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.set_xlabel(across)
+    axis.set_ylabel(up)
+    axis.grid(alpha=0.2)
+    return figure, axis
+
+
+def _short(name: str) -> str:
+    """The end of a long name, which tells runs apart."""
+    return name if len(name) <= _MOST_CHARS else f"...{name[-_MOST_CHARS:]}"
 
 
 def _colour(number: int) -> str:
@@ -101,7 +126,8 @@ def _colour(number: int) -> str:
 def _svg(figure: Figure, title: str) -> str:
     """The element alone, without the ids of groups, which several charts of a page would share."""
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with with_fonts(figure):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

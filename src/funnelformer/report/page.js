@@ -27,3 +27,11 @@ headers.forEach((header, column) => {
     said.textContent = `sorted by ${header.textContent.trim()}, ${order}`;
   });
 });
+
+// Columns in which all rows are alike are shown on demand.
+const all = document.getElementById("all");
+all?.addEventListener("click", () => {
+  const shown = table.classList.toggle("all");
+  all.setAttribute("aria-pressed", String(shown));
+  all.textContent = shown ? "Hide these columns" : "Show these columns";
+});

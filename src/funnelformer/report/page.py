@@ -13,9 +13,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ..data.files import atomic_writer
-from ..errors import UserError
-from .charts import cost_chart, curve_chart
+from ..base.errors import UserError
+from ..base.files import atomic_writer
+from ..base.progress import duration
+from .charts import cost_charts, curve_charts, flops_unit
 from .runs import Row, read_rows
 
 __all__ = ["render", "write_page"]
@@ -49,7 +50,7 @@ class _Section:
     """Runs of one task by one score, and their charts."""
 
     title: str
-    charts: list[tuple[str, Markup]]
+    charts: list[tuple[str, list[Markup]]]
 
 
 _COLUMNS = (
@@ -63,10 +64,12 @@ _COLUMNS = (
     "score",
     "mean ± sd",
     "seeds",
-    "training, s",
-    "training, FLOPs",
-    "peak memory, MiB",
+    "training time",
+    "training FLOPs",
+    "peak memory",
 )
+# Shown also where all rows have the same.
+_ALWAYS = ("#", "run", "mean ± sd")
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -79,8 +82,19 @@ def render(rows: Sequence[Row]) -> str:
     )
     table = [_cells(number, row) for number, row in enumerate(rows, start=1)]
     numeric = [any(line[column].is_number for line in table) for column in range(len(_COLUMNS))]
+    values = [{line[column].text for line in table} for column in range(len(_COLUMNS))]
+    hidden = [
+        name not in _ALWAYS and (len(found) == 1 or found == {""})
+        for name, found in zip(_COLUMNS, values, strict=True)
+    ]
+    same = [
+        (name, next(iter(found)))
+        for name, found, is_hidden in zip(_COLUMNS, values, hidden, strict=True)
+        if is_hidden and found != {""}
+    ]
     return environment.from_string(source).render(
-        columns=list(zip(_COLUMNS, numeric, strict=True)),
+        columns=list(zip(_COLUMNS, numeric, hidden, strict=True)),
+        same=same,
         table=table,
         sections=_sections(rows),
         script=Markup(script),
@@ -101,10 +115,19 @@ def _cells(number: int, row: Row) -> list[_Cell]:
         _text(row.score_name),
         _number(row.score, f"{row.score:.4f}{spread}"),
         _number(row.num_runs, str(row.num_runs)),
-        _number(row.seconds, f"{row.seconds or 0:,.1f}"),
-        _number(row.flops, f"{row.flops or 0:.3g}"),
-        _number(row.memory_bytes, f"{(row.memory_bytes or 0) / 2**20:,.0f}"),
+        _number(row.seconds, _time(row.seconds or 0)),
+        _number(row.flops, _flops(row.flops or 0)),
+        _number(row.memory_bytes, f"{(row.memory_bytes or 0) / 2**20:,.0f} MiB"),
     ]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+def _flops(value: float) -> str:
+    unit, name = flops_unit([value])
+    return f"{value / unit:.3g} {name}"
 
 
 def _text(value: str) -> _Cell:
@@ -123,7 +146,7 @@ def _sections(rows: Sequence[Row]) -> list[_Section]:
         groups.setdefault((row.task, row.score_name), []).append((number, row))
     sections = []
     for (task, score), members in groups.items():
-        drawn = {"Quality against cost": cost_chart(members), "Training curves": curve_chart(members)}
-        charts = [(title, Markup(chart)) for title, chart in drawn.items() if chart]
+        drawn = {"Quality against cost": cost_charts(members), "Training curves": curve_charts(members)}
+        charts = [(title, [Markup(chart) for chart in found]) for title, found in drawn.items() if found]
         sections.append(_Section(f"{task}: {score}", charts))
     return sections

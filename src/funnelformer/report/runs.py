@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import statistics
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +12,18 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..data.manifest import read_json_file
-from ..errors import UserError
-from ..training.run import CONFIG_FILE, METRICS_FILE, RUN_FILE
-from ..training.series import SWEEP_FILE
+from ..base.errors import UserError, short
+from ..base.files import iter_lines
+from ..base.json_toml import read_json, read_toml
+from ..base.strict_json import json_text
+from ..data.formats import jsonl_rows
+from ..training.finetuning.series import SWEEP_FILE
+from ..training.run.folder import CONFIG_FILE, METRICS_FILE, RUN_FILE
 
 __all__ = ["Curve", "Row", "read_rows"]
 
 # Runs that differ in nothing else share a row.
+LOG_FILE = "log.jsonl"
 _NOT_COMPARED = {"out", "seed", "seeds", "split-seed", "sweep", "report-to", "keep-checkpoints", "log-every"}
 Curve = list[tuple[float, float]]
 
@@ -85,7 +87,7 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
 def _leaves(folder: Path) -> list[Path]:
     """The folders of single runs: of a sweep those of all points, of several seeds those of each."""
     if (folder / SWEEP_FILE).is_file():
-        points = _get(folder / SWEEP_FILE, read_json_file(folder / SWEEP_FILE), "points", list)
+        points = _get(folder / SWEEP_FILE, read_json(folder / SWEEP_FILE), "points", list)
         return [
             leaf
             for point in points
@@ -94,7 +96,7 @@ def _leaves(folder: Path) -> list[Path]:
     file = folder / METRICS_FILE
     if not file.is_file():
         raise UserError(f"{folder}: no {METRICS_FILE} in it, so no run that came to its end")
-    metrics = read_json_file(file)
+    metrics = read_json(file)
     if "runs" in metrics and "seeds" in metrics:
         return [folder / f"seed-{seed}" for seed in _get(file, metrics, "seeds", list)]
     return [folder]
@@ -104,29 +106,19 @@ def _read(folder: Path) -> _Run:
     for name in (METRICS_FILE, RUN_FILE, CONFIG_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it, so no run that came to its end")
-    command = read_json_file(folder / RUN_FILE).get("command")
-    if command not in _READERS:
+    command = read_json(folder / RUN_FILE).get("command")
+    if not isinstance(command, str) or command not in _READERS:
         raise UserError(f"{folder / RUN_FILE}: command is {command!r}; known: {', '.join(_READERS)}")
-    try:
-        config = tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        lines = (
-            (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-            if (folder / "log.jsonl").is_file()
-            else []
-        )
-        log = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: its {CONFIG_FILE} or log.jsonl cannot be read ({error})") from None
-    return _Run(folder, command, config, read_json_file(folder / METRICS_FILE), log)
+    log_file = folder / LOG_FILE
+    log = [row for _, row in jsonl_rows(iter_lines(log_file), str(log_file))] if log_file.is_file() else []
+    return _Run(folder, command, read_toml(folder / CONFIG_FILE), read_json(folder / METRICS_FILE), log)
 
 
 def _signature(run: _Run) -> str:
     config = {key: value for key, value in run.config.items() if key not in _NOT_COMPARED}
-    data = run.metrics.get("data")
-    hashes = (
-        {part: entry.get("rows_sha256") for part, entry in data.items()} if isinstance(data, dict) else None
-    )
-    return json.dumps([run.command, config, hashes], sort_keys=True, default=str)
+    data = _table(run.folder / METRICS_FILE, run.metrics, "data")
+    hashes = {part: entry.get("rows_sha256") for part, entry in data.items() if isinstance(entry, dict)}
+    return json_text([run.command, config, hashes], sort_keys=True, default=str)
 
 
 def _folder_of(runs: Sequence[_Run]) -> Path:
@@ -181,13 +173,14 @@ def _row(name: str, runs: Sequence[_Run]) -> Row:
 
 
 def _of_finetune(run: _Run) -> dict[str, Any]:
-    metrics, cost = run.metrics, run.metrics.get("cost") or {}
+    metrics, file = run.metrics, run.folder / METRICS_FILE
+    cost = _table(file, metrics, "cost")
     names = [key for key in metrics if key.startswith("dev_") and not key.endswith("loss")]
     name = metrics.get("metric") or (names[0] if names else "")
-    if name not in metrics:
-        raise UserError(f"{run.folder / METRICS_FILE}: has no {name or 'dev score'!r}")
-    data = run.metrics.get("data") or {}
-    source = (data.get("train") or {}).get("source") or run.config.get("train", "")
+    if not isinstance(name, str) or name not in metrics:
+        raise UserError(f"{file}: has no {short(name or 'dev score')}")
+    data = _table(file, metrics, "data")
+    source = _table(file, data, "train").get("source") or run.config.get("train", "")
     model = str(run.config.get("model", ""))
     return {
         "task": str(metrics.get("task") or Path(str(source)).name),
@@ -220,7 +213,6 @@ def _of_pretrain(run: _Run) -> dict[str, Any]:
 
 
 def _of_lra(run: _Run) -> dict[str, Any]:
-    memory = run.metrics.get("peak_memory_mb")
     return {
         "task": f"lra, {run.metrics.get('task', '')}",
         "start": "random",
@@ -230,7 +222,7 @@ def _of_lra(run: _Run) -> dict[str, Any]:
         "num_parameters": run.metrics.get("num_parameters"),
         "seconds": _last(run.log, "train_runtime"),
         "flops": None,
-        "memory_bytes": None if memory is None else memory * 2**20,
+        "memory_bytes": run.metrics.get("peak_memory_bytes"),
     }
 
 
@@ -259,7 +251,7 @@ def _differences(run: _Run, others: Sequence[_Run]) -> str:
         - _NOT_COMPARED
         - {"model", "task", "data", "train", "dev"}
     )
-    told = [key for key in keys if len({json.dumps(config.get(key), default=str) for config in options}) > 1]
+    told = [key for key in keys if len({json_text(config.get(key), default=str) for config in options}) > 1]
     return ", ".join(f"{key}={own[key]}" for key in told if key in own)
 
 
@@ -280,9 +272,17 @@ def _count_parameters(folder: Path) -> int | None:
 
 
 def _number(file: Path, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{file}: {name} is {value!r}; allowed: a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        raise UserError(f"{file}: {name} is {short(value)}; allowed: a number")
     return float(value)
+
+
+def _table(file: Path, table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The table of that name in another, empty where there is none."""
+    value = table.get(key)
+    if not isinstance(value, dict | None):
+        raise UserError(f"{file}: {key} is {short(value)}; allowed: a table")
+    return value or {}
 
 
 def _get(file: Path, table: Any, key: str, kind: type) -> Any:

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from transformers import DataCollatorWithPadding
 
-from ..answers import questions_of
-from ..checkpoints.weights import read_json
-from ..data.tasks import find_task
+from ..base.errors import UserError
+from ..base.sentence_modules import Pooling
 from ..data.tokenizer import check_vocabulary, load_tokenizer
-from ..errors import UserError
-from ..export.onnx_model import OnnxModel, is_export
-from ..inference import Predictor, check_length, load_model, load_predictor, read_settings, ready
-from ..kinds.questions import Questions
-from ..kinds.windows import check_room
-from ..modeling import (
-    FunnelformerForMaskedLM,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenClassification,
-    FunnelformerModel,
-)
+from ..inference.answer import questions_of
+from ..inference.finite import refuse_not_finite
+from ..inference.load import check_length, load_model, read_architectures, read_settings, ready
+from ..inference.onnx_model import OnnxModel, is_export
+from ..inference.predictor import Predictor, load_predictor
+from ..modeling import HEADS, head_of
 from ..modeling.model import sequence_vector
-from ..sentence_modules import Pooling
+from ..tasks.passages import check_room
+from ..tasks.releases import find_task
+from ..tasks.spans import Questions
+from .config import ServeConfig
 from .funnel import Funnel, trace_funnel
-from .settings import ServeConfig
+from .refused import Refused
 
 __all__ = ["Ability", "Backend", "Feature", "TorchBackend", "load_backend"]
 
@@ -88,21 +83,22 @@ class TorchBackend:
 
     def logits(self, features: list[Feature]) -> list[np.ndarray]:
         with torch.inference_mode():
-            return list(self.model(**self._batch(features)).logits.float().cpu().numpy())
+            return list(_checked(self.model(**self._batch(features)).logits).float().cpu().numpy())
 
     def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
         with torch.inference_mode():
-            output = self.model.base_model(**self._batch(features))
+            output = self._encode(self._batch(features))
             config = copy.copy(self.model.config)
             config.classifier_pooling = pooling
-            return list(sequence_vector(output, config).float().cpu().numpy())
+            return list(_checked(sequence_vector(output, config)).float().cpu().numpy())
 
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         batch = self._batch(features)
         is_mask = batch["input_ids"] == self.predictor.tokenizer.mask_token_id
         # With labels, and `sparse_prediction`, logits of these tokens alone: all others would fill the memory.
         with torch.inference_mode():
-            logits = self.model(**batch, labels=torch.where(is_mask, 0, -100)).logits.float().cpu()
+            output = self.model(**batch, labels=torch.where(is_mask, 0, -100))
+        logits = _checked(output.logits).float().cpu()
         return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
 
     def spans(self, features: list[Feature]) -> list[np.ndarray]:
@@ -110,7 +106,13 @@ class TorchBackend:
         batch = self._batch(features, self.questions.collator(self.predictor.tokenizer))
         with torch.inference_mode():
             output = self.model(**batch)
+            for tensor in output.values():
+                _checked(tensor, may_be_lowest=True)
             return list(self.questions.reduce(tuple(output.values()), self.model.config).cpu().numpy())
+
+    def _encode(self, batch: dict[str, torch.Tensor]) -> Any:
+        """The encoder's states; a decoder would run to no purpose."""
+        return self.model.base_model(**batch, use_decoder=False)
 
     def funnel(self, feature: Feature) -> Funnel:
         return trace_funnel(self.model.base_model, self._batch([feature]))
@@ -127,17 +129,19 @@ class TorchBackend:
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 
 
-# What a head adds to what every model's body can do.
-_ABILITIES: dict[type, Ability] = {
-    FunnelformerForSequenceClassification: "classify",
-    FunnelformerForTokenClassification: "classify",
-    FunnelformerForMaskedLM: "fill",
-    FunnelformerForQuestionAnswering: "answer",
-}
+def _checked(output: torch.Tensor, *, may_be_lowest: bool = False) -> torch.Tensor:
+    """What the model gave. Raises Refused (500) when it is NaN or infinite."""
+    try:
+        return refuse_not_finite(output, may_be_lowest=may_be_lowest)
+    except UserError as error:
+        raise Refused(500, str(error)) from error
 
 
 def _of_head(model_class: type) -> set[Ability]:
-    return {ability for head, ability in _ABILITIES.items() if issubclass(model_class, head)}
+    """What a head adds to what every model's body can do."""
+    return {
+        head.ability for head in HEADS.values() if head.ability and issubclass(model_class, head.model_class)
+    }
 
 
 class OnnxBackend(TorchBackend):
@@ -146,21 +150,16 @@ class OnnxBackend(TorchBackend):
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         batch = self._batch(features)
         is_mask = batch["input_ids"] == self.predictor.tokenizer.mask_token_id
-        logits = self.model(**batch).logits[is_mask]
+        logits = _checked(self.model(**batch).logits[is_mask])
         return [part.numpy() for part in logits.split(is_mask.sum(1).tolist())]
+
+    def _encode(self, batch: dict[str, torch.Tensor]) -> Any:
+        return self.model(**batch)  # a graph for embeddings has no decoder
 
     def _abilities(self) -> frozenset[Ability]:
         if self.model.gives_vectors:
             return frozenset({"embed"})
         return frozenset(_of_head(self.model.model_class))
-
-
-# The ending of an architecture's name, ours or transformers' -> our class; other heads have their body alone.
-_MODELS: dict[str, Any] = {
-    "ForMaskedLM": FunnelformerForMaskedLM,
-    "ForQuestionAnswering": FunnelformerForQuestionAnswering,
-}
-_PREDICTORS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice")
 
 
 def load_backend(config: ServeConfig) -> Backend:
@@ -185,16 +184,14 @@ def _vector_length(model_config: Any, config: ServeConfig) -> int | None:
 
 def _load_predictor(config: ServeConfig) -> Predictor:
     """The model with the head that its config names, or its body."""
-    file = Path(config.model) / "config.json"
-    names = read_json(file).get("architectures") or [] if file.is_file() else []
-    architecture = names[0] if names else ""
-    if architecture.endswith(_PREDICTORS):
+    names = read_architectures(config.model)
+    head = head_of(names[0]) if names else None
+    if head is not None and head.task_kind in ("text", "tokens", "choice"):
         return load_predictor(config.model, config.max_length, config.device)
-    model_class = next(
-        (found for ending, found in _MODELS.items() if architecture.endswith(ending)), FunnelformerModel
-    )
-    settings: dict[str, Any] = {"sparse_prediction": True} if model_class is FunnelformerForMaskedLM else {}
-    model, random = load_model(model_class, config.model, **settings)
+    if head is None or head.ability is None:
+        head = HEADS["model"]  # what the service does not offer has its body alone
+    settings: dict[str, Any] = {"sparse_prediction": True} if head.ability == "fill" else {}
+    model, random = load_model(head.model_class, config.model, **settings)
     if random:
         raise UserError(f"{config.model}: parameter {random[0]} is not among the weights")
     return _limited(ready(model, config.device), config)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..inference import _cut
+from ..inference.batches import cut
 from .backend import Feature
-from .errors import Refused
+from .freed_memory import FreedMemory
 from .metrics import Metrics
+from .refused import Refused
 
 __all__ = ["Batcher", "Work"]
 
@@ -87,6 +88,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._closed = False
         self._tokens_per_s = 0.0
+        self._memory = FreedMemory()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
     def start(self) -> None:
@@ -154,7 +156,9 @@ class Batcher:
                 if not self._waiting:
                     if self._closed:
                         return []
-                    self._changed.wait()
+                    was_told = self._changed.wait(self._memory.wait_s)
+                    if not was_told:
+                        self._memory.give_back()
                     continue
                 remaining = self._waiting[0].arrived + self._max_delay_s - time.monotonic()
                 filled = sum(item.length for item in self._waiting) >= self._most_tokens
@@ -171,7 +175,7 @@ class Batcher:
         alike = [item for item in self._waiting if item.request.work.key == oldest.request.work.key]
         alike.sort(key=lambda item: -item.length)
         lengths = [item.length for item in alike]
-        parts = (alike[part] for part in _cut(lengths, _BATCH_SIZE, self._most_padding, self._most_tokens))
+        parts = (alike[part] for part in cut(lengths, _BATCH_SIZE, self._most_padding, self._most_tokens))
         return next(part for part in parts if oldest in part)
 
     def _run(self, batch: list[_Item]) -> None:
@@ -187,6 +191,7 @@ class Batcher:
         speed = num_tokens / max(seconds, 1e-9)
         self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * speed if self._tokens_per_s else speed
         self._metrics.batch_ended(len(batch), num_tokens, len(batch) * batch[0].length, seconds)
+        self._memory.batch_ended()
         for item, result in zip(batch, results, strict=True):
             try:
                 item.request.loop.call_soon_threadsafe(item.request.settle, item.index, result)

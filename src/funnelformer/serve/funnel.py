@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..mixers import MIXER_CLASSES
+from ..mixers import mixer_class
+from ..mixers.sequence import start_state
 from ..modeling.encoder import received_attention
 from ..modeling.pooling import shorten
-from ..sequence import start_state
 
 __all__ = ["Funnel", "Stage", "trace_funnel"]
 
@@ -43,7 +43,7 @@ def trace_funnel(body: Any, batch: dict[str, Tensor]) -> Funnel:
     """
     config = body.config
     with torch.inference_mode():
-        weights = iter(body(**batch, output_attentions=True).attentions or ())
+        weights = iter(body(**batch, output_attentions=True, use_decoder=False).attentions or ())
         length = batch["input_ids"].size(1)
         rows = torch.eye(length)[None]
         state = start_state(length, None, None, rows.device)
@@ -53,14 +53,13 @@ def trace_funnel(body: Any, batch: dict[str, Tensor]) -> Funnel:
             key_state = state
             if index > 0:
                 rows, state = shorten(rows, state, config, received)
-            # A Fourier mixer has no weights; every application of the others has.
+            mixes = mixer_class(mixer)
             of_block = [
-                None if mixer == "fourier" else next(weights).float().cpu()
+                next(weights).float().cpu() if mixes.gives_weights else None
                 for _ in range(config.block_applications[index])
             ]
-            mixer_class: Any = MIXER_CLASSES[mixer]
             looks = None
-            if index > 0 and config.pool_q_only and mixer_class.reads_unpooled:
+            if index > 0 and config.pool_q_only and mixes.reads_unpooled:
                 assert of_block[0] is not None
                 looks = [[round(value, 4) for value in row] for row in of_block[0][0].mean(0).tolist()]
             if config.pooling == "top" and index + 1 < config.num_blocks:

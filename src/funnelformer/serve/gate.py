@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from .errors import Refused
+from ..base.errors import printable
+from ..base.strict_json import json_text
+from .codings import check_coding, decompress
+from .config import ServeConfig
 from .metrics import Metrics
-from .settings import ServeConfig
+from .refused import Refused
 
 __all__ = ["OPEN_PATHS", "Gate", "error_body"]
 
@@ -70,6 +72,12 @@ class Gate:
             return
         start = time.perf_counter()
         status: int | None = None
+        root = self._config.root_path
+        if root and scope["path"] == root:  # the page's names are relative to the folder that it is in
+            await _redirect(send, f"{root}/")
+            return
+        if root and scope["path"].startswith(f"{root}/"):  # a proxy may leave it in or take it off
+            scope = {**scope, "path": scope["path"].removeprefix(root), "raw_path": None}
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -85,7 +93,7 @@ class Gate:
         except Refused as refusal:
             await _send_error(send_with_headers, refusal)
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %s failed", scope["method"], printable(scope["path"]))
             if status is None:
                 await _send_error(send_with_headers, Refused(500, "the request failed; the log says why"))
         finally:
@@ -97,15 +105,19 @@ class Gate:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
         if scope["path"] not in OPEN_PATHS:
             self._check_token(headers)
+        if scope["method"] == "HEAD":  # the server leaves the body out
+            scope = {**scope, "method": "GET"}
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         self._check_head(headers)
+        coding = headers.get("content-encoding", b"identity").decode("latin-1").strip().lower()
+        check_coding(coding)
         if self._in_progress >= self._config.max_requests:
             raise Refused(429, "too many requests are in progress", {"Retry-After": "1"})
         self._in_progress += 1
         try:
-            body = await self._read_body(receive)
+            body = await self._read_body(receive, coding)
             if body is not None:
                 await _run_while_connected(self._app, scope, body, receive, send)
         finally:
@@ -132,8 +144,8 @@ class Gate:
     def _too_large(self) -> Refused:
         return Refused(413, f"the body is larger than {self._config.max_body_bytes} bytes")
 
-    async def _read_body(self, receive: Receive) -> bytes | None:
-        """The whole body; None when the client left before its end."""
+    async def _read_body(self, receive: Receive, coding: str) -> bytes | None:
+        """The whole body, decompressed; None when the client left before its end."""
         body = bytearray()
         try:
             async with asyncio.timeout(self._config.client_timeout_s):
@@ -150,11 +162,14 @@ class Gate:
             raise Refused(
                 408, f"the body took more than {self._config.client_timeout_s:g} s", {"Connection": "close"}
             ) from None
+        plain = decompress(bytes(body), coding, self._config.max_body_bytes)
+        if plain is None:
+            raise self._too_large()
         try:
-            body.decode("utf-8")
+            plain.decode("utf-8")
         except UnicodeDecodeError as error:
             raise Refused(400, f"the body is not valid UTF-8 (byte {error.start})") from None
-        return bytes(body)
+        return plain
 
 
 async def _run_while_connected(
@@ -180,8 +195,14 @@ async def _run_while_connected(
         gone.cancel()
 
 
+async def _redirect(send: Send, path: str) -> None:
+    headers = [(b"location", path.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 308, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def _send_error(send: Send, refusal: Refused) -> None:
-    body = json.dumps(error_body(refusal.message)).encode()
+    body = json_text(error_body(refusal.message)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})

@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..base.sentence_modules import Pooling, SentenceEmbedding
 from ..data.values import text_problem
-from ..data.windows import encode_windows, mean_by_owner
-from ..kinds.tokens import first_pieces
-from ..kinds.windows import cut_passage, encode_passages, most_question_tokens
-from ..metrics import softmax
-from ..sentence_modules import Pooling, SentenceEmbedding
+from ..tasks.passages import cut_passage, encode_passages, most_question_tokens
+from ..tasks.scores import softmax
+from ..tasks.tokens import first_pieces
+from ..tasks.windows import encode_windows, mean_by_owner
 from .backend import Backend, Feature
 from .batching import Work
-from .errors import Refused
 from .funnel import Funnel
+from .refused import Refused
 
 __all__ = ["MOST_MASKS", "MOST_TOP", "Job", "answer", "classify", "embed", "fill", "inspect"]
 

@@ -16,7 +16,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from ..version import __version__
+from ..base.version import __version__
 
 __all__ = ["Metrics"]
 

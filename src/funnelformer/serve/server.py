@@ -10,11 +10,11 @@ from types import FrameType
 
 import uvicorn
 
-from ..errors import UserError
-from .app import create_app
+from ..base.errors import UserError
 from .backend import load_backend
+from .config import TOKEN_VARIABLE, ServeConfig
 from .connection import TimedConnection
-from .settings import TOKEN_VARIABLE, ServeConfig
+from .routes import create_app
 
 __all__ = ["Server", "make_server", "serve"]
 
@@ -28,10 +28,10 @@ class Server(uvicorn.Server):
     The first signal lets what was accepted end; a second Ctrl-C does not wait for it.
     """
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, model: str) -> None:
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, settings: ServeConfig) -> None:
         super().__init__(config)
         self.listener = listener
-        self.model = model
+        self.model, self.root_path = settings.model, settings.root_path
 
     def listen(self) -> None:
         """Serve until told to stop."""
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         host, port = self.listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"{self.model} is served at http://{shown}:{port} (Ctrl-C stops)", flush=True)
+        print(f"{self.model} is served at http://{shown}:{port}{self.root_path} (Ctrl-C stops)", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
@@ -88,7 +88,7 @@ def make_server(config: ServeConfig, token: str | None = None) -> Server:
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=max(1, round(config.shutdown_timeout_s)),
     )
-    return Server(settings, listener, config.model)
+    return Server(settings, listener, config)
 
 
 def _bind(host: str, port: int) -> socket.socket:

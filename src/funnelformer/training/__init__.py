@@ -1,0 +1,1 @@
+"""Training: what every run has, pretraining, fine-tuning."""

@@ -6,41 +6,46 @@ rounding:
 | name     | what it does | use it |
 |----------|--------------|--------|
 | "sdpa"   | position, segment and mask as the bias of a stock kernel, piece by piece | the default, everywhere |
-| "wide"   | all of them inside a wider head, no bias | for flash kernels, to 256 tokens; not yet timed on a GPU |
-| "triton" | all of them inside fused kernels, no score in memory | on GPUs, for long inputs; see fused.py |
+| "triton" | all of them inside fused kernels, no score in memory | experimental: long inputs on a GPU; see fused.py |
 | "eager"  | every score written out | to read, to test, for attention weights |
 
-"triton" is correct in Triton's interpreter and compiles for GPUs; it was neither run nor timed on one yet.
-
-With absolute positions there is no bias, and "wide" and "triton" are "sdpa". Weights that are asked for
-(`output_attentions`, `pooling="top"`) are computed with every score written out.
+"triton" is correct in Triton's interpreter and compiles for GPUs, but no GPU has run it yet. It needs relative
+positions of equal distances: with absolute positions or top pooling it raises UserError.
+Weights that are asked for (`output_attentions`, `pooling="top"`) are computed with every score written out. What
+computes is logged once (level info).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from ...config import FunnelformerConfig
-from ...sequence import packed, padded
-from . import fused, reference, sdpa, wide
-from .frequencies import WideInputs
+from ..mixer import CallShape, MixerFlops, product_flops
+from ..sequence import SequenceState, packed, padded
+from . import fused, reference, sdpa
+from .fixed import FixedLinear
 from .inputs import AttentionInputs, prepare
 
-__all__ = ["IMPLEMENTATIONS", "Attention", "AttentionInputs"]
+__all__ = ["IMPLEMENTATIONS", "Attention", "AttentionInputs", "FixedLinear"]
+
+logger = logging.get_logger(__name__)
 
 IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
     "eager": reference.attend,
     "sdpa": sdpa.attend,
-    "wide": wide.attend,
     "triton": fused.attend,
 }
 
 # A table of the distances of about 2,700 tokens at width 768: where sequences are longer, it matters less.
 _KEPT_BYTES = 16 << 20
+# "Other segment" and "same segment": every query meets both vectors, whatever the keys.
+_NUM_SEGMENT_VECTORS = 2
 
 
 class Attention(nn.Module):
@@ -51,8 +56,9 @@ class Attention(nn.Module):
     Source: Dai et al. 2020, appendix A.2.
     """
 
-    prepare = staticmethod(prepare)
+    start_extra = None
     reads_unpooled = True
+    gives_weights = True
     weights_read = ("relative",)
 
     def __init__(self, config: FunnelformerConfig) -> None:
@@ -66,13 +72,64 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.hidden_size, width)
         self.output = nn.Linear(width, config.hidden_size)
         self.content_bias = nn.Parameter(torch.empty(self.per_head))
-        self.relative: nn.Linear | None = None
+        self.relative: nn.Linear | FixedLinear | None = None
         self._kept: tuple[tuple[object, ...], int, Tensor] | None = None
         if config.position == "relative":
             self.relative = nn.Linear(config.hidden_size, width, bias=False)
             self.position_bias = nn.Parameter(torch.empty(self.per_head))
             self.segment_bias = nn.Parameter(torch.empty(self.per_head))
             self.segment_embedding = nn.Parameter(torch.empty(2, *self.per_head))
+
+    @staticmethod
+    def prepare(
+        queries: SequenceState, keys: SequenceState, config: FunnelformerConfig, like: Tensor, training: bool
+    ) -> AttentionInputs:
+        """Collect masks, segments and the sinusoids of every distance. Raises UserError as `fused.check_config`."""
+        if config._attn_implementation == "triton":
+            fused.check_config(config)
+        return prepare(queries, keys, config, like, training)
+
+    @staticmethod
+    def flops(config: FunnelformerConfig, shape: CallShape) -> MixerFlops:
+        """Queries and output at B x Q tokens, keys and values at B x K. H products of size E count as one of size W."""
+        width, hidden = config.num_attention_heads * config.head_size, config.hidden_size
+        queries, keys = shape.batch_size * shape.num_queries, shape.batch_size * shape.num_keys
+        counts = {
+            "projections": 2 * product_flops(queries, hidden, width) + 2 * product_flops(keys, hidden, width),
+            "content_scores": product_flops(queries, width, shape.num_keys),
+            "values": product_flops(queries, shape.num_keys, width),
+        }
+        if config.position == "absolute":
+            return MixerFlops(**counts)
+        # As in `prepare`: regular positions have `stride` rows more than distances, for the shift; chosen tokens have a
+        # row for every distance from 1 - T to T - 1.
+        num_rows = (
+            shape.stride * shape.num_queries + shape.num_keys if shape.is_regular else 2 * shape.span - 1
+        )
+        # The first token has neither position nor segment score with `separate_cls`.
+        body = shape.batch_size * (shape.num_queries - int(config.separate_cls))
+        segment_scores = product_flops(body, width, _NUM_SEGMENT_VECTORS) if shape.has_segments else 0
+        return MixerFlops(
+            **counts,
+            position_table=product_flops(num_rows, hidden, width),
+            position_scores=product_flops(body, width, num_rows),
+            segment_scores=segment_scores,
+        )
+
+    def init_weights(self, draw: Callable[[Tensor], None]) -> None:
+        """r_w, and with relative positions r_r, r_s and the two segment vectors."""
+        draw(self.content_bias)
+        if self.relative is not None:
+            for parameter in (self.position_bias, self.segment_bias, self.segment_embedding):
+                draw(parameter)
+
+    def fix_table(self) -> None:
+        """Make W_r unchangeable, so that its table can be kept between calls at inference.
+
+        Only `nn.Linear` itself is replaced: a module in its place, such as an adapter's, may change at any time.
+        """
+        if type(self.relative) is nn.Linear:
+            self.relative = FixedLinear(self.relative)
 
     def forward(
         self,
@@ -82,11 +139,12 @@ class Attention(nn.Module):
         need_weights: bool = False,
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "N H q k"] | None]:
         """Mix `keys` into one vector a query. Packed sequences are apart in the weights, and between projections."""
-        attend = IMPLEMENTATIONS[self.config._attn_implementation or "sdpa"]
+        name = "eager" if need_weights else self.config._attn_implementation or "sdpa"
+        if not torch.compiler.is_compiling():
+            _log_choice(name, queries.device.type)
         if need_weights:
-            attend = reference.attend if inputs.wide is None else wide.attend_with_weights
             inputs = fused.with_pairs(inputs)
-        mixed, weights = attend(
+        mixed, weights = IMPLEMENTATIONS[name](
             self,
             self._split(padded(self.query(queries) * self.scale, inputs.query_packing)),
             self._split(padded(self.key(keys), inputs.key_packing)),
@@ -99,53 +157,32 @@ class Attention(nn.Module):
     def distance_table(self, inputs: AttentionInputs, may_keep: bool = False) -> Float[Tensor, "H E R"]:
         """W_r R(t) for every distance t of `inputs.sinusoids`.
 
-        may_keep: at inference, keep the table for the next call and serve shorter inputs from it.
+        may_keep: at inference, after `fix_table`, keep the table for the next call and serve shorter inputs from it.
         """
         assert self.relative is not None
-        assert inputs.sinusoids is not None
-        key = self._state_of_weights() if may_keep else None
-        if key is None:
-            return self._table(inputs.sinusoids)
-        key = (*key, inputs.unit)
-        num_rows = inputs.sinusoids.size(0)
+        sinusoids = inputs.sinusoids
+        assert sinusoids is not None
+        if (
+            not (may_keep and isinstance(self.relative, FixedLinear))
+            or self.training
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+        ):
+            return self._table(sinusoids)
+        device = sinusoids.device
+        autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        key = (inputs.unit, sinusoids.dtype, device, autocast)
+        num_rows = sinusoids.size(0)
         if self._kept is not None and self._kept[0] == key:
             _, farthest, table = self._kept
             first = (farthest - inputs.farthest) // inputs.unit
             if first >= 0 and first + num_rows <= table.size(-1):
                 return table[..., first : first + num_rows]
-        table = self._table(inputs.sinusoids)
+        table = self._table(sinusoids)
         if table.numel() * table.element_size() <= _KEPT_BYTES:
             table = table.transpose(1, 2).contiguous().transpose(1, 2)
             self._kept = (key, inputs.farthest, table)
         return table
-
-    def frequency_table(self, wide: WideInputs) -> Float[Tensor, "H E M"]:
-        """W_r in terms of the chosen frequencies, their sines first; at inference kept for the next call."""
-        assert self.relative is not None
-        key = self._state_of_weights()
-        if key is not None:
-            key = (*key, wide.source)
-            if self._kept is not None and self._kept[0] == key:
-                return self._kept[2]
-        halves = self.relative.weight.unflatten(-1, (2, -1)).transpose(0, 1)
-        table = (halves @ wide.coefficients).unflatten(1, self.per_head).permute(1, 2, 0, 3).flatten(2)
-        if key is not None:
-            self._kept = (key, 0, table)
-        return table
-
-    def train(self, mode: bool = True) -> Attention:
-        """As in torch. What was kept is dropped, so that no change of the weights can outlive it."""
-        self._kept = None
-        return super().train(mode)
-
-    def _state_of_weights(self) -> tuple[object, ...] | None:
-        """What a table computed from W_r depends on; None where it must not be kept."""
-        assert self.relative is not None
-        weight = self.relative.weight
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return None
-        version = 0 if weight.is_inference() else weight._version
-        return (weight.data_ptr(), version, weight.dtype, weight.device)
 
     def _table(self, sinusoids: Float[Tensor, "R D"]) -> Float[Tensor, "H E R"]:
         assert self.relative is not None
@@ -157,3 +194,12 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, self.per_head).transpose(1, 2)
+
+
+@functools.cache
+def _log_choice(name: str, device: str) -> None:
+    logger.info("attention is computed by %r on %s", name, device)
+    if name == "triton":
+        logger.warning(
+            "attn_implementation='triton' is experimental: no GPU has run it yet; compare it with 'sdpa'"
+        )

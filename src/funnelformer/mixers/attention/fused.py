@@ -1,8 +1,10 @@
 """Relative attention in fused Triton kernels, forward and backward: memory grows with the length, not with its square.
 
 What is linear in the length stays with PyTorch, autograd included: the biases of the query, the table of distances, the
-two segment terms of each query. band_kernels.py has the rest. Where there is no band, with absolute positions and with
-tokens chosen one by one, and in an exported graph, `sdpa.attend` takes its place.
+two segment terms of each query. band_kernels.py has the rest.
+
+Experimental: it is right in Triton's interpreter and compiles, but no GPU has run it yet. Where there is no band, that
+is with absolute positions and after top pooling, it raises UserError, and so it does in an exported graph.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...errors import UserError
-from . import sdpa
+from ...base.errors import UserError
+from ...config import FunnelformerConfig
 from .inputs import CLS_SEGMENT, AttentionInputs, pairs_of_same_segment
 from .reference import segment_terms
 
 if typing.TYPE_CHECKING:
     from . import Attention
 
-__all__ = ["attend", "with_pairs"]
+__all__ = ["attend", "check_config", "with_pairs"]
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # The gradient of the table: sequences are summed in groups, so many that there are about this many programs.
@@ -45,10 +47,11 @@ def attend(
     """As `reference.attend`, equal up to rounding; gives no weights.
 
     Scores, softmax and sums are float32 whatever the dtype.
-    Raises UserError without Triton, without a GPU (other than in Triton's interpreter), and for float64.
+    Raises UserError without Triton, without a GPU (other than in Triton's interpreter), for float64 and on export.
     """
-    if layer.relative is None or inputs.stride is None or torch.compiler.is_exporting():
-        return sdpa.attend(layer, query, key, value, with_pairs(inputs), dropout)
+    assert inputs.stride is not None  # `check_config` has seen to it
+    if torch.compiler.is_exporting():
+        raise UserError("attn_implementation='triton' cannot be exported; load the model with 'sdpa'")
     terms = seed = None
     if inputs.query_segments is not None:
         terms = torch.cat(segment_terms(layer, query), dim=-1)
@@ -71,6 +74,17 @@ def attend(
         inputs.stride,
     )
     return mixed, None
+
+
+def check_config(config: FunnelformerConfig) -> None:
+    """Raise UserError for a model in which there is no band of distances."""
+    problem = None
+    if config.position == "absolute":
+        problem = "relative positions, and the model's are absolute"
+    elif config.pooling == "top" and config.num_blocks > 1:
+        problem = "tokens at equal distances, and pooling is 'top'"
+    if problem:
+        raise UserError(f"attn_implementation='triton' needs {problem}; 'sdpa' does not")
 
 
 def with_pairs(inputs: AttentionInputs) -> AttentionInputs:

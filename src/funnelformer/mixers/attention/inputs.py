@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...config import FunnelformerConfig
-from ...sequence import Packing, SequenceState
-from .frequencies import WideInputs, prepare_wide
+from ..sequence import Packing, SequenceState
 
 __all__ = ["CLS_SEGMENT", "AttentionInputs", "pairs_of_same_segment", "prepare"]
 
@@ -24,8 +23,7 @@ class AttentionInputs:
     """Shared by the layers of a stage.
 
     num_apart: tokens at the front without position and segment score (1 with `separate_cls`).
-    sinusoids: row r belongs to the distance `farthest - r * unit`; None with absolute positions, and where `wide`
-        takes their place.
+    sinusoids: row r belongs to the distance `farthest - r * unit`; None with absolute positions.
     stride: query i and key j, the first ones included, belong to row `stride * (num_queries - 1 - i) + j`; None when
         positions are irregular.
     query_positions, key_positions: of the tokens after those apart.
@@ -48,7 +46,6 @@ class AttentionInputs:
     query_segments: Int[Tensor, "B Q"] | None
     key_segments: Int[Tensor, "B K"] | None
     mask_bias: Float[Tensor, "B 1 1 K"] | None
-    wide: WideInputs | None
     query_packing: Packing | None
     key_packing: Packing | None
 
@@ -71,33 +68,12 @@ def prepare(
     else:
         unit, stride = 1, None
         farthest, num_rows = queries.span - 1, 2 * queries.span - 1
-    sinusoids = wide = None
-    if config.position == "relative" and config._attn_implementation == "wide":
-        wide = prepare_wide(
-            query_positions=queries.positions[:, num_apart:],
-            key_positions=keys.positions[:, num_apart:],
-            num_apart=num_apart,
-            reach=keys.span if stride is None else unit * max(stride * num_queries, num_keys),
-            unit=unit,
-            query_segments=queries.segments,
-            key_segments=keys.segments,
-            cls_segment=config.cls_token_type_id,
-            num_segments=max(config.type_vocab_size or 0, config.cls_token_type_id + 1),
-            keep=keys.keep,
-            head_size=config.head_size,
-            dropout=config.hidden_dropout if training else 0.0,
-            like=like,
-        )
-    elif config.position == "relative":
+    sinusoids = None
+    if config.position == "relative":
         sinusoids = _sinusoids(farthest, unit, num_rows, config.hidden_size, like)
         sinusoids = F.dropout(sinusoids, config.hidden_dropout, training)
     same_segment = query_segments = key_segments = None
-    if (
-        wide is None
-        and config.position == "relative"
-        and queries.segments is not None
-        and keys.segments is not None
-    ):
+    if config.position == "relative" and queries.segments is not None and keys.segments is not None:
         if config._attn_implementation == "triton" and stride is not None:
             query_segments, key_segments = (
                 segments.int().masked_fill(segments == config.cls_token_type_id, CLS_SEGMENT)
@@ -123,7 +99,6 @@ def prepare(
         query_segments=query_segments,
         key_segments=key_segments,
         mask_bias=mask_bias,
-        wide=wide,
         query_packing=queries.packing,
         key_packing=keys.packing,
     )

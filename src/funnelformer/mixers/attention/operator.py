@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import reference
+from .fixed import FixedLinear
 from .inputs import AttentionInputs
 from .pieces import piece_sizes, ranges, shifted
 
@@ -80,8 +81,11 @@ def attend(
 def _distance_table(layer: Attention, inputs: AttentionInputs) -> Float[Tensor, "R H E"]:
     """`Attention.distance_table` by rows, at half its cost: a graph keeps no table for the next call.
 
-    W_r R(-t) is the cosines' part and the sines', W_r R(t) their difference.
+    W_r R(-t) is the cosines' part and the sines', W_r R(t) their difference. That holds for a weight alone: a module in
+    the place of `relative`, such as an adapter's, computes the whole table.
     """
+    if type(layer.relative) not in (nn.Linear, FixedLinear):
+        return layer.distance_table(inputs).permute(2, 0, 1)
     assert layer.relative is not None
     assert inputs.sinusoids is not None
     zero = inputs.farthest // inputs.unit

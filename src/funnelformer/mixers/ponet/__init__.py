@@ -1,26 +1,27 @@
 """The pooling network: global, segment-wise and local pooling in place of attention, linear in the length.
 
-Source: Tan et al. 2022, arXiv:2110.02442, section 3; equal to the published code in tests/modeling/test_mixers.py.
+Source: Tan et al. 2022, arXiv:2110.02442, section 3; equal to the published code in tests/mixers/test_mixers.py.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional as F
 
 from ...config import FunnelformerConfig
-from ...sequence import packed, padded
+from ..mixer import CallShape, MixerFlops, product_flops
+from ..sequence import packed, padded
 from .inputs import PoNetInputs, prepare
-from .segments import add_segments
+from .segments import Regions, find_regions
 
-__all__ = ["PoNet", "PoNetInputs", "add_segments"]
+__all__ = ["PoNet", "PoNetInputs", "Regions", "find_regions"]
 
-# Said once a process, of a call that is tested here.
-warnings.filterwarnings("ignore", message=r"index_reduce\(\) is in beta", category=UserWarning)
 _NOTHING = -10000.0  # as published: below every real value, and finite, so that gradients stay so
 
 
@@ -33,7 +34,9 @@ class PoNet(nn.Module):
     """
 
     prepare = staticmethod(prepare)
+    start_extra = staticmethod(find_regions)
     reads_unpooled = False
+    gives_weights = True
     weights_read = ("key",)
 
     def __init__(self, config: FunnelformerConfig) -> None:
@@ -46,6 +49,25 @@ class PoNet(nn.Module):
         self.segment = nn.Linear(config.hidden_size, width)
         self.local = nn.Linear(config.hidden_size, width)
         self.output = nn.Linear(width, config.hidden_size)
+
+    def init_weights(self, draw: Callable[[Tensor], None]) -> None:
+        """All parameters are those of its linear layers."""
+
+    @staticmethod
+    def flops(config: FunnelformerConfig, shape: CallShape) -> MixerFlops:
+        """Four projections of every token; the query's and the key's are of one vector a sequence, see `_global`."""
+        width, hidden, batch = (
+            config.num_attention_heads * config.head_size,
+            config.hidden_size,
+            shape.batch_size,
+        )
+        one_a_head = product_flops(batch * config.num_attention_heads, hidden, shape.num_queries)
+        return MixerFlops(
+            projections=4 * product_flops(batch * shape.num_queries, hidden, width)
+            + product_flops(batch, hidden, width),
+            content_scores=product_flops(batch, width, hidden) + one_a_head,
+            values=product_flops(batch, width, hidden) + one_a_head,
+        )
 
     def forward(
         self,
@@ -118,6 +140,7 @@ def _segment_maximum(values: Float[Tensor, "B T W"], inputs: PoNetInputs) -> Flo
         index = inputs.segments[..., None].expand_as(values)
         slots = values.new_full((batch_size, inputs.num_slots, width), _NOTHING)
         return slots.scatter_reduce(1, index, values, "amax", include_self=False).gather(1, index)
+    _hush_index_reduce(values.device)
     first_slot = torch.arange(batch_size, device=values.device)[:, None] * inputs.num_slots
     rows = (first_slot + inputs.segments).flatten()
     slots = values.new_full((batch_size * inputs.num_slots, width), _NOTHING)
@@ -125,7 +148,16 @@ def _segment_maximum(values: Float[Tensor, "B T W"], inputs: PoNetInputs) -> Flo
     return slots.index_select(0, rows).view(batch_size, length, width)
 
 
+@functools.cache
+def _hush_index_reduce(device: torch.device) -> None:
+    """Torch warns once in a process, on each kind of device, that index_reduce is in beta; its result is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one = torch.ones(1, 1, device=device)
+        one.index_reduce(0, one.new_zeros(1, dtype=torch.long), one, "amax")
+
+
 def _local_maximum(values: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
     """The elementwise maximum over each token and its two neighbours."""
-    padded = functional.pad(values, (0, 0, 1, 1), value=_NOTHING)
+    padded = F.pad(values, (0, 0, 1, 1), value=_NOTHING)
     return torch.maximum(torch.maximum(padded[:, :-2], values), padded[:, 2:])

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ...config import FunnelformerConfig
-from ...sequence import Packing, SequenceState
+from ..sequence import Packing, SequenceState
+from .segments import Regions
 
 __all__ = ["PoNetInputs", "prepare"]
 
@@ -35,11 +36,12 @@ def prepare(
     queries: SequenceState, keys: SequenceState, config: FunnelformerConfig, like: Tensor, training: bool
 ) -> PoNetInputs:
     """Collect the inputs of a stage from its state; `queries` and `keys` are the same."""
-    assert keys.regions is not None
-    special = keys.special if config.ponet_special_apart else None
+    regions = keys.extras["ponet"]
+    assert isinstance(regions, Regions)
+    special = regions.special if config.ponet_special_apart else None
     outside = special
     if keys.keep is not None:
         outside = ~keys.keep if special is None else special | ~keys.keep
     batch_size = like.size(0) if keys.packing is None else keys.packing.batch_size
-    segments = keys.regions.expand(batch_size, -1)
-    return PoNetInputs(keys.keep, segments, keys.num_regions, special, outside, keys.packing)
+    segments = regions.segments.expand(batch_size, -1)
+    return PoNetInputs(keys.keep, segments, regions.num_segments, special, outside, keys.packing)

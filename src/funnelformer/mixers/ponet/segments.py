@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ...config import FunnelformerConfig
-from ...sequence import SequenceState
+from ..mixer import TokenInputs
+from ..sequence import SequenceState
 
-__all__ = ["add_segments"]
+__all__ = ["Regions", "find_regions"]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """PoNet's extra: where each token belongs. (`SequenceState.segments` are the token types of the input.)
+
+    segments: of each token, numbered below `num_segments`.
+    special: the CLS and SEP tokens; None when they are not told apart.
+    """
+
+    segments: Int[Tensor, "#B T"]
+    num_segments: int
+    special: Bool[Tensor, "B T"] | None
+
+    def pooled(
+        self,
+        keep: Bool[Tensor, "B T"] | None,
+        pairs: Callable[[Tensor], tuple[Tensor, Tensor]],
+        with_first: Callable[[Tensor, Tensor], Tensor],
+    ) -> Regions:
+        """A window is special when all its real tokens are; its segment is that of its first token with text."""
+        first, second = pairs(self.segments)
+        if self.special is None:
+            return Regions(with_first(self.segments, first), self.num_segments, None)
+        no_text = self.special if keep is None else self.special | ~keep
+        without_first, without_second = pairs(no_text)
+        body = torch.where(without_first & ~without_second, second, first)
+        special = with_first(self.special, without_first & without_second)
+        return Regions(with_first(self.segments, body), self.num_segments, special)
+
+    def chosen(self, take: Callable[[Tensor], Tensor]) -> Regions:
+        special = None if self.special is None else take(self.special)
+        return Regions(take(self.segments), self.num_segments, special)
 
 
 def _special_tokens(
@@ -27,13 +62,8 @@ def _special_tokens(
     return special
 
 
-def add_segments(
-    state: SequenceState,
-    input_ids: Int[Tensor, "B T"] | None,
-    segment_ids: Int[Tensor, "B T"] | None,
-    config: FunnelformerConfig,
-) -> SequenceState:
-    """Put each token's segment and the special tokens into an unpooled state.
+def find_regions(state: SequenceState, tokens: TokenInputs, config: FunnelformerConfig) -> Regions:
+    """Find each token's segment and the special tokens of an unpooled sequence.
 
     segment_ids: numbers below T (of padding any), in place of those of `config.ponet_segments`:
     "separators": CLS and SEP are segments of their own, and so is the text between two of them.
@@ -42,6 +72,7 @@ def add_segments(
     length under `padding="exact"`, and the input's under the others.
     Raises ValueError when what is needed is missing, or for other segment_ids (graphs of torch.compile do not look).
     """
+    input_ids, segment_ids = tokens.input_ids, tokens.segment_ids
     special = _special_tokens(input_ids, config)
     num_regions = state.span
     if segment_ids is not None:
@@ -60,7 +91,7 @@ def add_segments(
                 ends = ends | (input_ids == token)
         starts = torch.cat([special[:, :1], special[:, 1:] | ends[:, :-1]], dim=1)
         regions = starts.cumsum(1) - starts[:, :1].long()
-    return replace(state, regions=regions, num_regions=num_regions, special=special)
+    return Regions(regions, num_regions, special)
 
 
 def _in_range(segment_ids: Int[Tensor, "B T"], state: SequenceState) -> Int[Tensor, "B T"]:

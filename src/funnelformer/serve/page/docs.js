@@ -52,7 +52,9 @@ function example(path, schema, all) {
     else values[name] = field.default;
   }
   const header = "-H 'Content-Type: application/json'";
-  return `curl ${location.origin}${path} ${header} -d '${JSON.stringify(values)}'`;
+  // Below a proxy's path the routes stand beside this page.
+  const address = new URL(`.${path}`, location.href).href;
+  return `curl ${address} ${header} -d '${JSON.stringify(values)}'`;
 }
 
 function section(path, verb, route, all) {
@@ -81,7 +83,7 @@ function section(path, verb, route, all) {
 async function begin() {
   const place = document.getElementById("routes");
   try {
-    const { paths, components } = await (await fetch("/openapi.json")).json();
+    const { paths, components } = await (await fetch("openapi.json")).json();
     for (const [path, verbs] of Object.entries(paths)) {
       for (const [verb, route] of Object.entries(verbs)) place.append(section(path, verb, route, components.schemas));
     }

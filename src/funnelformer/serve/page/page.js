@@ -89,14 +89,14 @@ async function askHead(signal) {
   const text = $("text").value;
   const read = health.reads_pairs ? [text, $("second").value] : text;
   if (health.abilities.includes("classify")) {
-    return showLabels((await ask("/classify", { texts: [read] }, signal)).results[0]);
+    return showLabels((await ask("classify", { texts: [read] }, signal)).results[0]);
   }
   if (health.abilities.includes("fill") && text.includes(health.mask_token)) {
-    return showMasks((await ask("/fill", { texts: [text], top: 8 }, signal)).results[0]);
+    return showMasks((await ask("fill", { texts: [text], top: 8 }, signal)).results[0]);
   }
   if (health.abilities.includes("answer") && $("question").value.trim()) {
     const body = { question: $("question").value, context: text, top: 3 };
-    return showSpans((await ask("/answer", body, signal)).results);
+    return showSpans((await ask("answer", body, signal)).results);
   }
   return null;
 }
@@ -113,7 +113,7 @@ async function run(event) {
   try {
     const [answer, funnel] = await Promise.all([
       askHead(control.signal),
-      health.abilities.includes("inspect") ? ask("/inspect", { text }, control.signal) : null,
+      health.abilities.includes("inspect") ? ask("inspect", { text }, control.signal) : null,
     ]);
     $("answer").hidden = answer === null;
     if (answer) $("answer-body").replaceChildren(...answer);
@@ -241,7 +241,7 @@ function drawFunnel({ tokens, cut, stages }) {
 
 async function begin() {
   try {
-    health = await (await fetch("/health")).json();
+    health = await (await fetch("health")).json();
   } catch {
     $("error").textContent = "The service cannot be reached.";
     $("error").hidden = false;

@@ -1,0 +1,75 @@
+"""Whether the Hugging Face Hub can be reached: asked once, before its client tries each file again and again."""
+
+from __future__ import annotations
+
+import functools
+import re
+import socket
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from .errors import UserError
+
+__all__ = ["HUB_NAME", "check_reachable", "reach_hub"]
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_PROBE_S = 2.0
+
+
+def check_reachable(source: str) -> None:
+    """`reach_hub` for a model that can only be on the Hub: before the libraries are loaded, which takes longer."""
+    if HUB_NAME.fullmatch(source) and not Path(source).exists():
+        reach_hub(source)
+
+
+def reach_hub(name: str, kind: str = "model") -> None:
+    """Return when `name` can be asked for: the Hub answers, or its cache on this machine has it.
+
+    kind: model or dataset. Without a network the client is told to look into its cache alone, for this process.
+    Raises UserError within 3 s, saying how to use a folder, when there is neither.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if constants.HF_HUB_OFFLINE:
+        problem = "HF_HUB_OFFLINE is set"
+    elif (found := _problem(constants.ENDPOINT)) is not None:
+        problem = f"the Hugging Face Hub cannot be reached ({found})"
+    else:
+        return
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind) / "snapshots"
+    is_cached = folder.is_dir() and any(folder.iterdir())
+    if not is_cached:
+        option = " --repo-type dataset" if kind == "dataset" else ""
+        raise UserError(
+            f"{name}: no such folder, and {problem}; on a machine with a network, `hf download {name}{option} "
+            "--local-dir FOLDER` writes one: copy it here and name it instead"
+        )
+    if not constants.HF_HUB_OFFLINE:
+        print(f"{problem}: {name} is taken from the cache of this machine", file=sys.stderr)
+        constants.HF_HUB_OFFLINE = True
+
+
+@functools.cache
+def _problem(endpoint: str) -> str | None:
+    """Why no connection can be made to a server or the proxy before it; None where one can."""
+    proxy = getproxies().get(urlsplit(endpoint).scheme)
+    address = urlsplit(proxy if proxy and "//" in proxy else f"//{proxy}" if proxy else endpoint)
+    host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+    outcome = ["no answer in 2 s"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), _PROBE_S).close()
+            outcome[0] = ""
+        except OSError as error:
+            outcome[0] = str(error.strerror or error) or type(error).__name__
+
+    # A thread, as the look-up of a name has no time limit of its own.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_PROBE_S)
+    return f"{host}: {outcome[0]}" if outcome[0] else None

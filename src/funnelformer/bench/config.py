@@ -1,0 +1,81 @@
+"""What `bench` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from ..base.options import Device, at_least, check_ranges, grouped
+
+__all__ = ["BenchConfig"]
+
+Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+# Of what is not given; the second column is that of --quick, which a base-size pair on two cores does in a minute.
+_DEFAULTS: dict[str, tuple[Any, Any]] = {
+    "models": (["B4-4-4H768", "B6-6-6H768"], ["B4-4-4H768"]),
+    "peers": (["bert", "funnel"], ["bert"]),
+    "shapes": (["8x128", "2x512", "1x2048"], ["2x128"]),
+    "modes": (["inference", "training"], ["inference", "training"]),
+    "dtypes": (["float32"], ["float32"]),
+    "implementations": (["sdpa"], ["sdpa"]),
+    "rounds": (5, 3),
+    "warmup": (1, 1),
+}
+
+
+@grouped(
+    most="out models peers shapes quick",
+    data="vocab_size",
+    model="implementations peer_implementation dtypes set",
+    run="modes rounds warmup threads memory device",
+    output="overwrite",
+)
+@dataclass(kw_only=True)
+class BenchConfig:
+    """What a benchmark can be told."""
+
+    out: Path
+    "Folder for results.json, results.md and results.png."
+    models: Names = None
+    "Models: layouts (B4-4-4H768, L12H768), presets (PoNet-base), or as --peers."
+    peers: Names = None
+    "What each is compared with: bert, funnel, modernbert, fnet, deberta-v3, sized as bert:L24H1024; or as --models."
+    shapes: Names = None
+    "Inputs, sequences x tokens: 8x128 2x512 1x2048."
+    modes: Names = None
+    "inference (a forward pass), training (a step: forward, backward, AdamW)."
+    dtypes: Names = None
+    "float32, bfloat16, float16; training computes in it under autocast."
+    implementations: Names = None
+    "Of attention in --models: sdpa, eager; with +compile under torch.compile. Of any model: "
+    "compiled, prepacked, onnx, onnx-int8."
+    peer_implementation: str | None = None
+    "Of attention in --peers; by default the fastest that a model has."
+    rounds: Annotated[int | None, at_least(1)] = None
+    "Pairs of calls that are timed."
+    warmup: Annotated[int | None, at_least(0)] = None
+    "Pairs of calls before them."
+    threads: Annotated[int | None, at_least(1)] = None
+    "Threads of a CPU; by default as many as torch takes."
+    vocab_size: Annotated[int, at_least(10)] = 30522
+    "Vocabulary of every model."
+    memory: Annotated[bool, Parameter(negative="--no-memory")] = True
+    "Measure peak memory too, of each model in a process of its own."
+    quick: bool = False
+    "Fewer models, shapes and rounds where they are not given: about a minute."
+    device: Device = "auto"
+    "auto takes an accelerator when there is one."
+    overwrite: bool = False
+    "Replace the results in --out."
+    set: dict[str, str] = field(default_factory=dict)
+    "Config keys of our models, as --set.decoder_layers=2."
+
+    def __post_init__(self) -> None:
+        self.out = Path(self.out)
+        for name, (usual, quick) in _DEFAULTS.items():
+            if getattr(self, name) is None:
+                setattr(self, name, quick if self.quick else usual)
+        check_ranges(self)

@@ -1,0 +1,88 @@
+"""Options at the border: a config from a file's values, and what a foreign form cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers.activations import ACT2FN
+
+from ..base.errors import UserError, joined
+from ..config import FunnelformerConfig
+from .loaded import SEQUENCE_HEADS
+
+__all__ = ["check_holds", "funnel_options", "make_config", "translating"]
+
+
+def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
+    """Build a config from `values` of the file `source`. Raises UserError naming the file and the key."""
+    name = values.get("hidden_act")
+    if name is not None and (not isinstance(name, str) or name not in ACT2FN):
+        raise UserError(f"{source}: the activation {name!r} is not known; allowed: {', '.join(ACT2FN)}")
+    try:
+        config = FunnelformerConfig(**values)
+        config.to_dict()  # transformers looks at some values only when it writes them
+        return config
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise UserError(f"{source}: {joined(error)}") from error
+    except Exception as error:
+        raise UserError(_wrong_type(source, error)) from error
+
+
+@contextmanager
+def translating(source: str) -> Iterator[None]:
+    """Raise UserError naming the file, whatever its values lead the block to: they may be of any type."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_wrong_type(source, error)) from error
+
+
+def _wrong_type(source: str, error: Exception) -> str:
+    return f"{source}: a value is of the wrong type ({type(error).__name__}: {joined(error)})"
+
+
+def funnel_options(config: FunnelformerConfig, architecture: str) -> dict[str, Sequence[Any]]:
+    """Option -> the values that both released forms of the Funnel-Transformer hold, for `check_holds`."""
+    allowed: dict[str, Sequence[Any]] = {
+        "mixer": ["attention", ["attention"] * config.num_blocks],
+        "pooling": ["mean", "max"],
+        "position": ["relative"],
+        "embedding_size": [config.hidden_size],
+        "project_embeddings": [False],
+        "cls_token_type_id": [2],
+    }
+    if architecture in SEQUENCE_HEADS:
+        allowed["classifier_pooling"] = ["cls"]
+    if architecture == "question_answering":
+        allowed["qa_head"] = ["simple"]
+    return allowed
+
+
+def check_holds(
+    config: FunnelformerConfig, target: str, allowed: Mapping[str, Sequence[Any]], by_flag: Mapping[str, Any]
+) -> None:
+    """Raise UserError naming every option of `config` that `target` cannot hold.
+
+    allowed: option -> the values the format holds.
+    by_flag: option -> its one value there; these change what the model computes, not its tensors, so that the
+        message offers the `--set` that converts all the same.
+    """
+    bad = [
+        f"{key}={getattr(config, key)!r}"
+        for key, values in allowed.items()
+        if getattr(config, key) not in values
+    ]
+    if bad:
+        raise UserError(f"{target} cannot hold {', '.join(bad)}")
+    changed = [key for key, value in by_flag.items() if getattr(config, key) != value]
+    if changed:
+        given = ", ".join(f"{key}={getattr(config, key)!r}" for key in changed)
+        flags = " ".join(f"--set {key}={'none' if by_flag[key] is None else by_flag[key]}" for key in changed)
+        raise UserError(
+            f"{target} cannot hold {given}; {flags} converts, with outputs changed where it matters"
+        )

@@ -1,0 +1,3 @@
+"""What the commands that use, convert and describe models can be told; those that train have a file each."""
+
+from __future__ import annotations

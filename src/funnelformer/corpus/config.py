@@ -1,0 +1,42 @@
+"""What `tokenizer` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from ..base.options import Files, at_least, check_ranges, grouped
+
+__all__ = ["TokenizerConfig"]
+
+
+@grouped(
+    most="train out vocab_size cased text_column",
+    model="min_frequency max_length",
+    output="overwrite",
+)
+@dataclass
+class TokenizerConfig:
+    """What `tokenizer` can be told."""
+
+    train: Files
+    "Text files or globs (txt, jsonl, csv, tsv, parquet; compressed or not)."
+    out: Path
+    "Folder to write."
+    _: KW_ONLY
+    vocab_size: int = 30522
+    "Most entries of the vocabulary."
+    cased: bool = False
+    "Keep capital letters and accents."
+    min_frequency: Annotated[int, at_least(1)] = 2
+    "Pairs that occur less often are not merged."
+    text_column: str | None = None
+    "Column of the text in tables."
+    max_length: Annotated[int, at_least(1)] = 512
+    "Tokens at which truncation cuts by default."
+    overwrite: bool = False
+    "Replace the tokenizer in a folder that is not empty."
+
+    def __post_init__(self) -> None:
+        check_ranges(self)

@@ -1,0 +1,62 @@
+"""What lies in a folder of prepared data: settings, shards, counts; and what must be the same to go on with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..base.files import atomic_writer
+from ..base.strict_json import dump_json, json_text
+
+__all__ = ["MANIFEST", "hash_file", "hash_tokenizer", "length_histogram", "write_json_file"]
+
+MANIFEST = "manifest.json"
+
+
+def hash_tokenizer(tokenizer: Any) -> str:
+    """SHA-256 of all that decides a fast tokenizer's ids: its pipeline and vocabulary, and the special tokens.
+
+    The template around a text, truncation and padding are left out; preparing data uses none of them.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    for key in ("truncation", "padding", "post_processor"):
+        state.pop(key, None)
+    state["special"] = {
+        role: getattr(tokenizer, role) for role in ("cls_token", "sep_token", "pad_token", "mask_token")
+    }
+    text = json_text(state, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def length_histogram(lengths: Iterable[int]) -> dict[str, int]:
+    """Count documents by length in tokens: keys are the powers of two at or below the length."""
+    counts: dict[int, int] = {}
+    for length in lengths:
+        bucket = 1 << (int(length).bit_length() - 1)
+        counts[bucket] = counts.get(bucket, 0) + 1
+    return {str(bucket): counts[bucket] for bucket in sorted(counts)}
+
+
+def add_histograms(histograms: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of histograms."""
+    total: dict[int, int] = {}
+    for histogram in histograms:
+        for bucket, count in histogram.items():
+            total[int(bucket)] = total.get(int(bucket), 0) + count
+    return {str(bucket): total[bucket] for bucket in sorted(total)}
+
+
+def write_json_file(path: Path, value: Any) -> None:
+    """The same value gives the same bytes; the file appears whole."""
+    with atomic_writer(path) as file:
+        dump_json(value, file, sort_keys=True, ensure_ascii=False)
+        file.write("\n")

@@ -1,0 +1,213 @@
+"""Prepare text for pretraining once: tokenised, packed or paired, in Arrow files that training memory-maps.
+
+The format is that of the `datasets` library (Arrow streams), on which the package stands already: any number of
+processes map the same files, a row is found without an index, and `datasets`, pandas or polars open them. A format of
+one's own or a second one beside it (datatrove's) would have to give more than that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import UserError
+from ..base.json_toml import read_json
+from ..base.progress import counting
+from ..data.tokenizer import load_tokenizer
+from .build import iter_parts
+from .documents import Source, documents_of, expand_sources
+from .manifest import hash_file, hash_tokenizer, write_json_file
+from .parts import JOBS, PARTS, SETTINGS, VERSION, finish_jobs, is_finished, part_name, prepare_part
+from .prepare_config import PrepareConfig
+from .row_settings import RowSettings
+
+__all__ = ["prepare"]
+
+# Small files are prepared together up to this size on disk.
+_GROUP_BYTES = 16_000_000
+
+
+def prepare(config: PrepareConfig) -> dict[str, Any]:
+    """Write the rows of a corpus; return the counts of the manifest, or of this job while others are not done.
+
+    One process reads and cuts the text into parts, the workers tokenise one each and write its files; a part that has
+    its file of counts is finished and read over. Files and counts are the same bytes for the same text,
+    tokenizer and settings, whatever the workers, jobs and interruptions.
+    Raises UserError for input that cannot be used, and for a folder that was begun with other settings.
+    """
+    sources = expand_sources(config.train)
+    tokenizer = load_tokenizer(config.tokenizer)
+    settings = _settings(config, sources, hash_tokenizer(tokenizer))
+    _open_folder(config.out, settings)
+    groups = _groups(sources)
+    total = sum(_size(source) for source in sources)
+    names: list[str] = []
+
+    def read() -> Iterator[tuple[tuple[int, int], list[str]]]:
+        for key, documents in _own_parts(config, groups):
+            names.append(part_name(key))
+            if not is_finished(config.out, key):
+                yield key, documents
+
+    with _told_when_interrupted(config.out), counting("preparing", sys.stderr.isatty(), total) as count:
+        last_group = -1
+        for key, counts in _run(config, tokenizer, read()):
+            done = sum(_size(s) for group in groups[last_group + 1 : key[0]] for s in group)
+            last_group = max(last_group, key[0] - 1)
+            splits = counts["splits"].values()
+            count(sum(s["documents"] for s in splits), sum(s["tokens"] for s in splits), done)
+    number, jobs = config.job
+    write_json_file(config.out / JOBS / f"{number:05}-of-{jobs:05}.json", {"parts": sorted(names)})
+    return finish_jobs(config.out, settings, jobs)
+
+
+def _size(source: Source) -> int:
+    return source.stat().st_size if isinstance(source, Path) else 0
+
+
+def _settings(config: PrepareConfig, sources: list[Source], tokenizer_hash: str) -> dict[str, Any]:
+    """What all jobs and later calls on one folder must agree on."""
+    return {
+        "version": VERSION,
+        "rows": asdict(config.rows),
+        "text_column": config.text_column,
+        "tokenizer_sha256": tokenizer_hash,
+        "jobs": config.job[1],
+        # Names without their folders: the same data elsewhere give the same bytes.
+        "sources": [_described(source) for source in sources],
+    }
+
+
+def _described(source: Source) -> dict[str, Any]:
+    if not isinstance(source, Path):
+        return {"name": str(source), "bytes": 0}
+    is_file = source.is_file()  # a pipe can be read once
+    return {"name": source.name, "bytes": _size(source), "sha256": hash_file(source) if is_file else None}
+
+
+def _open_folder(out: Path, settings: dict[str, Any]) -> None:
+    file = out / SETTINGS
+    if file.is_file():
+        before = read_json(file)
+        for key in settings:
+            if before.get(key) != settings[key]:
+                old, new = before.get(key), settings[key]
+                if key == "rows" and isinstance(old, dict):
+                    key = next(name for name in new if old.get(name) != new[name])
+                    old, new = old.get(key), new[key]
+                elif key == "sources" and isinstance(old, list):
+                    changed = next(s["name"] for s in [*new, *old] if s not in old or s not in new)
+                    raise UserError(
+                        f"{out} was begun with other files: {changed} differs; choose another --out"
+                    )
+                raise UserError(
+                    f"{out} was begun with {key} = {old!r}, now it is {new!r}; choose another --out"
+                )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"{out} is not empty, and no prepared data have been begun in it; choose another --out"
+        )
+    for folder in (out, out / PARTS, out / JOBS):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror})") from error
+    write_json_file(file, settings)
+
+
+def _groups(sources: list[Source]) -> list[list[Source]]:
+    """Sources in order, small files together; a part of the text never reaches over two groups."""
+    groups: list[list[Source]] = []
+    room = 0
+    for source in sources:
+        size = _size(source) or _GROUP_BYTES  # a data set stands alone
+        if size > room:
+            groups.append([])
+            room = _GROUP_BYTES
+        groups[-1].append(source)
+        room -= size
+    return groups
+
+
+def _own_parts(
+    config: PrepareConfig, groups: list[list[Source]]
+) -> Iterator[tuple[tuple[int, int], list[str]]]:
+    """The parts of this job. With many groups a job reads its own alone; else it reads all and takes every n-th."""
+    number, jobs = config.job
+    by_group = len(groups) >= 4 * jobs
+    for group, sources in enumerate(groups):
+        if by_group and group % jobs != number - 1:
+            continue
+        documents = chain.from_iterable(documents_of(source, config.text_column) for source in sources)
+        for part, texts in enumerate(iter_parts(documents, config.part_chars)):
+            if by_group or (group + part) % jobs == number - 1:
+                yield (group, part), texts
+
+
+def _run(
+    config: PrepareConfig, tokenizer: Any, parts: Iterator[tuple[tuple[int, int], list[str]]]
+) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+    """Prepare parts here or in worker processes, and yield the counts in order.
+
+    No more parts than workers + 1 are held, whatever the size of the corpus.
+    """
+    if config.workers == 1:
+        for key, documents in parts:
+            yield key, prepare_part(documents, tokenizer, config.rows, key, config.out)
+        return
+    waiting: deque[tuple[tuple[int, int], Future[dict[str, Any]]]] = deque()
+    # Not forked: the tokenizer's threads would not survive it.
+    with ProcessPoolExecutor(
+        config.workers, get_context("spawn"), _start_worker, (str(config.tokenizer),)
+    ) as pool:
+        try:
+            for key, documents in parts:
+                waiting.append((key, pool.submit(_work, documents, config.rows, key, config.out)))
+                if len(waiting) > config.workers:
+                    key, future = waiting.popleft()
+                    yield key, future.result()
+            for key, future in waiting:
+                yield key, future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process ended unexpectedly, perhaps for lack of memory; run the command again to go "
+                "on, with fewer --workers or a smaller --part-chars"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _told_when_interrupted(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {out} keeps what is finished: run the command again to go on"
+        ) from None
+
+
+_worker_tokenizer: Any = None
+
+
+def _start_worker(tokenizer: str) -> None:
+    global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread each
+    _worker_tokenizer = load_tokenizer(tokenizer)
+
+
+def _work(documents: list[str], settings: RowSettings, key: tuple[int, int], out: Path) -> dict[str, Any]:
+    return prepare_part(documents, _worker_tokenizer, settings, key, out)

@@ -1,0 +1,114 @@
+"""Train a WordPiece tokenizer on plain text, so that the same text gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.trainers import WordPieceTrainer
+
+from ..base.errors import UserError
+from ..base.files import atomic_folder, expand_paths
+from ..base.strict_json import json_text
+from ..data.tokenizer import PREFIX, SPECIAL_TOKENS, as_fast, blank_tokenizer, load_tokenizer, save_tokenizer
+from .documents import iter_documents
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["train_tokenizer"]
+
+
+_MAX_ALPHABET = 1000
+
+
+def _alphabet(documents: Iterable[str], normalizer: Any) -> list[str]:
+    """Return the most frequent characters after normalisation, most frequent first, ties by code point."""
+    counts: Counter[str] = Counter()
+    for document in documents:
+        counts.update(normalizer.normalize_str(document))
+    characters = [character for character in counts if not character.isspace()]
+    return sorted(characters, key=lambda character: (-counts[character], character))[:_MAX_ALPHABET]
+
+
+def _inside_words(tokenizer: Tokenizer, alphabet: list[str]) -> list[str]:
+    """Return the characters that can follow another in one word; punctuation and CJK stand alone."""
+
+    def continues(character: str) -> bool:
+        normal = tokenizer.normalizer.normalize_str("a" + character)
+        return tokenizer.pre_tokenizer.pre_tokenize_str(normal) == [("a" + character, (0, 2))]
+
+    return sorted(character for character in alphabet if continues(character))
+
+
+def _train(
+    paths: list[Path], text_column: str | None, vocab_size: int, lowercase: bool, min_frequency: int
+) -> Tokenizer:
+    """Train so that the same text gives the same bytes.
+
+    The trainer numbers the "##x" pieces in the order of a hash table that is seeded anew in every process,
+    and breaks ties between merges by these numbers. It numbers special tokens first and in order, so the
+    "##x" are given as such and taken off that list afterwards. It also cuts off rare characters in hash
+    order, so that is done here.
+    """
+    special = list(SPECIAL_TOKENS.values())
+    tokenizer = blank_tokenizer(WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]), lowercase)
+    alphabet = _alphabet(iter_documents(paths, text_column), tokenizer.normalizer)
+    continuing = [PREFIX + character for character in _inside_words(tokenizer, alphabet)]
+    smallest = len(special) + len(continuing) + len(alphabet)
+    if vocab_size < smallest:
+        raise UserError(
+            f"vocab_size: {vocab_size} is too small; this text has {len(alphabet)} different characters, "
+            f"which need {smallest}"
+        )
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=special + continuing,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        continuing_subword_prefix=PREFIX,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(iter_documents(paths, text_column), trainer)
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special]
+    return Tokenizer.from_str(json_text(state, ensure_ascii=False))
+
+
+def train_tokenizer(
+    patterns: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    vocab_size: int = 30522,
+    lowercase: bool = True,
+    min_frequency: int = 2,
+    text_column: str | None = None,
+    model_max_length: int = 512,
+    overwrite: bool = False,
+) -> PreTrainedTokenizerFast:
+    """Train a WordPiece tokenizer on the documents of `patterns` and save it in the folder `out`.
+
+    The same text and arguments give the same files byte for byte. `AutoTokenizer.from_pretrained(out)` loads
+    it. The text is read twice; its 1000 most frequent characters are kept, others become `<unk>`.
+    vocab_size: the most tokens wanted; little text gives fewer.
+    min_frequency: merge no pair of pieces that occurs less often.
+    lowercase: also drops accents. model_max_length: tokens, where `truncation=True` cuts by default.
+    overwrite: replace the files of an `out` that is not empty.
+    Raises UserError for such a folder, for text that cannot be read (`corpus.iter_documents`), or a
+    `vocab_size` that has no room for the characters.
+    """
+    if min_frequency < 1:
+        raise UserError(f"min_frequency: {min_frequency} is below 1")
+    if model_max_length < 3:
+        raise UserError(f"model_max_length: {model_max_length} is below 3, <cls>, a token and <sep>")
+    paths = expand_paths(patterns)
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        trained = _train(paths, text_column, vocab_size, lowercase, min_frequency)
+        save_tokenizer(as_fast(trained, SPECIAL_TOKENS, model_max_length), folder)
+    return load_tokenizer(out)

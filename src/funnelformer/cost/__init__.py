@@ -1,0 +1,1 @@
+"""What a model costs: FLOPs, memory, and the peak of a device."""

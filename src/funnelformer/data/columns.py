@@ -1,0 +1,36 @@
+"""What the names of a table's columns may be: the same for csv, tsv, JSON, parquet and Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..base.errors import UserError
+
+__all__ = ["check_names", "once_each", "plain_name"]
+
+
+def plain_name(name: str) -> str:
+    """A name without the byte order mark that some programs leave before the first."""
+    return name.removeprefix("\ufeff")
+
+
+def check_names(names: Iterable[Any], where: str) -> None:
+    """Raise UserError for a name that stands there twice, or has a NUL; one column may have an empty name."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"{where} names column {name!r} twice")
+        if "\0" in str(name):
+            raise UserError(f"{where} names column {name!r}, with the character NUL; is the file UTF-16?")
+        seen.add(name)
+
+
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What an object of JSON becomes (`object_pairs_hook`). Raises ValueError for a key that stands there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"names column {twice!r} twice")
+    return found

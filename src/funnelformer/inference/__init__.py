@@ -1,0 +1,1 @@
+"""A trained model at work: load, batch, predict, answer, embed, rank, evaluate."""

@@ -1,0 +1,129 @@
+"""A fine-tuned model's answers to questions on passages, one after another, and the files that hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import datasets
+
+from ..base.errors import UserError
+from ..base.files import atomic_folder
+from ..base.progress import progress_bar
+from ..base.strict_json import json_text
+from ..data.tables import Table
+from ..tasks.releases import find_task
+from ..tasks.spans import SAVED, Answer, Questions
+from ..tasks.task import Task
+from .predictor import Predictor
+
+__all__ = ["answer", "answer_all", "questions_of", "write_answers"]
+
+# Questions whose windows are in memory at a time.
+_CHUNK = 256
+
+
+def questions_of(predictor: Predictor, named: Task | None = None, *, labelled: bool = True) -> Questions:
+    """The kind of a model's task, with the strides, lengths and threshold that its folder keeps.
+
+    named: the task whose files are read; by default the one the model learned.
+    Raises UserError when neither is known.
+    """
+    if named is None:
+        name = predictor.task.get("task")
+        if name is None:
+            raise UserError(
+                "the model's folder does not say what it was trained on: --task squad or --task squad2"
+            )
+        named = find_task(name)
+    assert named.spans is not None
+    kept = {name: predictor.task[name] for name in SAVED if name in predictor.task}
+    columns = named.columns if labelled else dataclasses.replace(named.columns, label=None)
+    return Questions(
+        dataclasses.replace(named, columns=columns, spans=dataclasses.replace(named.spans, **kept))
+    )
+
+
+def answer_all(
+    predictor: Predictor,
+    kind: Questions,
+    examples: datasets.Dataset,
+    batch_size: int = 32,
+    progress: str | None = None,
+) -> Iterator[Answer]:
+    """Answer the examples of `kind` in their order. The windows of a few hundred questions are held at a time."""
+    with progress_bar(progress, len(examples)) as advance:
+        for start in range(0, len(examples), _CHUNK):
+            chunk = examples.select(range(start, min(start + _CHUNK, len(examples))))
+            encoded = kind.encode(chunk, predictor.tokenizer, predictor.task["max_length"])
+            spans = predictor.outputs(
+                encoded.features, kind.collator(predictor.tokenizer), batch_size, reduce=kind.reduce
+            )
+            yield from kind.answers(spans, encoded)
+            advance(len(chunk))
+
+
+def answer(
+    predictor: Predictor, questions: Sequence[str], contexts: Sequence[str], batch_size: int = 32
+) -> list[Answer]:
+    """Answer questions, each on its passage: what the pipeline "question-answering" of transformers 4 did.
+
+    Raises UserError for an empty text, or a model that does not say what it was trained on.
+    """
+    if len(questions) != len(contexts):
+        raise ValueError(f"{len(questions)} questions on {len(contexts)} passages")
+    kind = questions_of(predictor, labelled=False)
+    columns: dict[str, list[Any]] = {
+        "id": [str(number) for number in range(len(questions))],
+        "question": list(questions),
+        "context": list(contexts),
+    }
+    examples = kind.examples(Table("questions", columns, [None] * len(questions)))
+    return list(answer_all(predictor, kind, examples, batch_size))
+
+
+def write_answers(answers: Iterable[Answer], folder: Path) -> int:
+    """Write the files of the official scripts into a folder; return the number of questions.
+
+    predictions.json: id -> text, what evaluate-v1.1.py and evaluate-v2.0.py read. nbest_predictions.json: id -> texts
+    with probability, score and the first character in the passage. null_odds.json: id -> log-odds of no answer, for
+    `--na-prob-file` of evaluate-v2.0.py; not written where every question has an answer.
+    """
+    count = 0
+    with atomic_folder(folder, overwrite=True) as inside:
+        names = ("predictions.json", "nbest_predictions.json", "null_odds.json")
+        files = [open(inside / name, "w", encoding="utf-8") for name in names]  # noqa: SIM115 - closed below
+        has_odds = False
+        try:
+            for file in files:
+                file.write("{")
+            for count, found in enumerate(answers, start=1):
+                best = [
+                    {
+                        "text": candidate.text,
+                        "probability": round(candidate.probability, 6),
+                        "score": candidate.score,
+                        "answer_start": candidate.begin,
+                    }
+                    for candidate in found.best
+                ]
+                _write_entry(files[0], found.id, found.text, count)
+                _write_entry(files[1], found.id, best, count)
+                if found.null_odds is not None:
+                    _write_entry(files[2], found.id, found.null_odds, count)
+                    has_odds = True
+            for file in files:
+                file.write("\n}\n")
+        finally:
+            for file in files:
+                file.close()
+        if not has_odds:
+            (inside / names[2]).unlink()
+    return count
+
+
+def _write_entry(file: TextIO, name: str, value: Any, number: int) -> None:
+    comma = "," if number > 1 else ""
+    file.write(f"{comma}\n{json_text(name, ensure_ascii=False)}: {json_text(value, ensure_ascii=False)}")

@@ -1,0 +1,77 @@
+"""What `lra TASK` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from ..base.errors import UserError
+from ..base.options import FRACTION_FROM_0, SEED, Rate, above, at_least, grouped, model_options
+from ..training.run.config import RunConfig
+from .arena_tasks import find_task
+
+__all__ = ["LraConfig"]
+
+
+@grouped(
+    most="model data generate steps",
+    data="data_seed length",
+    model="model_options",
+    optimisation="evaluate_every",
+)
+@dataclass(kw_only=True)
+class LraConfig(RunConfig):
+    """What a run on the Long Range Arena can be told; what is not given comes from the task's recipe."""
+
+    task: Annotated[str, Parameter(parse=False)] = ""
+    "listops, text, retrieval, image, pathfinder or path-x; on the command line the first word, not an option."
+    model: str
+    "transformer, ponet, fnet, funnel, hybrid, or a layout such as B1-1H64."
+    data: Path | None = None
+    "Folder of the task's release (nothing is downloaded)."
+    generate: Annotated[int | None, at_least(1)] = None
+    "Instead: examples to generate and train on, and a tenth as many each to validate and test on."
+    data_seed: Annotated[int, SEED] = 0
+    "Seed of the generated data."
+    length: Annotated[int | None, at_least(1)] = None
+    "Tokens of a sequence: text is cut there, generated data are made so long."
+    steps: Annotated[int | None, at_least(1)] = None
+    "Steps of training."
+    batch_size: Annotated[int | None, at_least(1)] = None  # type: ignore[assignment] # never None once the recipe has filled it in
+    "Sequences a step on each device, before accumulation."
+    warmup: Annotated[float | None, FRACTION_FROM_0] = None  # type: ignore[assignment]
+    "Fraction of the steps during which the learning rate rises."
+    learning_rate: Annotated[Rate, above(0)] = 1e-4
+    "Highest learning rate: the recipe's; auto: by the model's width."
+    weight_decay: Annotated[float, at_least(0)] = 0.0
+    "Decoupled weight decay of all parameters but dense biases and LayerNorms; attention's \
+r_w, r_r and r_s decay, as in the paper's code."
+    evaluate_every: Annotated[int | None, at_least(1)] = None
+    "Steps between two checkpoints, scored on the validation part; by default a tenth of the steps."
+    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
+        default_factory=dict
+    )
+    "Config keys of the model, as --set.hidden_dropout=0.2."
+
+    def __post_init__(self) -> None:
+        if not self.task:  # the command line's options before they meet their task; run_lra refuses it
+            return
+        task = find_task(self.task)
+        self.length = task.length if self.length is None else self.length
+        self.steps = task.num_steps if self.steps is None else self.steps
+        self.batch_size = task.batch_size if self.batch_size is None else self.batch_size
+        self.warmup = task.warmup if self.warmup is None else self.warmup
+        super().__post_init__()
+        if self.evaluate_every is None:
+            self.evaluate_every = max(1, self.steps // 10)
+        if (self.data is None) == (self.generate is None):
+            raise UserError("give either --data, a folder, or --generate, a number of examples")
+        self.data = None if self.data is None else Path(self.data)
+        self.parsed_options()
+
+    def parsed_options(self) -> dict[str, Any]:
+        """What `--set` says. Raises UserError for a key that the task decides."""
+        return model_options(self.model_options, ("cls_token_id", "sep_token_id", "mask_token_id"))

@@ -1,0 +1,110 @@
+"""What `serve` can be told, and the limits of the service in one place."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..base.errors import UserError
+from ..base.files import read_bytes
+from ..base.options import Backend, Device, at_least, between, check_ranges, grouped
+
+__all__ = ["TOKEN_VARIABLE", "ServeConfig"]
+
+TOKEN_VARIABLE = "FUNNELFORMER_TOKEN"
+_LEAST_TOKEN_CHARS = 16
+TIMEOUT = between("more than 0, up to 86,400 (a day)", lambda value: 0 < value <= 86_400)
+_ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
+
+
+@grouped(
+    most="host port root_path token_file device",
+    model="backend",
+    run="max_delay_ms max_batch_tokens max_queue max_requests client_timeout_s shutdown_timeout_s",
+    data="max_length max_texts max_text_chars max_body_bytes inspect_tokens",
+)
+@dataclass(kw_only=True)
+class ServeConfig:
+    """What `serve` can be told."""
+
+    model: Annotated[str, Parameter(show=False, parse=False)] = ""
+    host: str = "127.0.0.1"
+    "Address to listen on; 0.0.0.0 is every one of this machine."
+    port: Annotated[int, between("0 to 65535", lambda value: 0 <= value <= 65535)] = 8000
+    "Port to listen on; 0 takes a free one."
+    root_path: str = ""
+    "Path below which a proxy shows the service, as /nlp for https://host/nlp/; it may take it off or leave it in."
+    token_file: Path | None = None
+    "File with the bearer token that requests must carry; by default that of FUNNELFORMER_TOKEN, or none."
+    backend: Backend = "auto"
+    "What runs the model: PyTorch, or ONNX Runtime an export; auto takes what the folder has, PyTorch's first."
+    device: Device = "auto"
+    "auto takes an accelerator when there is one."
+    max_length: Annotated[int | None, at_least(3)] = None
+    "Tokens at which a text is cut; by default as in training."
+    max_delay_ms: Annotated[float, between("0 to 60000", lambda value: 0 <= value <= 60_000)] = 5.0
+    "Milliseconds that a text may wait for others to share a batch with, while nothing else is computed."
+    max_batch_tokens: Annotated[int | None, at_least(1)] = None
+    "Tokens of a batch, padding included; by default 1024 on a CPU, else 16384."
+    max_queue: Annotated[int, at_least(1)] = 512
+    "Texts that may wait; a request that finds no room is answered 429."
+    max_requests: Annotated[int, at_least(1)] = 256
+    "Requests in progress, those whose body is still coming included; another is answered 429."
+    max_texts: Annotated[int, at_least(1)] = 64
+    "Texts of a request."
+    max_text_chars: Annotated[int, at_least(1)] = 100_000
+    "Characters of a text."
+    max_body_bytes: Annotated[int, at_least(1)] = 1_000_000
+    "Bytes of a request's body."
+    inspect_tokens: Annotated[int, at_least(3)] = 128
+    "Tokens that the view of the funnel shows."
+    client_timeout_s: Annotated[float, TIMEOUT] = 10.0
+    "Seconds that a client may take to send a request's head or body, or to read its answer."
+    shutdown_timeout_s: Annotated[float, TIMEOUT] = 60.0
+    "Seconds that accepted requests have to end after SIGTERM."
+
+    def __post_init__(self) -> None:
+        if self.token_file is not None:
+            self.token_file = Path(self.token_file)
+        check_ranges(self)
+        if self.root_path and not _ROOT_PATH.fullmatch(self.root_path):
+            raise UserError(
+                f"--root-path is {self.root_path!r}; allowed: a path as /nlp, of letters, digits and -._~/"
+            )
+        self.root_path = self.root_path.rstrip("/")
+        if self.max_texts > self.max_queue:
+            raise UserError(f"--max-texts {self.max_texts} is more than --max-queue {self.max_queue}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine alone can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def token(self) -> str | None:
+        """The bearer token, without the white space around it. Raises UserError for one that cannot be used."""
+        if self.token_file is not None:
+            where = str(self.token_file)
+            try:
+                token = read_bytes(self.token_file).decode("ascii").strip()
+            except UnicodeDecodeError:
+                raise UserError(f"{where}: a token has ASCII characters alone") from None
+        else:
+            where, token = TOKEN_VARIABLE, os.environ.get(TOKEN_VARIABLE, "").strip()
+            if not token:
+                return None
+        if len(token) < _LEAST_TOKEN_CHARS or not token.isascii() or len(token.split()) != 1:
+            raise UserError(
+                f"{where}: a token has at least {_LEAST_TOKEN_CHARS} ASCII characters and no white space"
+            )
+        return token

@@ -1,0 +1,108 @@
+"""What every kind of task has to say: its head, what the model reads, what its answers score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+
+from ..base.errors import UserError
+from ..config import FunnelformerConfig
+from ..data.bad_rows import OnBadRow, refuse
+from ..data.tables import Table
+from ..modeling import Head
+from .task import KindName, Task
+
+__all__ = ["KINDS", "Encoded", "Kind"]
+
+# Name of a kind -> its class; each class adds itself, by its `names`.
+KINDS: dict[str, type[Kind]] = {}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model reads: features, one or more an example, the examples they are of, and how many texts were cut.
+
+    owners: the example of each feature, where an example has several; they are in the order of the examples.
+    """
+
+    features: datasets.Dataset
+    examples: datasets.Dataset
+    num_cut: int
+    owners: np.ndarray | None = None
+
+
+class Kind(ABC):
+    """How a model learns and answers the tasks of one kind. `task` has its columns and labels.
+
+    names: of its kinds, under which a class adds itself to `KINDS`.
+    head: its entry of the table of heads.
+    has_class_names: its head has a row for each of the task's labels, or one for amounts.
+    """
+
+    has_class_names: ClassVar[bool] = False
+    head: ClassVar[Head]
+
+    def __init_subclass__(cls, names: tuple[KindName, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        KINDS.update(dict.fromkeys(names, cls))
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def in_windows(self, stride: int) -> Kind:
+        """The kind that reads a long text in windows that begin `stride` tokens apart.
+
+        Raises UserError where there is no single text to cut.
+        """
+        raise UserError(f"--doc-stride makes windows of single texts; this is a task of {self.task.kind}")
+
+    @abstractmethod
+    def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
+        """Check a table and return its examples, with their labels; tells `bad` of a row that cannot be used."""
+
+    def label_names(self, examples: datasets.Dataset) -> tuple[str, ...] | None:
+        """The labels of a task whose release does not say them, from its training examples; None where it has none."""
+        return self.task.labels
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Keys of the model's config."""
+
+    @abstractmethod
+    def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
+        """Tokens of each example's sequence, uncut."""
+
+    @abstractmethod
+    def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
+        """Tokenise."""
+
+    def remark(self, encoded: Encoded, max_length: int) -> str | None:
+        """What a run should say of its encoded training data; None when there is nothing to say."""
+        if not encoded.num_cut:
+            return None
+        return f"{encoded.num_cut} of {len(encoded.examples)} training texts exceed {max_length} tokens and were cut"
+
+    @abstractmethod
+    def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        """Makes a batch of features."""
+
+    @abstractmethod
+    def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
+        """The task's scores of a model's outputs for all features."""
+
+    def reduce(self, outputs: Any, config: FunnelformerConfig) -> Any:
+        """What `score` needs of a model's outputs for a batch (one tensor, or a tuple): by default all."""
+        return outputs
+
+    def tuned(self, scores: Mapping[str, float]) -> Kind:
+        """The kind with what its scores on the dev data (by their names in metrics.json) settle, as a threshold."""
+        return self
+
+    def saved(self) -> dict[str, Any]:
+        """What `evaluate` and `predict` have to know beside the columns, see `task.json`."""
+        return {}

@@ -1,0 +1,103 @@
+"""What `finetune` can be told."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ...base.errors import UserError
+from ...base.options import FRACTION, at_least, between, grouped, model_options
+from ..run.config import RunConfig
+
+__all__ = ["FinetuneConfig"]
+
+EPOCHS = between("a number above 0", lambda value: 0 < value < math.inf)
+LAYER_DECAY = between("0 < factor <= 1", lambda value: 0 < value <= 1)
+MAX_LENGTH = between("3 and more, or auto", lambda value: value >= 3)
+
+
+@grouped(
+    most="model train task epochs",
+    data="data dev dev_fraction tokenizer text text_pair label regression multi_label label_separator "
+    "skip_bad_rows split_seed",
+    model="max_length doc_stride max_answer_length model_options",
+    optimisation="steps evaluate_every early_stopping layer_decay class_weights group_by_length",
+    run="sweep seeds",
+)
+@dataclass(kw_only=True)
+class FinetuneConfig(RunConfig):
+    """What `finetune` can be told."""
+
+    model: str
+    "Folder of a pretrained model (any known format), or a layout such as B4-4-4H768 to start from nothing."
+    task: str | None = None
+    "A task of the papers, as cola, mnli, imdb, yelp5; its columns, labels and scores are known. With --data."
+    data: str | None = None
+    "Where the --task is: the folder of its official files, of several tasks' folders, or a `datasets` name."
+    train: str | None = None
+    "Training data: csv, tsv, jsonl, parquet (.gz, .zst, .bz2, .xz), a folder, or a `datasets` name."
+    dev: str | None = None
+    "Data that selects the best epoch; by default a part of the training data."
+    dev_fraction: Annotated[float, FRACTION] = 0.1
+    "That part, drawn from every class alike."
+    tokenizer: Path | None = None
+    "Tokenizer; by default the model's own."
+    text: str | None = None
+    "Column of the text."
+    text_pair: str | None = None
+    "Column of the second text."
+    label: str | None = None
+    "Column of the label."
+    regression: Annotated[bool, Parameter(negative="")] = False
+    "The label is an amount, not a class."
+    multi_label: Annotated[bool, Parameter(negative="")] = False
+    "A text has any number of labels: a list, or a text with --label-separator."
+    label_separator: str | None = None
+    "What stands between the labels of a text."
+    skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
+    "Leave out rows that cannot be used, and count them; by default the first ends the run."
+    class_weights: str | None = None
+    "Weight of each class in the loss: balanced, or as no=1,yes=3."
+    max_length: Annotated[int | Literal["auto"], MAX_LENGTH] = 512
+    "Tokens of a sequence; longer ones are cut. auto: what 99% of the training texts fit in."
+    doc_stride: Annotated[int | None, at_least(1)] = None
+    "Read longer texts in windows of --max-length that begin so many tokens apart; a text's logits are their mean. Of \
+squad, squad2: passages, 128 by default."
+    max_answer_length: Annotated[int | None, at_least(1)] = None
+    "Of squad, squad2: tokens of an answer at most; 64 by default."
+    epochs: Annotated[float, EPOCHS] = 3.0
+    "Passes over the training data."
+    steps: Annotated[int | None, at_least(1)] = None
+    "Steps of training, in place of --epochs."
+    evaluate_every: Annotated[int | None, at_least(1)] = None
+    "Steps between two checkpoints, scored on the dev data; by default an epoch."
+    early_stopping: Annotated[int | None, at_least(1)] = None
+    "End when so many scores on the dev data in a row were no better than the best."
+    layer_decay: Annotated[float, LAYER_DECAY] = 1.0
+    "Factor of the learning rate from each layer to the one below it; 1 is none, 0.75 the paper's on SQuAD."
+    sweep: list[str] = field(default_factory=list)
+    "Runs at all points of a grid: lr=1e-5,2e-5 (batch, epochs, any option), once for each option; --seeds at each."
+    seeds: Annotated[int, at_least(1)] = 1
+    "Runs with as many seeds, from --seed on, each in a folder of --out, and a table of means."
+    split_seed: int | None = None
+    "Seed of the dev part that is drawn; by default --seed."
+    group_by_length: Annotated[bool, Parameter(negative="")] = False
+    "Batches of texts of similar length: less padding, so faster where lengths differ much."
+    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
+        default_factory=dict
+    )
+    "Config keys of the model, as --set.hidden_dropout=0.2."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.doc_stride is not None and self.max_length == "auto":
+            raise UserError("--doc-stride needs a --max-length in tokens, of a window")
+        if self.regression and self.multi_label:
+            raise UserError("--regression and --multi-label exclude each other")
+        if self.label_separator is not None and not (self.multi_label and self.label_separator):
+            raise UserError(
+                "--label-separator is a text between the labels of a row, and needs --multi-label"
+            )
+        model_options(self.model_options)

@@ -1,0 +1,321 @@
+"""Fine-tuning on a task of the papers or on a table of the user's: the options, and the run from data to metrics."""
+
+import contextlib
+import dataclasses
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from transformers import EarlyStoppingCallback, EvalPrediction
+from transformers.trainer_utils import PredictionOutput
+
+from ...base.errors import UserError
+from ...base.files import atomic_writer
+from ...base.machine import versions
+from ...base.options import model_options
+from ...base.processes import first, num_processes, say, start_processes
+from ...base.strict_json import dump_json
+from ...checkpoints.model_source import is_layout
+from ...cost.peak import peak_memory_bytes, reset_peak_memory
+from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...inference.load import TASK_FILE, check_length, load_model
+from ...tasks.judge import judge
+from ...tasks.kind import Encoded, Kind
+from ...tasks.kinds import kind_of
+from ...tasks.windows import check_stride
+from ..run.folder import (
+    METRICS_FILE,
+    check_run,
+    config_from_name,
+    finished_metrics,
+    open_run,
+    sequences_per_step,
+)
+from ..run.input_files import input_files, tokenizer_files
+from ..run.learning_rate import choose_rate
+from ..run.trainer import NanWatch, run_trainer, training_arguments
+from .class_weights import task_weights, weighted_loss
+from .config import FinetuneConfig
+from .data_hashes import data_files, describe_data
+from .max_length import choose_max_length
+from .model_card import FinishedRun
+from .report import dev_calibration, write_report
+from .series import run_all
+from .start_labels import is_new_head, renew_head, start_labels, was_regression
+from .task_data import TaskData, load_task_data
+from .trainer import FinetuneTrainer
+from .window_weights import weighted_windows
+
+__all__ = ["finetune"]
+
+_DECODER = "funnelformer.decoder."
+
+
+@input_files.register
+def _(config: FinetuneConfig) -> list[Path]:
+    """The tables, or the files of the task's parts, and the tokenizer's."""
+    return [*data_files(config), *tokenizer_files(config.tokenizer or config.model)]
+
+
+def finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """Fine-tune a model, keep the epoch best on the dev data, return its metrics (also in metrics.json).
+
+    With several seeds the metrics are means, with deviations beside them; of a grid those of the best point.
+    Under torchrun every process calls it and returns the same; the first one writes and prints.
+    Raises UserError for input that cannot be used, before training starts.
+    """
+    start_processes(cpu=config.device == "cpu")
+    return run_all(config, _finetune, _check)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run needs before it starts."""
+
+    tokenizer: Any
+    data: TaskData
+    model: Any
+    max_length: int
+    weights: np.ndarray | None
+    "Of the classes."
+
+
+def _read(config: FinetuneConfig) -> _Inputs:
+    """Raises UserError for all that cannot be used."""
+    tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
+    start = None if is_layout(config.model) else start_labels(config.model)
+    data = load_task_data(config, start)
+    task = data.kind.task
+    if config.doc_stride is not None:
+        data = dataclasses.replace(data, kind=kind_of(task, config.doc_stride))
+    model = _model(config, data.kind, tokenizer, start)
+    max_length = choose_max_length(config.max_length, data.kind, data.train, tokenizer, model.config)
+    if config.doc_stride is not None and task.kind != "span":
+        check_stride(tokenizer, max_length, config.doc_stride)
+    # A tokenizer or a length that the kind cannot use is found by one example.
+    data.kind.encode(data.train.select(range(1)), tokenizer, max_length)
+    # Where other programs that load the folder cut a text.
+    tokenizer.model_max_length = max_length
+    if model.config.position != "absolute":
+        model.config.max_position_embeddings = max(model.config.max_position_embeddings, max_length)
+    weights = task_weights(config.class_weights, task, data.train)
+    return _Inputs(tokenizer, data, model, max_length, weights)
+
+
+def _check(config: FinetuneConfig) -> None:
+    """Read all, and keep and print nothing. Raises UserError."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        _read(config)
+
+
+def _finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """One run."""
+    before = first(lambda: finished_metrics(config))
+    if before is not None:
+        say(f"{config.out} is finished")
+        return before
+    transformers.set_seed(config.seed)
+    first(lambda: check_run(config))
+    begin = time.perf_counter()
+    inputs = _read(config)
+    tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
+    kind = data.kind
+    checkpoint = first(lambda: open_run(config, "finetune"))
+    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
+    say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
+    num_dev = sum(len(part) for part in data.dev.values())
+    say(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
+    train = kind.encode(data.train, tokenizer, max_length)
+    dev = {name: kind.encode(part, tokenizer, max_length) for name, part in data.dev.items()}
+    if remark := kind.remark(train, max_length):
+        say(remark)
+    metric = _prefixed(next(iter(dev)), kind.task.scores[0])
+    trainer = FinetuneTrainer(
+        model=model,
+        args=training_arguments(
+            config,
+            config.steps or _steps_of_epochs(config, len(train.features)),
+            learning_rate=rate,
+            **_evaluations(config),
+            load_best_model_at_end=True,
+            metric_for_best_model=metric,
+            greater_is_better=True,
+            train_sampling_strategy="group_by_length" if config.group_by_length else "random",
+            ddp_find_unused_parameters=not _uses_all_parameters(kind, train),
+        ),
+        train_dataset=train.features if train.owners is None else weighted_windows(train, inputs.weights),
+        eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},
+        data_collator=kind.collator(tokenizer),
+        compute_metrics=_scorer(kind, dev),
+        preprocess_logits_for_metrics=lambda outputs, _: kind.reduce(outputs, model.config),
+        compute_loss_func=weighted_loss(inputs.weights) if train.owners is None else None,
+        callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
+        layer_decay=config.layer_decay,
+    )
+    watch = NanWatch(trainer, config.on_nan)
+    trainer.add_callback(watch)
+    reset_peak_memory(trainer.args.device)
+    run_trainer(trainer, tokenizer, config.out, checkpoint)
+    answered = {name: _predict(trainer, kind, part, "dev", name) for name, part in dev.items()}
+    scores = {key: value for _, found in answered.values() for key, value in found.items()}
+    tuned = kind.tuned(scores)
+    for name, part in data.test.items():
+        scores |= _predict(trainer, tuned, tuned.encode(part, tokenizer, max_length), "test", name)[1]
+
+    def finish() -> dict[str, Any]:
+        judged = {
+            name: judge(tuned, output.predictions, output.label_ids, dev[name])
+            for name, (output, _) in answered.items()
+        }
+        calibrations = {name: dev_calibration(kind.task, part) for name, part in judged.items()}
+        metrics = {
+            "model": model.config.name,
+            **({"task": kind.task.name} if kind.task.name else {}),
+            "kind": kind.task.kind,
+            "steps": trainer.state.global_step,
+            "best_step": trainer.state.best_global_step,
+            **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
+            "chosen": {"learning_rate": rate},
+            **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
+            **scores,
+            "metric": f"dev_{metric}",
+            "ece": {_prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},
+            "num_parameters": model.num_parameters(),
+            "cost": {
+                "train_seconds": trainer.train_seconds,
+                "total_seconds": time.perf_counter() - begin,
+                "train_flops": trainer.state.total_flos,
+                "peak_memory_bytes": peak_memory_bytes(trainer.args.device),
+                "peak_memory_of": "accelerator" if trainer.args.device.type != "cpu" else "process",
+                "device": trainer.args.device.type,
+                "num_processes": num_processes(),
+            },
+            "data": describe_data(config, data),
+            "versions": versions(),
+        }
+        log = trainer.state.log_history
+        run = FinishedRun(
+            config, kind.task, max_length, train.num_cut, metrics, log, judged, model.config.made_from
+        )
+        write_report(run)
+        with atomic_writer(config.out / TASK_FILE) as file:
+            dump_json(_task_entry(tuned, max_length), file)
+        with atomic_writer(config.out / METRICS_FILE) as file:
+            dump_json(metrics, file)
+        return metrics
+
+    return first(finish)
+
+
+def _uses_all_parameters(kind: Kind, train: Encoded) -> bool:
+    """Whether every step does: not the heads of spans, and without token types segments take no part."""
+    return kind.task.kind != "span" and "token_type_ids" in train.features.column_names
+
+
+def _steps_of_epochs(config: FinetuneConfig, num_features: int) -> int:
+    steps_per_epoch = math.ceil(num_features / sequences_per_step(config))
+    return max(1, round(config.epochs * steps_per_epoch))
+
+
+def _evaluations(config: FinetuneConfig) -> dict[str, Any]:
+    """When the Trainer scores and saves; a resumed run goes on counting towards the early end."""
+    counting = {"restore_callback_states_from_checkpoint": config.early_stopping is not None}
+    if config.evaluate_every is None:
+        return {"eval_strategy": "epoch", "save_strategy": "epoch", **counting}
+    every = config.evaluate_every
+    return {
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": every,
+        "save_steps": every,
+        **counting,
+    }
+
+
+def _scorer(kind: Kind, dev: Mapping[str, Encoded]) -> Any:
+    """What the Trainer calls; of several dev parts it does not say which, and no kind with several needs to know."""
+    (encoded, *_) = dev.values()
+
+    def score(prediction: EvalPrediction) -> dict[str, float]:
+        return kind.score(prediction.predictions, prediction.label_ids, encoded)
+
+    return score
+
+
+def _prefixed(variant: str, name: str) -> str:
+    return f"{variant}_{name}" if variant else name
+
+
+def _predict(
+    trainer: FinetuneTrainer, kind: Kind, encoded: Encoded, role: str, variant: str
+) -> tuple[PredictionOutput, dict[str, float]]:
+    """The model's outputs for a part, and its loss and the task's scores; a part may lack a level of RACE."""
+    trainer.compute_metrics = _scorer(kind, {variant: encoded})
+    output = trainer.predict(encoded.features, metric_key_prefix="part")
+    measured = output.metrics or {}
+    found = {
+        f"{role}_{_prefixed(variant, name)}": measured[f"part_{name}"]
+        for name in ("loss", *kind.task.scores)
+        if f"part_{name}" in measured
+    }
+    return output, found
+
+
+def _task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
+    """What `evaluate` and `predict` need to read data of the same form."""
+    columns = kind.task.columns
+    return {
+        "task": kind.task.name or None,
+        "text": columns.text,
+        "text_pair": columns.text_pair,
+        "label": columns.label,
+        "label_separator": columns.separator,
+        "max_length": max_length,
+        **kind.saved(),
+    }
+
+
+def _tokenizer_of(model: str) -> str:
+    if is_layout(model):
+        raise UserError(f"--model {model} starts from nothing, so --tokenizer is needed")
+    return model
+
+
+def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[str] | None) -> Any:
+    """The pretrained model with the kind's head, or a new one of the layout's name."""
+    settings = model_options(config.model_options) | kind.settings()
+    if is_layout(config.model):
+        settings = {**model_ids(tokenizer), **settings}
+        model_config = config_from_name(config.model, settings)
+        try:
+            model = kind.head.model_class(model_config)
+        except ValueError as error:  # of a head that needs a decoder
+            raise UserError(f"--model {config.model}: {error}") from error
+    else:
+        # A model fine-tuned before may know other classes; one without a decoder gets that which was asked for.
+        decoder = (_DECODER,) if settings.get("decoder_layers") else ()
+        model, random = load_model(
+            kind.head.model_class,
+            config.model,
+            may_miss=(*kind.head.parameters, *decoder),
+            may_differ=kind.head.label_parameters,
+            **settings,
+        )
+        if any(name.startswith(_DECODER) for name in random):
+            say(f"decoder: {model.config.decoder_layers} new layers, their weights random")
+        if is_new_head(kind, start, was_regression(config.model)):
+            assert start is not None
+            say(renew_head(model, kind, start, config.model))
+    check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    if kind.task.kind == "regression":
+        # Else its CrossEncoder would squeeze an amount between 0 and 1.
+        model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    if config.max_length != "auto":
+        check_length(model.config, config.max_length, "--max-length")
+    return model

@@ -1,0 +1,263 @@
+"""The README.md of a fine-tuned model, with the metadata that the Hub reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from ...base.options import flag
+from ...checkpoints.model_source import Hub, Layout, find_model
+from ...tasks.judge import Judged
+from ...tasks.task import Task
+from ..run.folder import resolved
+
+if TYPE_CHECKING:
+    from .config import FinetuneConfig
+
+__all__ = ["FinishedRun", "command_line", "model_card"]
+
+# The Hub's names of what a model does.
+_PIPELINES = {
+    "classification": "text-classification",
+    "multi-label": "text-classification",
+    "regression": "text-classification",
+    "tokens": "token-classification",
+    "choice": "multiple-choice",
+}
+_HYPERPARAMETERS = (
+    *(
+        "learning_rate",
+        "batch_size",
+        "gradient_accumulation",
+        "epochs",
+        "steps",
+        "warmup",
+        "schedule",
+        "clip",
+    ),
+    *(
+        "weight_decay",
+        "layer_decay",
+        "class_weights",
+        "early_stopping",
+        "precision",
+        "group_by_length",
+        "seed",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose model is saved. metrics: what metrics.json will hold. log: the Trainer's entries.
+
+    judged: the dev parts, by variant ("" where there is one alone).
+    made_from: of the model's config.
+    max_length: tokens at which texts are cut; num_cut: how many texts to train on were.
+    """
+
+    config: FinetuneConfig
+    task: Task
+    max_length: int
+    num_cut: int
+    metrics: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+    judged: Mapping[str, Judged]
+    made_from: Mapping[str, Any] | None = None
+
+
+def model_card(
+    run: FinishedRun, tables: Mapping[str, Sequence[Sequence[str]]], pictures: Sequence[str]
+) -> str:
+    """The text of a card. tables: of the classes of each dev part, by variant. pictures: files in the run's folder."""
+    metrics, config = run.metrics, run.config
+    name = run.task.name or _data_name(metrics["data"]["train"]["source"])
+    title = f"{metrics['model']} on {name}"
+    parts = [
+        f"---\n{_metadata(run, name)}\n---",
+        f"# {_text(title)}",
+        _introduction(run, name),
+        "## Scores\n\n" + _scores(metrics),
+        "## Data\n\n" + _data(metrics["data"]),
+        "## Cost\n\n" + _cost(metrics),
+        "## Hyper-parameters\n\n" + _hyperparameters(run),
+        "## Command\n\n    " + command_line(config),
+        "With "
+        + ", ".join(f"{key} {str(value)[:12]}" for key, value in metrics["versions"].items() if value)
+        + ".",
+    ]
+    for variant, table in tables.items():
+        if table:
+            where = f"the dev part `{variant}`" if variant else "the dev part"
+            parts.append(f"## By class, on {where}\n\n" + _table(table[0], table[1:]))
+    parts.append("## Figures\n\n" + "\n".join(f"![{Path(file).stem}]({file})" for file in pictures))
+    parts.append("## Limits\n\n" + _limits(run))
+    return "\n\n".join(parts) + "\n"
+
+
+def command_line(config: FinetuneConfig) -> str:
+    """The command that makes the same run, from the options that are not as they are by default."""
+    defaults = {
+        flag(entry.name): entry.default
+        for entry in dataclasses.fields(config)
+        if entry.default is not dataclasses.MISSING
+    }
+    words = ["funnelformer", "finetune"]
+    for key, value in resolved(config).items():
+        if key == "set":
+            words += [f"--set.{name}={option}" for name, option in value.items()]
+        elif value is True:
+            words.append(f"--{key}")
+        elif value != defaults.get(f"--{key}"):
+            words += [f"--{key}", str(value)]
+    return shlex.join(words)
+
+
+def _metadata(run: FinishedRun, name: str) -> str:
+    task, release = run.task, run.task.release
+    hub, _, part = ("", "", "") if release is None else release.hub.partition(":")
+    pipeline = _PIPELINES.get(task.kind)
+    results = [
+        EvalResult(
+            task_type=pipeline or task.kind,
+            dataset_type=hub or re.sub(r"[^\w.-]+", "-", name),
+            dataset_name=name,
+            dataset_config=part or None,
+            dataset_split=role,
+            metric_type=score,
+            metric_value=run.metrics[f"{role}_{score}"],
+        )
+        for role in ("dev", "test")
+        for score in task.scores
+        if f"{role}_{score}" in run.metrics
+    ]
+    start = find_model(run.config.model)
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=pipeline,
+        tags=["funnelformer"],
+        base_model=start.name if isinstance(start, Hub) else None,
+        datasets=[hub] if hub else None,
+        metrics=list(task.scores),
+        model_name=f"{run.metrics['model']}-{name}" if results else None,
+        eval_results=results or None,
+    )
+    return data.to_yaml()
+
+
+def _introduction(run: FinishedRun, name: str) -> str:
+    task, source = run.task, run.config.model
+    start = (
+        f"fine-tuned from `{_text(source)}`"
+        if not isinstance(find_model(source), Layout)
+        else "trained from random weights"
+    )
+    if made := run.made_from:
+        start += (
+            f", which was made from `{_text(made['source'])}` ({made['model_type']}, {made['source_layout']})"
+        )
+    what = {
+        "classification": "tells which of {n} classes a text is of",
+        "multi-label": "tells which of {n} labels a text has",
+        "regression": "gives an amount for a text",
+        "tokens": "gives a tag to every token of a text",
+        "choice": "chooses one of {n} answers to a question on a passage",
+        "span": "answers a question with a part of a passage",
+    }[task.kind]
+    labels = (
+        "" if task.labels is None else f" Labels: {', '.join(f'`{_text(name)}`' for name in task.labels)}."
+    )
+    return (
+        f"A model of the layout {_text(run.metrics['model'])}, {run.metrics['num_parameters']:,} parameters, {start}, "
+        f"that {what.format(n=len(task.labels or ()))} (task: {_text(name)}). Texts are cut at {run.max_length} "
+        f"tokens.{labels}"
+    )
+
+
+def _scores(metrics: Mapping[str, Any]) -> str:
+    rows = [[key, f"{value:.4f}"] for key, value in metrics.items() if key.startswith(("dev_", "test_"))] + [
+        [f"{name}_ece (expected calibration error)", f"{value:.4f}"]
+        for name, value in metrics.get("ece", {}).items()
+    ]
+    steps = f"step {metrics['best_step']} of {metrics['steps']}"
+    selected = f"The checkpoint of {steps} was the best by `{metrics['metric']}`."
+    return _table(["score", "value"], rows) + f"\n\n{selected}"
+
+
+def _data(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        [part, entry["source"], f"{entry['rows']:,}", entry["rows_sha256"], entry["file_sha256"] or ""]
+        for part, entry in parts.items()
+    ]
+    return _table(["part", "source", "rows", "SHA-256 of the rows", "SHA-256 of the file"], rows)
+
+
+def _cost(metrics: Mapping[str, Any]) -> str:
+    cost = metrics["cost"]
+    rows = [
+        ["training, without evaluations and checkpoints", f"{cost['train_seconds']:.1f} s"],
+        ["training", f"{cost['train_flops']:.3e} FLOPs"],
+        [f"most memory ({cost['peak_memory_of']})", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB"],
+        ["parameters", f"{metrics['num_parameters']:,}"],
+        ["processes", str(cost["num_processes"])],
+        ["device", cost["device"]],
+    ]
+    return _table(["what", "value"], rows)
+
+
+def _hyperparameters(run: FinishedRun) -> str:
+    config = run.config
+    chosen = {name: getattr(config, name) for name in _HYPERPARAMETERS}
+    if config.learning_rate == "auto":
+        chosen["learning_rate"] = f"{run.metrics['chosen']['learning_rate']:g} (auto)"
+    if config.steps is not None:
+        chosen.pop("epochs")
+    rows = [
+        [name.replace("_", " "), str(value)] for name, value in chosen.items() if value not in (None, False)
+    ]
+    rows += [["max length", str(run.max_length)], ["optimizer", "AdamW"]]
+    rows += [[f"model: {key}", str(value)] for key, value in config.model_options.items()]
+    return _table(["option", "value"], rows)
+
+
+def _limits(run: FinishedRun) -> str:
+    parts = run.metrics["data"]
+    lines = [
+        f"Trained and measured on this data alone ({parts['train']['rows']:,} rows to train on): nothing is known of "
+        "other sources, languages or times.",
+        "The dev part selected the checkpoint, so its scores are a little too good"
+        + ("." if any(part.startswith("test") for part in parts) else "; no test part was scored."),
+    ]
+    if skipped := run.metrics.get("skipped_rows"):
+        lines.append(f"{skipped:,} rows of the data could not be used, and were left out.")
+    if run.num_cut:
+        lines.append(f"{run.num_cut:,} training texts were longer than {run.max_length} tokens, and cut.")
+    if run.task.labels is not None and run.task.kind != "choice":
+        lines.append("It knows no other labels than these, and answers with one of them for any text.")
+    lines.append("One seed; `--seeds` measures how much the scores depend on it.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [[_text(cell) for cell in line] for line in (header, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(header), *lines[1:]))
+
+
+def _text(value: str) -> str:
+    """Text as Markdown shows it, on one line: no HTML, no columns of a table, no code."""
+    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|").replace("`", "'")
+
+
+def _data_name(source: str) -> str:
+    """Of a file its name without endings, or that of its folder where the file is called train; of others the name."""
+    path = Path(source)
+    name = path.name.partition(".")[0]
+    return (path.absolute().parent.name if name == "train" else name) or "data"

@@ -1,0 +1,94 @@
+"""Class names when a fine-tuning starts from a model that has classes already: its head is kept, or it is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...base.errors import one_line
+from ...checkpoints.weights import read_json
+from ...data.values import Labels
+from ...tasks.kind import Kind
+
+__all__ = ["in_order_of", "is_new_head", "renew_head", "start_labels", "was_regression"]
+
+# Endings of the architectures, ours and transformers', whose head says something of each class.
+_WITH_CLASSES = ("ForSequenceClassification", "ForTokenClassification")
+_SHOWN = 8
+
+
+def start_labels(model: str) -> tuple[str, ...] | None:
+    """The names of the classes that a model's head has, in the order of their ids; None of a model without classes.
+
+    model: a folder, or a name on the Hub. A head that is new to its names has transformers' LABEL_0, LABEL_1 ...
+    """
+    content = _config(model)
+    architectures = content.get("architectures") or [""]
+    if not str(architectures[0]).endswith(_WITH_CLASSES):
+        return None
+    names = content.get("id2label")
+    if not isinstance(names, dict) or not names:
+        number = content.get("num_labels", 2)
+        return tuple(f"LABEL_{index}" for index in range(number if isinstance(number, int) else 2))
+    try:
+        return Labels.from_id2label(names).names
+    except ValueError:  # of a key that is no number, which loading the model refuses
+        return None
+
+
+def was_regression(model: str) -> bool:
+    """Whether a model's head gives one amount."""
+    content = _config(model)
+    names = content.get("id2label")
+    return content.get("problem_type") == "regression" or (isinstance(names, dict) and len(names) == 1)
+
+
+def _config(model: str) -> dict[str, Any]:
+    folder = Path(model)
+    if folder.is_dir():
+        file = folder / "config.json"
+        return read_json(file) if file.is_file() else {}
+    if "/" not in model:
+        return {}
+    from transformers.utils import cached_file
+
+    try:
+        return read_json(str(cached_file(model, "config.json")))
+    except Exception as error:  # of the network and the Hub; loading the model says it in full
+        return {"architectures": [one_line(error)]}
+
+
+def in_order_of(start: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The labels of the data, in the order of the start model's where the set of names is the same.
+
+    Its head has a row for each class, so an order of our own would swap the classes.
+    """
+    if start is not None and labels is not None and len(start) == len(labels) and set(start) == set(labels):
+        return tuple(start)
+    return None if labels is None else tuple(labels)
+
+
+def is_new_head(kind: Kind, start: Sequence[str] | None, was_regression: bool) -> bool:
+    """Whether the start model's head is of other classes than the task's, so that its weights say nothing of them."""
+    if start is None or not kind.has_class_names:
+        return False
+    if kind.task.kind == "regression":
+        return not was_regression
+    return was_regression or tuple(start) != tuple(kind.task.labels or ())
+
+
+def renew_head(model: Any, kind: Kind, start: Sequence[str], source: str) -> str:
+    """Draw the weights of the head anew; returns what there is to say of it, in one line."""
+    for name, module in model.named_modules():
+        own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)]
+        if any(parameter.startswith(kind.head.label_parameters) for parameter in own):
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = False
+            model._init_weights(module)
+    wanted = "amounts" if kind.task.labels is None else _shown(kind.task.labels)
+    return f"the head is new: {source} has the classes {_shown(start)}, the data have {wanted}"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

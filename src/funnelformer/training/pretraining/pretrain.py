@@ -1,0 +1,214 @@
+"""Pretraining from text files or prepared data."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from ...base.errors import UserError
+from ...base.files import atomic_writer
+from ...base.options import model_options
+from ...base.processes import first, num_processes, say, start_processes
+from ...base.strict_json import dump_json
+from ...base.version import stamped
+from ...checkpoints.model_source import is_layout
+from ...corpus.build import rows_from_text
+from ...corpus.documents import Split, expand_sources
+from ...corpus.manifest import MANIFEST
+from ...corpus.masking import MaskedBlocks, Masking, NextEpoch
+from ...corpus.prepared import is_prepared, open_prepared
+from ...corpus.row_settings import RowSettings
+from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...inference.load import check_length, load_model
+from ..run.folder import METRICS_FILE, check_run, config_from_name, open_run
+from ..run.input_files import files_of, input_files, tokenizer_files
+from ..run.learning_rate import choose_rate
+from ..run.tracking import choose_tracker, tracker_settings
+from ..run.trainer import run_trainer, training_arguments
+from .config import _DEFAULT_BLOCK_SIZE, PretrainConfig
+from .objectives import OBJECTIVES
+from .probe import Probe
+
+__all__ = ["pretrain"]
+
+
+@input_files.register
+def _(config: PretrainConfig) -> list[Path]:
+    """Of prepared data the list of what is in them, which has the counts and settings of all files."""
+    files: list[Path] = tokenizer_files(config.tokenizer)
+    for name in config.train:
+        if is_prepared(name):
+            files.append(Path(name) / MANIFEST)
+            continue
+        for source in expand_sources(name):
+            files += files_of(source if isinstance(source, Path) else source.name)
+    return files
+
+
+def pretrain(config: PretrainConfig) -> dict[str, Any]:
+    """Pretrain a model; return the final metrics (also in metrics.json).
+
+    Under torchrun every process calls it, and the first one writes and prints.
+    Raises UserError for input that cannot be used, before training starts, and for a loss that is NaN.
+    """
+    tracker = choose_tracker(config.report_to)
+    start_processes(cpu=config.device == "cpu")
+    transformers.set_seed(config.seed)
+    first(lambda: check_run(config))
+    objective = OBJECTIVES[config.objective]
+    folder = _prepared_folder(config)
+    tokenizer = load_tokenizer(config.tokenizer)
+    blocks = (
+        open_prepared(folder, tokenizer, block_size=config.block_size, pairs=objective.pairs)
+        if folder
+        else {}
+    )
+    block_size = blocks["train"].features["input_ids"].length if folder else config.block_size
+    block_size = block_size or _DEFAULT_BLOCK_SIZE
+    model = _model(config, tokenizer, block_size)
+    say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
+    if not folder:
+        settings = RowSettings(
+            block_size,
+            form="structure" if objective.pairs else "single",
+            validation_fraction=config.validation_fraction,
+            seed=config.seed,
+        )
+        blocks = rows_from_text(config.train, tokenizer, settings, config.text_column)
+    _check_rows(config, blocks)
+    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in blocks.items())
+    say(f"corpus: blocks of {block_size} tokens: {sizes}")
+    masking = Masking(config.masking, config.mlm_probability, config.num_predict)
+    splits = {
+        split: MaskedBlocks(
+            rows, tokenizer, masking, config.seed, model.config.cls_token_type_id, objective.pairs
+        )
+        for split, rows in blocks.items()
+    }
+    has_validation = "validation" in splits
+    probe = _probe(config, tokenizer, block_size)
+    if probe is not None:
+        first(probe.check)
+    checkpoint = first(lambda: open_run(config, "pretrain"))
+    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
+    if config.gradient_checkpointing:
+        _enable_checkpointing(model)
+    if config.parallel == "fsdp" and num_processes() == 1:
+        say(
+            "one process: nothing is sharded but the form of the checkpoints, which more processes can go on from"
+        )
+    report_to, callbacks = tracker_settings(tracker, config.out)
+    trainer = objective.trainer_class(
+        model=model,
+        args=training_arguments(
+            config,
+            config.steps,
+            learning_rate=rate,
+            eval_strategy="steps" if has_validation else "no",
+            eval_steps=config.evaluate_every,
+            save_steps=config.save_every,
+            prediction_loss_only=True,
+            remove_unused_columns=False,
+            torch_compile=config.compile,
+            ddp_find_unused_parameters=False,  # there are none, with any objective, mixer or position
+            report_to=report_to,
+        ),
+        train_dataset=splits["train"],
+        eval_dataset=splits.get("validation"),
+        data_collator=splits["train"].collate,
+        # The held-out blocks stay at epoch 0: the same masks in every measurement, of every run.
+        callbacks=[NextEpoch(splits["train"]), *callbacks],
+        parallel=config.parallel,
+        probe=probe,
+        probe_every=config.probe_every or config.evaluate_every,
+        logged=objective.logged,
+        on_nan=config.on_nan,
+        spike_factor=config.spike_factor,
+        optimizer_preset=config.optimizer,
+        out=config.out,
+    )
+    run_trainer(trainer, tokenizer, config.out, checkpoint)
+    metrics: dict[str, Any] = {"model": model.config.name, "steps": trainer.state.global_step}
+    metrics["chosen"] = {"learning_rate": rate}
+    if config.on_nan == "skip":
+        metrics["skipped_updates"] = trainer.num_skipped
+    if has_validation:
+        measured = trainer.evaluate()
+        names = ("loss", *objective.logged, "masked_accuracy", "perplexity")
+        metrics |= {f"validation_{name}": measured[f"eval_{name}"] for name in names}
+
+    def write() -> None:
+        with atomic_writer(config.out / METRICS_FILE) as file:
+            dump_json(stamped(metrics), file)
+
+    first(write)
+    return metrics
+
+
+def _probe(config: PretrainConfig, tokenizer: Any, block_size: int) -> Probe | None:
+    if config.probe_train is None:
+        return None
+    settings = {
+        "train": config.probe_train,
+        "dev": config.probe_dev,
+        "max_length": block_size,
+        "precision": config.precision,
+        "seed": config.seed,
+        "device": config.device,
+    }
+    return Probe(settings, tokenizer, config.out)
+
+
+def _enable_checkpointing(model: Any) -> None:
+    # Renamed in transformers 5.23.
+    new = getattr(model, "activation_checkpointing_enable", None)
+    new() if new is not None else model.gradient_checkpointing_enable()
+
+
+def _prepared_folder(config: PretrainConfig) -> str | None:
+    """The folder of prepared data that --train names, or None for texts, which must exist."""
+    prepared = [name for name in config.train if is_prepared(name)]
+    if prepared and len(config.train) > 1:
+        raise UserError(
+            f"{prepared[0]}: holds prepared data; --train takes one such folder, and nothing else"
+        )
+    if not prepared:
+        expand_sources(config.train)
+    return prepared[0] if prepared else None
+
+
+def _check_rows(config: PretrainConfig, blocks: dict[Split, Any]) -> None:
+    """Prepared data have their own hold-out; without any, nothing is measured."""
+    if not config.validation_fraction:
+        blocks.pop("validation", None)
+    num_rows = len(blocks["train"])
+    batch = config.batch_size * config.gradient_accumulation * num_processes()
+    if num_rows < batch:
+        raise UserError(
+            f"--train: the corpus gives {num_rows} sequences, too few for a step of {batch}; give more text, or a "
+            "smaller --batch-size"
+        )
+
+
+def _model(config: PretrainConfig, tokenizer: Any, block_size: int) -> Any:
+    objective = OBJECTIVES[config.objective]
+    options = model_options(config.model_options, ("vocab_size",) if is_layout(config.model) else ())
+    if not is_layout(config.model):
+        # An encoder alone has neither decoder nor head; --set.decoder_layers=2 adds the first.
+        model, _ = load_model(
+            objective.model_class,
+            config.model,
+            may_miss=objective.heads,
+            **{"sparse_prediction": True, **options},
+        )
+        check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    else:
+        defaults = {**model_ids(tokenizer), "sparse_prediction": True, **options}
+        model_config = config_from_name(config.model, defaults)
+        check_vocabulary(tokenizer, model_config.vocab_size, "--set.vocab_size")
+        try:
+            model = objective.model_class(model_config)
+        except ValueError as error:
+            raise UserError(f"--model {config.model}: {error}") from None
+    check_length(model.config, block_size, "--block-size")
+    return model

@@ -1,0 +1,77 @@
+"""What every training run can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ...base.errors import UserError
+from ...base.options import (
+    FRACTION_FROM_0,
+    SEED,
+    Device,
+    OnNan,
+    Rate,
+    above,
+    at_least,
+    check_ranges,
+    flag,
+    grouped,
+)
+
+__all__ = ["RunConfig"]
+
+
+@grouped(
+    most="out",
+    optimisation="batch_size gradient_accumulation learning_rate weight_decay warmup schedule clip",
+    run="precision on_nan seed device resume auto_resume",
+    output="log_every keep_checkpoints overwrite",
+)
+@dataclass(kw_only=True)
+class RunConfig:
+    """What every training run can be told."""
+
+    out: Path
+    "Folder of the run: the model, its tokenizer, metrics, checkpoints, the resolved config."
+    batch_size: Annotated[int, at_least(1)] = 32
+    "Sequences a step on each device, before accumulation."
+    gradient_accumulation: Annotated[int, at_least(1)] = 1
+    "Batches a step."
+    learning_rate: Annotated[Rate, above(0)] = "auto"
+    "Highest learning rate. auto: by the start, from nothing or pretrained, and the model's width."
+    weight_decay: Annotated[float, at_least(0)] = 0.01
+    "Decoupled weight decay of all parameters but dense biases and LayerNorms; attention's \
+r_w, r_r and r_s decay, as in the paper's code."
+    warmup: Annotated[float, FRACTION_FROM_0] = 0.1
+    "Fraction of the steps during which the learning rate rises."
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    "How the learning rate falls to 0 after the warm-up."
+    clip: Annotated[float, above(0)] = 1.0
+    "Largest norm of the gradient."
+    precision: Literal["fp32", "bf16"] = "fp32"
+    "Arithmetic: float32, or bfloat16 autocast."
+    on_nan: OnNan = "stop"
+    "When the loss or the gradient is NaN or infinite: stop, or skip the update and count it."
+    log_every: Annotated[int, at_least(1)] = 20
+    "Steps between two entries of the log."
+    keep_checkpoints: Annotated[int, at_least(1)] = 2
+    "Checkpoints that are kept."
+    seed: Annotated[int, SEED] = 42
+    "Seed of everything random; the same seed on the same machine repeats the run."
+    device: Device = "auto"
+    "auto takes an accelerator when there is one."
+    resume: Annotated[bool, Parameter(negative="")] = False
+    "Go on from the last complete checkpoint of --out."
+    auto_resume: Annotated[bool, Parameter(negative="")] = False
+    "As --resume if --out holds a complete checkpoint, else begin: for jobs that are started again when they fail."
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+    "Replace what is in --out."
+
+    def __post_init__(self) -> None:
+        self.out = Path(self.out)
+        check_ranges(self)
+        chosen = [flag(name) for name in ("resume", "auto_resume", "overwrite") if getattr(self, name)]
+        if len(chosen) > 1:
+            raise UserError(f"{chosen[0]} and {chosen[1]} exclude each other")
