@@ -257,7 +257,7 @@ def main() -> None:
     demo.search()
     heading("4. Seconds, in turns")
     demo.measure()
-    heading("5. Yours to change: demo/sentences.txt and demo/questions.txt")
+    heading("5. Labels and answers for demo/sentences.txt and demo/questions.txt, which are yours to change")
     demo.answer()
     heading("6. Quality beside seconds")
     rows = list(demo.rows.values())

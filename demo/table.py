@@ -151,7 +151,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
     )
     for axes in (left, right):
         axes.margins(x=0.3, y=0.15)
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=-0.1 * axes.get_xlim()[1])  # names of what takes no time have room
         axes.grid(alpha=0.3)
     save_png(figure, file)
     plt.close(figure)

@@ -27,12 +27,10 @@ from funnelformer.inference.predict import predict
 from funnelformer.tasks.kinds import kind_of
 from funnelformer.tasks.task import Task
 from funnelformer.training.finetuning.class_weights import class_weights, task_weights, weighted_loss
-from funnelformer.training.finetuning.finetune import FinetuneConfig
 from funnelformer.training.finetuning.max_length import choose_max_length
 from funnelformer.training.finetuning.series import summary
 from funnelformer.training.finetuning.trainer import FinetuneTrainer
 from funnelformer.training.run.optimizer import layer_rates
-from funnelformer.training.run.trainer import training_arguments
 from training.children import finish, start
 from training.toy import FINETUNE, animal_rows, fails, log_of, run, sentence, weights_equal, write_table
 
@@ -320,14 +318,6 @@ def test_without_decay_the_groups_are_the_trainers(toy, data, tmp_path, monkeypa
 
 
 # ---- precision
-
-
-def test_bfloat16_needs_no_accelerator(tmp_path, monkeypatch):
-    """Without one, and without --device cpu, the Trainer refused it."""
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    arguments = training_arguments(FinetuneConfig(model="B1-1H16", out=tmp_path, precision="bf16"), 1)
-    assert arguments.use_cpu
-    assert arguments.bf16
 
 
 def test_bfloat16_learns_what_float32_does(toy, data, tmp_path):
