@@ -28,7 +28,8 @@ _MAX_BYTES = 16 << 20
 def refuse_foreign_code(folder: str | Path) -> None:
     """Raise UserError when a config in a folder, or in a folder inside it, names code to load.
 
-    What is no readable JSON, or no list of modules, is left to the reader of that file; a name that is no local folder to the Hub.
+    What is no readable JSON, or no list of modules, is left to the reader of that file; a name that is no local folder
+    to the Hub.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -45,9 +45,11 @@ def reach_hub(name: str, kind: str = "model") -> None:
     if not is_cached:
         path = Path(name)
         hint = did_you_mean(path.name, sorted(entry.name for entry in path.parent.glob("*")))
-        option = " --repo-type dataset" if kind == "dataset" else ""
+        option, missing = "", "folder"
+        if kind == "dataset":
+            option, missing = " --repo-type dataset", "file or folder"
         raise UserError(
-            f"{name}: no such {'file or folder' if kind == 'dataset' else 'folder'}{hint}, and {problem}; on a machine with a network, `hf download {name}{option} "
+            f"{name}: no such {missing}{hint}, and {problem}; on a machine with a network, `hf download {name}{option} "
             "--local-dir FOLDER` writes one: copy it here and name it instead"
         )
     if not constants.HF_HUB_OFFLINE:
