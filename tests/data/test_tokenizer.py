@@ -51,7 +51,7 @@ def test_ids_segments_and_padding(corpus, tmp_path):
 
 def test_saved_folder_loads_the_same_everywhere(corpus, tmp_path):
     out = tmp_path / "out"
-    trained = train_tokenizer(corpus, out, vocab_size=120, model_max_length=64)
+    trained = train_tokenizer(corpus, out, vocab_size=120, max_length=64)
     assert sorted(os.listdir(out)) == ["tokenizer.json", "tokenizer_config.json"]
     for loaded in (AutoTokenizer.from_pretrained(out), load_tokenizer(str(out))):
         assert isinstance(loaded, PreTrainedTokenizerFast)
@@ -72,7 +72,7 @@ def test_a_funnel_config_beside_it_changes_nothing(corpus, tmp_path):
 
 
 def test_case_is_kept_when_asked(corpus, tmp_path):
-    tokenizer = train_tokenizer(corpus, tmp_path / "out", vocab_size=150, lowercase=False)
+    tokenizer = train_tokenizer(corpus, tmp_path / "out", vocab_size=150, cased=True)
     assert tokenizer.tokenize("The café") == ["The", "café"]
     assert tokenizer.tokenize("the") == ["the"]
 
@@ -107,7 +107,7 @@ def test_ties_fall_the_same_way_in_every_process(tmp_path):
 def test_rare_characters_are_cut_in_a_fixed_order(tmp_path):
     letters = [chr(code) for code in range(0xAC00, 0xAC00 + 1100)]  # Hangul: letters that stay as they are
     path = write(tmp_path / "a.txt", " ".join(letters) + " " + " ".join(letters[:10]))
-    vocabulary = train_tokenizer(path, tmp_path / "a", vocab_size=2100, lowercase=False).get_vocab()
+    vocabulary = train_tokenizer(path, tmp_path / "a", vocab_size=2100, cased=True).get_vocab()
     assert [letter in vocabulary for letter in (letters[999], letters[1000])] == [True, False]
 
 
@@ -120,8 +120,10 @@ def test_training_errors(corpus, tmp_path):
     assert "vocab_size: 20 is too small; this text has" in error_of(
         train_tokenizer, corpus, tmp_path / "b", vocab_size=20
     )
-    assert "min_frequency: 0" in error_of(train_tokenizer, corpus, tmp_path / "b", min_frequency=0)
-    assert "model_max_length: 2" in error_of(train_tokenizer, corpus, tmp_path / "b", model_max_length=2)
+    assert "--min-frequency is 0" in error_of(train_tokenizer, corpus, tmp_path / "b", min_frequency=0)
+    assert "--max-length is 2; allowed: 3 and more" in error_of(
+        train_tokenizer, corpus, tmp_path / "b", max_length=2
+    )
     assert "no such file" in error_of(train_tokenizer, tmp_path / "none.txt", tmp_path / "b")
     assert sorted(os.listdir(tmp_path)) == ["corpus.txt", "out"]
     train_tokenizer(corpus, out, vocab_size=120, overwrite=True)
@@ -194,11 +196,15 @@ def test_load_errors(corpus, tmp_path, monkeypatch):
     assert f"{odd}: not a tokenizer; give its folder or a vocab.txt" in error_of(load_tokenizer, odd)
     assert f"{tmp_path}: no tokenizer could be loaded" in error_of(load_tokenizer, tmp_path)
 
-    def fail(name):
+    def fail(name, trust_remote_code):
         raise OSError("We couldn't connect\nCheck your connection")
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
     monkeypatch.chdir(tmp_path)
+    assert error_of(load_tokenizer, "emtpy").startswith(
+        "emtpy: no such folder; did you mean 'empty'?, and HF_HUB_OFFLINE is set; "
+    )
+    monkeypatch.setattr("funnelformer.data.tokenizer.reach_hub", lambda _: None)
     message = "emtpy: no tokenizer could be loaded; did you mean 'empty'? (We couldn't connect)"
     assert error_of(load_tokenizer, "emtpy") == message
 
@@ -207,7 +213,8 @@ def test_load_refuses_slow_ones_and_those_without_special_tokens(tmp_path, monke
     class Slow:
         is_fast = False
 
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name: Slow())
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, trust_remote_code: Slow())
+    monkeypatch.setattr("funnelformer.data.tokenizer.reach_hub", lambda _: None)
     assert "user/name: this is a slow tokenizer" in error_of(load_tokenizer, "user/name")
     monkeypatch.undo()
 

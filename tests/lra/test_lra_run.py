@@ -183,9 +183,13 @@ def test_options_from_a_file(tmp_path, capsys):
     assert metrics["settings"]["set"] == {"hidden_dropout": "0.0"}
     assert run("lra listops", "--config", file, "--out", tmp_path / "two", "--generate", 20) == 0
     assert metrics_of(tmp_path / "two")["settings"]["num_train"] == 20
-    assert fails(capsys, "lra report", out, "--config", file) == (
-        f"--config {file}: lra report takes no file of options"
-    )
+    file.write_text('task = "listops"\ncount = [20, 3, 4]\nlength = 40\n')
+    assert run("lra generate", "--config", file, "--out", tmp_path / "data", "--length", 30) == 0
+    written = (tmp_path / "data" / "basic_train.tsv").read_bytes()
+    assert run("lra generate listops --count 20 3 4 --length 30 --out", tmp_path / "flags") == 0
+    assert (tmp_path / "flags" / "basic_train.tsv").read_bytes() == written
+    file.write_text(f'runs = ["{out}"]\n')
+    assert run("lra report", "--config", file) == 0
     file.write_text('modle = "fnet"\n')
     assert fails(capsys, "lra listops", "--config", file) == (
         f"{file}: unknown key 'modle'; did you mean 'model'?"

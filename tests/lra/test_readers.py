@@ -159,7 +159,7 @@ def test_pickles_are_not_opened(tmp_path):
 
 
 def test_listops_written_and_read(tmp_path):
-    write_data("listops", tmp_path / "data", [20, 3, 4], 40, seed=2)
+    write_data("listops", out=tmp_path / "data", count=[20, 3, 4], length=40, seed=2)
     samples = generate_distinct(Grammar(min_length=10, max_length=40), 2, 27)
     data = read_data(TASKS["listops"], tmp_path / "data", 2000)
     everything = rows(data.train) + rows(data.validation) + rows(data.test)
@@ -186,7 +186,7 @@ def test_listops_generated():
 
 def test_pathfinder_written_and_read(tmp_path):
     """Split 8 : 1 : 1 after a shuffle that is always the same, without loss."""
-    write_data("pathfinder", tmp_path / "pathfinder32" / "curv_contour_length_14", [20], None, seed=4)
+    write_data("pathfinder", out=tmp_path / "pathfinder32" / "curv_contour_length_14", count=[20], seed=4)
     data = read_data(TASKS["pathfinder"], tmp_path, 1024)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [16, 2, 2]
     images, labels = draw_images(20, 4, PathfinderStyle())
@@ -230,6 +230,6 @@ def test_pathfinder_generated():
 def test_what_cannot_be_written(tmp_path, arguments, text):
     name, counts, length = arguments
     with pytest.raises(UserError) as error:
-        write_data(name, tmp_path / "out", counts, length, 0)
+        write_data(name, out=tmp_path / "out", count=counts, length=length)
     assert str(error.value).startswith(text)
     assert not (tmp_path / "out").exists()

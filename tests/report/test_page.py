@@ -91,7 +91,7 @@ def test_a_page_is_html(folders, tmp_path, capsys):
         f"--out {tmp_path / 'page.txt'}: a page ends in .html"
     )
     with pytest.raises(UserError, match="no run was given"):
-        write_page([], tmp_path / "page.html")
+        write_page([], out=tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
 

@@ -126,13 +126,17 @@ SEED = between(f"0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
 
 
 def check_ranges(config: Any) -> None:
-    """Raise `UserError` for the first field whose value is outside its range; None and words are not numbers."""
+    """Raise `UserError` for the first field with a value outside its range; None and words are not numbers.
+
+    Of a list each value is looked at.
+    """
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         value, allowed = getattr(config, name, None), _range_of(hint)
         if allowed is None or value is None or isinstance(value, str):
             continue
-        if not allowed.holds(value):
-            raise UserError(f"{_flag_of(name, hint)} is {value}; allowed: {allowed.text}")
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if not allowed.holds(number):
+                raise UserError(f"{_flag_of(name, hint)} is {number}; allowed: {allowed.text}")
 
 
 def grouped(**groups: str) -> Callable[[type[C]], type[C]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from ..base.options import takes
+from .config import CompareConfig
 from .result_tables import case_cells, name_cell, spread_cell, table
 from .results import Memory, Spread, Timing, read_results
 
@@ -15,16 +16,17 @@ __all__ = ["compare", "verdict"]
 _MEMORY_NOISE = 0.02
 
 
-def compare(before: Path, after: Path) -> str:
+@takes(CompareConfig)
+def compare(config: CompareConfig) -> str:
     """Tables in Markdown of what both files measured: times as ratios to the peer, and memory.
 
-    before, after: results.json of `funnelformer bench`, or its folder.
     Ratios are what two runs can be compared by, as the peer met the same machine at the same moment. They count as
     changed where the quartiles do not overlap.
     Raises UserError for a file that cannot be read or is none of `funnelformer bench`.
     """
     first, second = (
-        read_results(path / "results.json" if path.is_dir() else path) for path in (before, after)
+        read_results(path / "results.json" if path.is_dir() else path)
+        for path in (config.before, config.after)
     )
     parts = []
     for title, left, right in (

@@ -1,4 +1,4 @@
-"""What `bench` can be told."""
+"""What `bench` and `bench compare` can be told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from ..base.options import Device, at_least, check_ranges, grouped
 
-__all__ = ["BenchConfig"]
+__all__ = ["BenchConfig", "CompareConfig"]
 
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 # Of what is not given; the second column is that of --quick, which a base-size pair on two cores does in a minute.
@@ -79,3 +79,17 @@ class BenchConfig:
             if getattr(self, name) is None:
                 setattr(self, name, quick if self.quick else usual)
         check_ranges(self)
+
+
+@grouped(most="before after")
+@dataclass
+class CompareConfig:
+    """What `bench compare` can be told."""
+
+    before: Path
+    "results.json of the first, or its folder."
+    after: Path
+    "results.json of the second, or its folder."
+
+    def __post_init__(self) -> None:
+        self.before, self.after = Path(self.before), Path(self.after)

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, get_args
 
+from cyclopts import Parameter
+
+from ..base.errors import UserError, did_you_mean
 from ..base.options import ModelForm, grouped
 
 __all__ = ["ConvertConfig"]
 
 
+def _layers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
+    """Read "0,2,3,5". Raises UserError for what are no whole numbers."""
+    text = tokens[0].value
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--layers {text!r}: allowed are numbers of layers, the first being 0, as in 0,2,3,5"
+        ) from None
+
+
 @grouped(
     most="source target layout layers to",
-    model="set",
+    model="overrides",
     run="verify dry_run",
     output="overwrite",
 )
@@ -24,14 +40,14 @@ class ConvertConfig:
     "Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its form is detected."
     target: Path
     "Folder to write."
-    _: KW_ONLY
     to: ModelForm = "funnelformer"
     "Form to write."
+    _: KW_ONLY
     layout: str | None = None
     "Blocks to put the layers in, as B2-2-2: an encoder of one length becomes a funnel. The width stays."
-    layers: str | None = None
+    layers: Annotated[tuple[int, ...] | None, Parameter(converter=_layers, n_tokens=1)] = None
     "Layers to keep, counted from 0, as 0,2,3,5; by default all, or as many as the layout has, evenly spaced."
-    set: dict[str, str] | None = None
+    overrides: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(default_factory=dict)
     "Config keys to change on the way, as --set.padding=exact."
     verify: str | None = None
     'Compare with the source\'s own outputs: "transformers" runs that library, a .npz has recorded cases.'
@@ -39,3 +55,13 @@ class ConvertConfig:
     "Check everything, print the table of the tensors and what would be left out, and write nothing."
     overwrite: bool = False
     "Replace the files of a folder that is not empty."
+
+    def __post_init__(self) -> None:
+        self.source, self.target = str(self.source), Path(self.target)
+        if self.to not in get_args(ModelForm):
+            known = get_args(ModelForm)
+            raise UserError(
+                f"to: {self.to!r} is no format; allowed: {', '.join(known)}{did_you_mean(self.to, known)}"
+            )
+        if self.verify is not None and not (self.layout is None and self.layers is None):
+            raise UserError("--verify compares with the source, whose layers --layout and --layers change")

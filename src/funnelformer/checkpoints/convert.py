@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..base.errors import UserError, did_you_mean, reject_unknown
+from ..base.errors import UserError, reject_unknown
 from ..base.files import atomic_folder
 from ..base.json_toml import read_json, read_small_text
+from ..base.options import parse_options, takes
 from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_from_vocab
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
 from .compare import build_model, difference, encoder_only, has_stock, probe_output, reference_model
+from .config import ConvertConfig
 from .folders import ENCODERS, map_folder, resolve
 from .foreign_options import make_config
 from .loaded import Exported, Loaded, Part
@@ -89,23 +91,10 @@ class TensorRow(NamedTuple):
     shape: tuple[int, ...]
 
 
-def convert(
-    source: str | Path,
-    target: str | Path,
-    to: str = "funnelformer",
-    *,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    layout: str | None = None,
-    layers: Sequence[int] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    verify: str | Path | None = None,
-) -> Report:
+@takes(ConvertConfig)
+def convert(config: ConvertConfig) -> Report:
     """Convert the model in `source` and write it to the folder `target`.
 
-    source: a folder, a release's .tar.gz or its https:// URL, or a name on the Hub. to: one of `TARGETS`.
-    overwrite: allow a folder that holds a model of the same format.
-    dry_run: write nothing.
     layout, layers: put the encoder's layers in other blocks, or keep some of them, see `shortening.deal`; a head of
         tokens is left out where the result has no states of tokens.
     overrides: config keys to change on the way, such as `{"padding": "transformers"}`; `decoder_layers=0`
@@ -114,47 +103,28 @@ def convert(
     The folder appears complete or not at all. Raises UserError for what cannot be read, or held by the
     target's format, or when the written model's outputs differ from the source's.
     """
-    if to not in TARGETS:
-        raise UserError(f"to: {to!r} is no format; allowed: {', '.join(TARGETS)}{did_you_mean(to, TARGETS)}")
-    target = Path(target)
-    if Path(source).is_dir() and target.resolve() == Path(source).resolve():
+    source, target = Path(config.source), config.target
+    if source.is_dir() and target.resolve() == source.resolve():
         raise UserError(f"{target}: is the source; choose another folder")
-    _check_target(target, to, overwrite)
-    if verify is not None and not (layout is None and layers is None):
-        raise UserError("--verify compares with the source, whose layers --layout and --layers change")
-    if verify is not None and str(verify) != STOCK:
-        read_cases(Path(verify))
-    wishes = _Wishes(str(source), target, to, overwrite, dry_run, layout, layers, overrides or {}, verify)
-    if is_archive(source):
-        with unpacked(source) as folder:
-            return _convert(folder, wishes)
-    return _convert(resolve(source), wishes)
+    _check_target(target, config.to, config.overwrite)
+    if config.verify is not None and config.verify != STOCK:
+        read_cases(Path(config.verify))
+    if is_archive(config.source):
+        with unpacked(config.source) as folder:
+            return _convert(folder, config)
+    return _convert(resolve(config.source), config)
 
 
-class _Wishes(NamedTuple):
-    """The arguments of `convert`; source: as it was named."""
-
-    source: str
-    target: Path
-    to: str
-    overwrite: bool
-    dry_run: bool
-    layout: str | None
-    layers: Sequence[int] | None
-    overrides: Mapping[str, Any]
-    verify: str | Path | None
-
-
-def _convert(source: Path, wishes: _Wishes) -> Report:
+def _convert(source: Path, wishes: ConvertConfig) -> Report:
     target, to, verify = wishes.target, wishes.to, wishes.verify
     loaded = map_folder(source)
-    if verify is not None and str(verify) == STOCK and not has_stock(loaded):
+    if verify is not None and verify == STOCK and not has_stock(loaded):
         raise UserError(f"{source}: --verify {STOCK} is for its own folders; give recorded cases (.npz)")
     source_format, num_layers = loaded.source, loaded.config.num_hidden_layers
     is_dealt = not (wishes.layout is None and wishes.layers is None)
     if is_dealt:
         loaded = deal(loaded, source_name(wishes.source), layout=wishes.layout, layers=wishes.layers)
-    changed = _apply(loaded, wishes.overrides)
+    changed = _apply(loaded, parse_options(wishes.overrides))
     if is_dealt:
         changed = without_token_head(changed)
     exported = _export(changed, to)
@@ -238,7 +208,7 @@ def _verify(source: Path, folder: Path, verify: str | Path | None) -> dict[str, 
     if verify is None:
         return {}
     written = map_folder(folder)
-    if str(verify) == STOCK:
+    if verify == STOCK:
         return compare_with_stock(map_folder(source), written)
     return compare_with_cases(written, verify)
 

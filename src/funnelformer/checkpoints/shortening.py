@@ -20,7 +20,7 @@ from .foreign_options import make_config
 from .loaded import SEQUENCE_HEADS, Loaded
 from .weights import read_json
 
-__all__ = ["deal", "parse_layers", "spread_layers", "without_token_head"]
+__all__ = ["deal", "spread_layers", "without_token_head"]
 
 _LAYER = re.compile(r"((?:funnelformer\.)?encoder\.blocks\.)(\d+)\.(\d+)\.(.+)")
 _PREFIX = "funnelformer."
@@ -39,16 +39,6 @@ def spread_layers(num_layers: int, places: int) -> list[int]:
     gaps = max(1, places - 1)
     # ceil(x - 1/2) of x = place * (num_layers - 1) / gaps, in whole numbers
     return [-((gaps - 2 * place * (num_layers - 1)) // (2 * gaps)) for place in range(places)]
-
-
-def parse_layers(text: str) -> list[int]:
-    """Read "0,2,3,5". Raises UserError for what are no whole numbers."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(
-            f"--layers {text!r}: allowed are numbers of layers, the first being 0, as in 0,2,3,5"
-        ) from None
 
 
 def deal(

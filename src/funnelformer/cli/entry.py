@@ -46,11 +46,15 @@ def _meta(
     if config is not None and tokens:
         # Commands below it, as those of lra and bench.
         inner = set(app[tokens[0]]) if tokens[0] in app else set()
+        command = tokens[:1]
         if len(tokens) > 1 and tokens[1] in inner and not tokens[1].startswith("-"):
-            raise UserError(f"--config {config}: {tokens[0]} {tokens[1]} takes no file of options")
-        options, settings = _options_from(config, tokens[0])
+            command, inner = tokens[:2], set()
+        options, settings = _options_from(config, command)
         # Under the command's name: at the top level cyclopts drops keys that are commands, as `tokenizer` is.
-        app.config = (cyclopts.config.Dict({tokens[0]: options}, source=str(config)),)
+        under: dict[str, Any] = options
+        for name in reversed(command):
+            under = {name: under}
+        app.config = (cyclopts.config.Dict(under, source=str(config)),)
         # As flags: of a table cyclopts would drop every key as soon as the command line sets one.
         given = {token.partition("=")[0] for token in tokens}
         tokens += tuple(f"--set.{k}={v}" for k, v in settings.items() if f"--set.{k}" not in given)
@@ -59,12 +63,13 @@ def _meta(
     return app(tokens, exit_on_error=False, print_error=False)
 
 
-def _options_from(file: Path, command: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _options_from(file: Path, command: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     """The options in a TOML file, checked against those of the command, and apart from them its table `set`."""
     settings: dict[str, str] = {}
     options = read_toml(file)
-    if command in app:
-        arguments = app[command].assemble_argument_collection()
+    if command[0] in app:
+        named = app[command[0]] if len(command) == 1 else app[command[0]][command[1]]
+        arguments = named.assemble_argument_collection()
         known = {argument.name.removeprefix("--"): argument.hint for argument in arguments}
         for key, value in list(options.items()):
             name = key.replace("_", "-")

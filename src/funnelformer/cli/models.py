@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from ..base.hub import check_reachable
-from ..base.options import parse_options
 from ..base.strict_json import json_text
 from ..base.terminal import plain_console
 from ..checkpoints.config import ConvertConfig
-from ..checkpoints.shortening import parse_layers
 from ..cost.config import InfoConfig
 from ..export.config import ExportConfig
 from .app import app, show
@@ -19,17 +17,7 @@ def _convert(settings: ConvertConfig) -> None:
     check_reachable(settings.source)
     from ..checkpoints.convert import convert
 
-    report = convert(
-        settings.source,
-        settings.target,
-        to=settings.to,
-        overwrite=settings.overwrite,
-        dry_run=settings.dry_run,
-        layout=settings.layout,
-        layers=None if settings.layers is None else parse_layers(settings.layers),
-        overrides=parse_options(settings.set or {}),
-        verify=settings.verify,
-    )
+    report = convert(**vars(settings))
     show(
         f"{report.source} ({report.source_format}, {report.architecture}): {report.num_tensors} tensors used"
     )
@@ -69,7 +57,7 @@ def _info(settings: InfoConfig) -> None:
     check_reachable(settings.model)
     from ..cost.info import describe, render
 
-    info = describe(settings.model, settings.lengths) if settings.lengths else describe(settings.model)
+    info = describe(settings.model, settings.lengths)
     if settings.json:
         print(json_text(info.to_dict(), indent=2))
     else:

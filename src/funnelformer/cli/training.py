@@ -42,16 +42,6 @@ def _finetune(settings: FinetuneConfig) -> None:
 def _tokenizer(settings: TokenizerConfig) -> None:
     """Train a WordPiece tokenizer on text files."""
     from ..corpus.vocabulary import train_tokenizer
-    from ..data.tokenizer import load_tokenizer
 
-    train_tokenizer(
-        settings.train,
-        settings.out,
-        vocab_size=settings.vocab_size,
-        lowercase=not settings.cased,
-        min_frequency=settings.min_frequency,
-        text_column=settings.text_column,
-        model_max_length=settings.max_length,
-        overwrite=settings.overwrite,
-    )
-    show(f"{len(load_tokenizer(settings.out)):,} entries; the tokenizer is in {settings.out}")
+    tokenizer = train_tokenizer(**vars(settings))
+    show(f"{len(tokenizer):,} entries; the tokenizer is in {settings.out}")

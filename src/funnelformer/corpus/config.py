@@ -33,10 +33,11 @@ class TokenizerConfig:
     "Pairs that occur less often are not merged."
     text_column: str | None = None
     "Column of the text in tables."
-    max_length: Annotated[int, at_least(1)] = 512
-    "Tokens at which truncation cuts by default."
+    max_length: Annotated[int, at_least(3)] = 512
+    "Tokens at which truncation cuts by default: <cls>, at least one token and <sep>."
     overwrite: bool = False
     "Replace the tokenizer in a folder that is not empty."
 
     def __post_init__(self) -> None:
+        self.out = Path(self.out)
         check_ranges(self)

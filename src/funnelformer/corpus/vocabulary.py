@@ -14,8 +14,10 @@ from tokenizers.trainers import WordPieceTrainer
 
 from ..base.errors import UserError
 from ..base.files import atomic_folder, expand_paths
+from ..base.options import takes
 from ..base.strict_json import json_text
 from ..data.tokenizer import PREFIX, SPECIAL_TOKENS, as_fast, blank_tokenizer, load_tokenizer, save_tokenizer
+from .config import TokenizerConfig
 from .documents import iter_documents
 
 if TYPE_CHECKING:
@@ -46,9 +48,7 @@ def _inside_words(tokenizer: Tokenizer, alphabet: list[str]) -> list[str]:
     return sorted(character for character in alphabet if continues(character))
 
 
-def _train(
-    paths: list[Path], text_column: str | None, vocab_size: int, lowercase: bool, min_frequency: int
-) -> Tokenizer:
+def _train(paths: list[Path], config: TokenizerConfig) -> Tokenizer:
     """Train so that the same text gives the same bytes.
 
     The trainer numbers the "##x" pieces in the order of a hash table that is seeded anew in every process,
@@ -57,58 +57,42 @@ def _train(
     order, so that is done here.
     """
     special = list(SPECIAL_TOKENS.values())
-    tokenizer = blank_tokenizer(WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]), lowercase)
-    alphabet = _alphabet(iter_documents(paths, text_column), tokenizer.normalizer)
+    tokenizer = blank_tokenizer(WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]), lowercase=not config.cased)
+    alphabet = _alphabet(iter_documents(paths, config.text_column), tokenizer.normalizer)
     continuing = [PREFIX + character for character in _inside_words(tokenizer, alphabet)]
     smallest = len(special) + len(continuing) + len(alphabet)
-    if vocab_size < smallest:
+    if config.vocab_size < smallest:
         raise UserError(
-            f"vocab_size: {vocab_size} is too small; this text has {len(alphabet)} different characters, "
+            f"vocab_size: {config.vocab_size} is too small; this text has {len(alphabet)} different characters, "
             f"which need {smallest}"
         )
     trainer = WordPieceTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
         special_tokens=special + continuing,
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         continuing_subword_prefix=PREFIX,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(iter_documents(paths, text_column), trainer)
+    tokenizer.train_from_iterator(iter_documents(paths, config.text_column), trainer)
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special]
     return Tokenizer.from_str(json_text(state, ensure_ascii=False))
 
 
-def train_tokenizer(
-    patterns: str | Path | Iterable[str | Path],
-    out: str | Path,
-    *,
-    vocab_size: int = 30522,
-    lowercase: bool = True,
-    min_frequency: int = 2,
-    text_column: str | None = None,
-    model_max_length: int = 512,
-    overwrite: bool = False,
-) -> PreTrainedTokenizerFast:
-    """Train a WordPiece tokenizer on the documents of `patterns` and save it in the folder `out`.
+@takes(TokenizerConfig)
+def train_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerFast:
+    """Train a WordPiece tokenizer on the documents of `train` and save it in the folder `out`.
 
     The same text and arguments give the same files byte for byte. `AutoTokenizer.from_pretrained(out)` loads
     it. The text is read twice; its 1000 most frequent characters are kept, others become `<unk>`.
     vocab_size: the most tokens wanted; little text gives fewer.
-    min_frequency: merge no pair of pieces that occurs less often.
-    lowercase: also drops accents. model_max_length: tokens, where `truncation=True` cuts by default.
-    overwrite: replace the files of an `out` that is not empty.
-    Raises UserError for such a folder, for text that cannot be read (`corpus.iter_documents`), or a
+    Raises UserError for a folder that is not empty, for text that cannot be read (`corpus.iter_documents`), or a
     `vocab_size` that has no room for the characters.
     """
-    if min_frequency < 1:
-        raise UserError(f"min_frequency: {min_frequency} is below 1")
-    if model_max_length < 3:
-        raise UserError(f"model_max_length: {model_max_length} is below 3, <cls>, a token and <sep>")
-    paths = expand_paths(patterns)
-    with atomic_folder(out, overwrite=overwrite) as folder:
-        trained = _train(paths, text_column, vocab_size, lowercase, min_frequency)
-        save_tokenizer(as_fast(trained, SPECIAL_TOKENS, model_max_length), folder)
-    return load_tokenizer(out)
+    paths = expand_paths(config.train)
+    with atomic_folder(config.out, overwrite=config.overwrite) as folder:
+        trained = _train(paths, config)
+        save_tokenizer(as_fast(trained, SPECIAL_TOKENS, config.max_length), folder)
+    return load_tokenizer(config.out)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..base.options import grouped
+from ..base.options import at_least, check_ranges, grouped
 
-__all__ = ["InfoConfig"]
+__all__ = ["LENGTHS", "InfoConfig"]
+
+LENGTHS = (128, 512, 2048)
 
 
 @grouped(most="model lengths json")
@@ -20,7 +22,10 @@ class InfoConfig:
     model: str
     "A model's folder, or a layout or preset (B4-4-4H768, L12H768, funnel-small)."
     _: KW_ONLY
-    lengths: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None
-    "Tokens of the sequences to count for; by default 128, 512 and 2048."
+    lengths: Annotated[tuple[int, ...], at_least(1), Parameter(consume_multiple=True)] = LENGTHS
+    "Tokens of the sequences to count for."
     json: bool = False
     "Print JSON."
+
+    def __post_init__(self) -> None:
+        check_ranges(self)

@@ -19,6 +19,7 @@ from ..checkpoints.folders import find_foreign, load_foreign
 from ..checkpoints.model_source import Folder, Layout, find_model
 from ..config import FunnelformerConfig, parse_name
 from ..modeling import FunnelformerModel
+from .config import LENGTHS
 from .flops import Flops, flops_ratio, forward_flops
 from .memory import DTYPES, MemoryEstimate, ParameterCounts, count_parameters, estimate_for, meta_model
 
@@ -99,7 +100,7 @@ class Info:
 
 
 def describe(
-    source: str | os.PathLike[str], lengths: Sequence[int] = (128, 512, 2048), *, memory: bool = True
+    source: str | os.PathLike[str], lengths: Sequence[int] = LENGTHS, *, memory: bool = True
 ) -> Info:
     """Describe a layout ("B4-4-4H768"), a preset ("funnel-small"), a model's folder ("./bert") or a name on the Hub.
 

@@ -14,7 +14,7 @@ import transformers
 
 from ..base.errors import UserError
 from ..base.files import atomic_folder, check_file
-from ..base.options import Int8
+from ..base.options import Int8, takes
 from ..base.packages import need
 from ..base.sentence_modules import SentenceEmbedding, model_folder
 from ..base.strict_json import json_text
@@ -28,7 +28,7 @@ from ..inference.predictor import Predictor
 from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, summary, table
-from .config import DEFAULT_OPSET, LEAST_OPSET, NEWEST_OPSET
+from .config import ExportConfig
 from .graph import export_graph
 from .int8 import products_of, quantise, quantise_measured
 from .signatures import INPUTS, Target, find_target, of_head, target_of
@@ -38,47 +38,21 @@ __all__ = ["REPORT_FILE", "export"]
 REPORT_FILE = "export.json"
 _INT8_FILE = "model.int8.onnx"
 _EMBEDDINGS = "embeddings"
-_DEFAULT_CHECK = 1025
 
 
-def export(
-    model: str,
-    out: Path,
-    *,
-    format: str = "onnx",
-    task: str | None = None,
-    int8: Int8 | None = None,
-    calibration: str | None = None,
-    opset: int = DEFAULT_OPSET,
-    check_to: int = _DEFAULT_CHECK,
-    all_shapes: bool = False,
-    overwrite: bool = False,
-    say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+@takes(ExportConfig)
+def export(config: ExportConfig) -> dict[str, Any]:
     """Write a folder with `model.onnx`, config, tokenizer, the task's settings and `export.json`; return the last.
 
-    model: a folder or a name on the Hub. task: a key of `TARGETS`; by default that of the model's class.
     int8: "dynamic", or "static" with ranges from `calibration`, a file of texts on which is also measured what the
         outputs are most sensitive to: that stays in float32 while the score, or without labels the answers, suffer.
-    check_to: the longest inputs that PyTorch and ONNX Runtime are compared on.
-    all_shapes: show the difference for every one of them, and not the largest alone.
-    say: told the differences, and what became int8.
     Raises UserError when the model cannot be exported, or the graph differs; then nothing is written.
     """
     need("onnx", "onnxscript", "onnxruntime")
-    if format != "onnx":
-        raise UserError(f"--format {format!r} is unknown; allowed: onnx")
-    if not LEAST_OPSET <= opset <= NEWEST_OPSET:
-        raise UserError(f"--opset is {opset}; allowed: {LEAST_OPSET} to {NEWEST_OPSET}")
-    if check_to < 1:
-        raise UserError(f"--check-to is {check_to}; allowed: 1 and more")
-    if int8 == "static" and calibration is None:
-        raise UserError("--int8 static takes its ranges from texts: name a file with --calibration")
+    model, calibration, int8, say = config.model, config.calibration, config.int8, config.say
     if calibration is not None:
-        if int8 is None:
-            raise UserError("--calibration is for --int8")
         check_file(calibration)
-    task = task or _task_of(model)
+    task = config.task or _task_of(model)
     target = find_target(task)
     network, random = load_model(
         target.model_class,
@@ -98,19 +72,19 @@ def export(
     names = [name for name in INPUTS if tokenizer is None or name in tokenizer.model_input_names]
     names += target.inputs
     settings = _settings(model, network.config)
-    with atomic_folder(out, overwrite=overwrite) as folder:
+    with atomic_folder(config.out, overwrite=config.overwrite) as folder:
         file = folder / MODEL_FILE
-        export_graph(network, target, file, inputs=names, opset=opset)
-        differences = check_graph(network, open_session(file), target, check_to)
-        say(table(differences) if all_shapes else summary(differences))
+        export_graph(network, target, file, inputs=names, opset=config.opset)
+        differences = check_graph(network, open_session(file), target, config.check_to)
+        say(table(differences) if config.all_shapes else summary(differences))
         _write_settings(folder, network.config, target, tokenizer, settings)
         worst = max(differences, key=lambda difference: difference.relative)
         report: dict[str, Any] = {
             "task": task,
-            "opset": opset,
+            "opset": config.opset,
             "inputs": names,
             "outputs": list(target.outputs),
-            "checked": {"cases": len(grid(network.config, check_to)), "largest": asdict(worst)},
+            "checked": {"cases": len(grid(network.config, config.check_to)), "largest": asdict(worst)},
             "bytes": _size(folder, MODEL_FILE),
         }
         if int8 is not None:
@@ -118,7 +92,7 @@ def export(
                 network, tokenizer, {**settings, "max_length": settings.get("max_length", 512)}
             )
             examples = None if calibration is None else read_calibration(predictor, calibration, names)
-            report["int8"] = _make_int8(folder, network, target, int8, examples, check_to, say)
+            report["int8"] = _make_int8(folder, network, target, int8, examples, config.check_to, say)
             report["int8"]["calibration"] = calibration
         report["versions"] = _versions()
         (folder / REPORT_FILE).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cyclopts import Parameter
+
+from ..base.errors import UserError
 from ..base.options import Int8, at_least, between, check_ranges, grouped
 
 __all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "NEWEST_OPSET", "ExportConfig"]
@@ -50,5 +54,15 @@ token-detection, feature-extraction, embeddings; by default what the model was m
     overwrite: bool = False
     "Replace the files of a folder that is not empty."
 
+    say: Annotated[Callable[[str], None], Parameter(parse=False)] = print
+    "Is told the differences, and what became int8; an argument of the Python function alone."
+
     def __post_init__(self) -> None:
+        self.out = Path(self.out)
         check_ranges(self)
+        if self.format != "onnx":
+            raise UserError(f"--format {self.format!r} is unknown; allowed: onnx")
+        if self.int8 == "static" and self.calibration is None:
+            raise UserError("--int8 static takes its ranges from texts: name a file with --calibration")
+        if self.calibration is not None and self.int8 is None:
+            raise UserError("--calibration is for --int8")

@@ -10,8 +10,10 @@ from typing import Any
 
 from ..base.errors import UserError
 from ..base.json_toml import read_json
+from ..base.options import takes
 from ..base.strict_json import json_text
 from .arena_tasks import TASKS, Task
+from .config import LraReportConfig
 
 __all__ = ["PUBLISHED", "Published", "report"]
 
@@ -50,16 +52,17 @@ PUBLISHED = (
 )
 
 
-def report(runs: Sequence[Path]) -> str:
+@takes(LraReportConfig)
+def report(config: LraReportConfig) -> str:
     """Markdown tables of the runs in these folders: accuracy beside published figures, then speed and memory.
 
     Runs that differ in nothing but the seed share a cell, with mean and standard deviation. An average needs all
     five tasks. A star marks a run that did not follow the recipe on the release's data; what differs stands below.
     Raises UserError naming a folder without metrics.json, or the key that it lacks.
     """
-    if not runs:
+    if not config.runs:
         raise UserError("no run was given; name the folders of runs")
-    results = [_read(Path(run)) for run in runs]
+    results = [_read(run) for run in config.runs]
     names = [*_FIVE, *(["path-x"] if any(result["task"] == "path-x" for result in results) else [])]
     lines = ["## Accuracy (%)", ""]
     lines += _header(["model", *(TASKS[name].title for name in names), "average", "source"])

@@ -1,19 +1,28 @@
-"""What `lra TASK` can be told."""
+"""What `lra TASK`, `lra generate` and `lra report` can be told."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from ..base.errors import UserError
-from ..base.options import FRACTION_FROM_0, SEED, Rate, above, at_least, grouped, model_options
+from ..base.options import (
+    FRACTION_FROM_0,
+    SEED,
+    Rate,
+    above,
+    at_least,
+    check_ranges,
+    grouped,
+    model_options,
+)
 from ..training.run.config import RunConfig
 from .arena_tasks import find_task
 
-__all__ = ["LraConfig"]
+__all__ = ["GenerateConfig", "LraConfig", "LraReportConfig"]
 
 
 @grouped(
@@ -75,3 +84,37 @@ r_w, r_r and r_s decay, as in the paper's code."
     def parsed_options(self) -> dict[str, Any]:
         """What `--set` says. Raises UserError for a key that the task decides."""
         return model_options(self.model_options, ("cls_token_id", "sep_token_id", "mask_token_id"))
+
+
+@grouped(most="task out count length seed")
+@dataclass
+class GenerateConfig:
+    """What `lra generate` can be told."""
+
+    task: str
+    "listops, pathfinder or path-x."
+    _: KW_ONLY
+    out: Path
+    "Folder to write."
+    count: Annotated[list[int], at_least(1), Parameter(consume_multiple=True)]
+    "listops: samples to train, validate and test on, or those to train on; else the number of images."
+    length: Annotated[int | None, at_least(1)] = None
+    "listops: tokens of the longest expressions; else pixels of an image."
+    seed: Annotated[int, SEED] = 0
+    "Seed; the same one gives the same data."
+
+    def __post_init__(self) -> None:
+        self.out = Path(self.out)
+        check_ranges(self)
+
+
+@grouped(most="runs")
+@dataclass
+class LraReportConfig:
+    """What `lra report` can be told."""
+
+    runs: Annotated[list[Path], Parameter(consume_multiple=True)]
+    "Folders of runs."
+
+    def __post_init__(self) -> None:
+        self.runs = [Path(run) for run in self.runs]

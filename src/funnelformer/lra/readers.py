@@ -11,7 +11,9 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.files import open_binary, read_bytes
+from ..base.options import takes
 from .arena_tasks import GENERATED, Task, find_task
+from .config import GenerateConfig
 from .listops import PARTS, Grammar, encode, generate_distinct, read_listops, write_listops
 from .pathfinder import PathfinderStyle, draw_images, read_pathfinder, write_pathfinder
 from .sequences import Examples, LraData, Sequences
@@ -52,20 +54,19 @@ def generate_data(task: Task, count: int, length: int, seed: int) -> LraData:
     return _cut_up(sequences, labels, counts)
 
 
-def write_data(task_name: str, out: Path, counts: Sequence[int], length: int | None, seed: int) -> None:
+@takes(GenerateConfig)
+def write_data(config: GenerateConfig) -> None:
     """Write generated data in the form of the release.
 
-    counts: for ListOps samples to train, validate and test on, or those to train on (then a tenth as many for each
+    count: for ListOps samples to train, validate and test on, or those to train on (then a tenth as many for each
         of the others); for Pathfinder, whose release is one folder of images, their number. length: as in
         `generate_data`, by default the task's, and of images no other: `read_data` would refuse them.
     Raises UserError for a task without generator, or a folder that is not empty.
     """
-    task = find_task(task_name)
+    task, out, counts, seed = find_task(config.task), config.out, config.count, config.seed
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; choose another --out")
-    if min(counts) < 1:
-        raise UserError(f"--count is {min(counts)}; allowed: 1 and more")
-    length = task.length if length is None else length
+    length = task.length if config.length is None else config.length
     if task.name == "listops":
         if len(counts) not in (1, 3):
             raise UserError(f"--count has {len(counts)} numbers; allowed: 1 or 3 (train, validation, test)")

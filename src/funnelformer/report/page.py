@@ -8,28 +8,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..base.errors import UserError
 from ..base.files import atomic_writer
+from ..base.options import takes
 from ..base.progress import duration
 from .charts import cost_charts, curve_charts, flops_unit
+from .config import ReportConfig
 from .runs import Row, read_rows
 
 __all__ = ["render", "write_page"]
 
 
-def write_page(runs: Sequence[Path], out: Path) -> int:
+@takes(ReportConfig)
+def write_page(config: ReportConfig) -> int:
     """Write a page of the runs in these folders; return the number of its rows.
 
     Raises UserError for a folder that holds no finished run, and for an `out` that is no .html file.
     """
+    out = config.out
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out {out}: a page ends in .html")
-    rows = read_rows(runs)
+    rows = read_rows(config.runs)
     text = render(rows)
     with atomic_writer(out) as file:
         file.write(text)
