@@ -166,4 +166,4 @@ def _sets_trust(file: Path, line: int) -> bool:
 
 def _is_of_the_hub(file: Path) -> bool:
     """Where `load_dataset` is called, with a name of the Hub and never with a folder."""
-    return file.name in ("tables.py", "corpus.py") and "load_dataset(str(" not in file.read_text()
+    return file.name in ("tables.py", "documents.py") and "load_dataset(str(" not in file.read_text()

@@ -20,7 +20,7 @@ def git(folder, *arguments):
 def test_the_commit_is_that_of_the_source_and_of_no_other_repository(is_tracked, tmp_path, monkeypatch):
     """An environment may lie inside the user's repository, which does not track it."""
     package = tmp_path / ("src" if is_tracked else ".venv") / "funnelformer"
-    package.mkdir(parents=True)
+    (package / "base").mkdir(parents=True)
     shutil.copy(machine.__file__, package / "base/machine.py")
     (tmp_path / ".gitignore").write_text(".venv\n")
     git(tmp_path, "init", "-q")
@@ -39,6 +39,6 @@ def test_every_accelerator_is_waited_for(monkeypatch):
 
 
 def test_nothing_else_waits_for_a_device():
-    source = Path(machine.__file__).parent
-    found = [p.name for p in source.rglob("*.py") if ".synchronize(" in p.read_text()]
+    source = Path(machine.__file__).parents[1]
+    found = [str(p.relative_to(source)) for p in source.rglob("*.py") if ".synchronize(" in p.read_text()]
     assert found == ["base/machine.py"]

@@ -17,4 +17,5 @@ def test_a_long_probe_does_not_end_the_run(monkeypatch, tmp_path):
     processes.start_processes(cpu=True)
     assert made == [{"cpu": True, "timeout": datetime.timedelta(hours=3)}]
     monkeypatch.undo()
-    assert training_arguments(RunConfig(out=tmp_path, device="cpu"), 1).ddp_timeout == 3 * 3600
+    config = RunConfig(out=tmp_path, device="cpu")
+    assert training_arguments(config, 1, learning_rate=1e-4).ddp_timeout == 3 * 3600

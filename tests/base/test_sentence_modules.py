@@ -197,7 +197,7 @@ WIDTH = {"word_embedding_dimension": 16}
         (
             "modules.json",
             [TRANSFORMER, entry("custom.Pooling", "1_Pooling")],
-            "modules.json: the module custom.Pooling is none that can be had here",
+            "modules.json: 'type' names code to run ('custom.Pooling')",
         ),
         (
             "modules.json",

@@ -38,6 +38,7 @@ def test_nothing_else_writes_json():
     for file in sorted(SOURCES.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             writes = isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.dump", "json.dumps")
-            if writes and file.name != "base/strict_json.py":
-                found.append(f"{file.relative_to(SOURCES)}:{node.lineno}")
+            name = file.relative_to(SOURCES).as_posix()
+            if writes and name != "base/strict_json.py":
+                found.append(f"{name}:{node.lineno}")
     assert found == []

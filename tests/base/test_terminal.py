@@ -90,7 +90,7 @@ def test_every_console_of_ours_is_plain():
     found = []
     for file in sorted(SOURCES.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Call) or file.name == "base/terminal.py":
+            if not isinstance(node, ast.Call) or file == SOURCES / "base/terminal.py":
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             markup = [keyword.value for keyword in node.keywords if keyword.arg == "markup"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+
 from training.toy import PRETRAIN, Toy, run, write_table
 
 ROWS = [(f"the red {animal} runs .", animal) for animal in ("cat", "dog")] * 8

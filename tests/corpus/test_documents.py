@@ -55,6 +55,7 @@ def test_what_is_looked_up_on_the_hub(tmp_path, monkeypatch):
     assert "no such file" in error_of(expand_sources, "texts/a")
     assert "no such file; there is no folder 'user'" in error_of(expand_sources, "user/a.txt")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("funnelformer.corpus.documents.reach_hub", lambda *_: None)
         patch.setattr(datasets, "load_dataset", lambda name, config: {"train": [], "name": (name, config)})
         assert error_of(iter_documents, "user/name").startswith("user/name: there is no text")
 

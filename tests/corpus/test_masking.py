@@ -26,8 +26,8 @@ class Tokenizer:
     all_special_ids = (0, 1, 2, 3, 4)
     mask_token_id, pad_token_id = 4, 0
 
-    def __len__(self) -> int:
-        return 100
+    def get_vocab(self) -> dict[str, int]:
+        return {str(number): number for number in range(100)}
 
 
 def make_rows(num_rows=200, num_tokens=LENGTH):
@@ -102,6 +102,17 @@ def test_what_becomes_of_the_targets(strategy):
     replaced = hidden[chosen & (hidden != 4) & (hidden != rows.input_ids)]
     assert replaced.min() >= 5
     assert chisquare(np.bincount(replaced, minlength=100)[5:]).pvalue > LEVEL
+
+
+def test_no_target_becomes_an_id_without_a_token(monkeypatch):
+    """A vocabulary may have gaps: the ids of 50 to 98 belong to no token."""
+    monkeypatch.setattr(Tokenizer, "get_vocab", lambda _: {str(n): n for n in (*range(50), 99)})
+    rows = make_rows(500)
+    rows.input_ids[rows.input_ids >= 50] = 99
+    data, _ = blocks(rows)
+    hidden, labels = collected(data)
+    replaced = hidden[(labels != -100) & (hidden != 4) & (hidden != rows.input_ids)]
+    assert set(replaced) == {*range(5, 50), 99}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -180,7 +180,10 @@ def test_a_folder_begun_otherwise_is_refused(settings, corpus):
         ({"seed": 1}, "was begun with seed = 42, now it is 1; choose another --out"),
         ({"block_size": 64}, "was begun with block_size = 32, now it is 64"),
         ({"shard": "1/2"}, "was begun with jobs = 1, now it is 2"),
-        ({"train": [str(corpus / "a.txt")]}, "was begun with other files; choose another --out"),
+        (
+            {"train": [str(corpus / "a.txt")]},
+            "was begun with other files: b.txt differs; choose another --out",
+        ),
     ):
         assert expected in error_of(prepare, settings(**change))
     (out.parent / "full").mkdir()

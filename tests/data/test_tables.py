@@ -183,6 +183,7 @@ def test_hub_name_and_config(monkeypatch):
         asked.append(args)
         return datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
 
+    monkeypatch.setattr("funnelformer.data.tables.reach_hub", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert read_table("user/name").columns == {"text": ["a"]}
     assert read_table("glue:sst2", split="train").columns == {"text": ["a"]}
@@ -196,6 +197,10 @@ def test_hub_failure_is_one_line(tmp_path, monkeypatch):
     write(tmp_path / "train.tsv", "x")
     monkeypatch.setattr(datasets, "load_dataset", fail)
     monkeypatch.chdir(tmp_path)
+    assert error_of(read_table, "train.tvs").startswith(
+        "train.tvs: no such file or folder; did you mean 'train.tsv'?, and HF_HUB_OFFLINE is set; "
+    )
+    monkeypatch.setattr("funnelformer.data.tables.reach_hub", lambda *_: None)
     message = "train.tvs: no such file; did you mean 'train.tsv'?, nor a data set (Couldn't reach it)"
     assert error_of(read_table, "train.tvs") == message
 

@@ -196,11 +196,15 @@ def test_load_errors(corpus, tmp_path, monkeypatch):
     assert f"{odd}: not a tokenizer; give its folder or a vocab.txt" in error_of(load_tokenizer, odd)
     assert f"{tmp_path}: no tokenizer could be loaded" in error_of(load_tokenizer, tmp_path)
 
-    def fail(name):
+    def fail(name, trust_remote_code):
         raise OSError("We couldn't connect\nCheck your connection")
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
     monkeypatch.chdir(tmp_path)
+    assert error_of(load_tokenizer, "emtpy").startswith(
+        "emtpy: no such folder; did you mean 'empty'?, and HF_HUB_OFFLINE is set; "
+    )
+    monkeypatch.setattr("funnelformer.data.tokenizer.reach_hub", lambda _: None)
     message = "emtpy: no tokenizer could be loaded; did you mean 'empty'? (We couldn't connect)"
     assert error_of(load_tokenizer, "emtpy") == message
 
@@ -209,7 +213,8 @@ def test_load_refuses_slow_ones_and_those_without_special_tokens(tmp_path, monke
     class Slow:
         is_fast = False
 
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name: Slow())
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, trust_remote_code: Slow())
+    monkeypatch.setattr("funnelformer.data.tokenizer.reach_hub", lambda _: None)
     assert "user/name: this is a slow tokenizer" in error_of(load_tokenizer, "user/name")
     monkeypatch.undo()
 

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from data.support import error_of, table, write
+from funnelformer.base.errors import short
 from funnelformer.data.bad_rows import BadRows
 from funnelformer.data.tables import TaskColumns, guess_columns, read_table
 from funnelformer.data.values import Labels, build_labels, load_task
@@ -57,10 +58,19 @@ def test_labels_of_a_config():
     assert Labels.from_id2label({1: "b", 0: "a"}).id_of == {"a": 0, "b": 1}
 
 
-@pytest.mark.parametrize("value", ["", "  ", None, math.nan, [1]])
+@pytest.mark.parametrize("value", ["", "  ", None, math.nan])
 def test_missing_labels(value):
     message = error_of(build_labels, table(label=["a", "b", value]), "label")
     assert message == f"train.tsv: row 3 (line 4): column 'label' has no label ({value!r})"
+
+
+@pytest.mark.parametrize("value", [[1], "[1]"])
+def test_a_list_is_no_class(value):
+    message = error_of(build_labels, table(label=["a", "b", value]), "label")
+    assert message == (
+        f"train.tsv: row 3 (line 4): column 'label' has a list ({short(value)}); "
+        "texts with several labels are for --multi-label"
+    )
 
 
 def test_labels_that_are_no_classes():

@@ -20,7 +20,7 @@ NAME = "running-mean"
 
 @pytest.fixture(autouse=True)
 def the_one_line(monkeypatch):
-    monkeypatch.setitem(MIXERS, NAME, "modeling.toy_mixer:RunningMean")
+    monkeypatch.setitem(MIXERS, NAME, "mixers.toy_mixer:RunningMean")
 
 
 @pytest.mark.parametrize("mixer", [NAME, [NAME, "attention", NAME], ["ponet", NAME, "attention"]])

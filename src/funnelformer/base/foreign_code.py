@@ -28,7 +28,8 @@ _MAX_BYTES = 16 << 20
 def refuse_foreign_code(folder: str | Path) -> None:
     """Raise UserError when a config in a folder, or in a folder inside it, names code to load.
 
-    What is no readable JSON is left to the reader of that file; a name that is no local folder to the Hub.
+    What is no readable JSON, or no list of modules, is left to the reader of that file; a name that is no local folder
+    to the Hub.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -70,8 +71,8 @@ def _named_code(file: Path, content: Any) -> Iterator[tuple[str, str]]:
     """Key and value of what names code in the content of a config."""
     if file.name == "modules.json":
         for entry in content if isinstance(content, list) else []:
-            named = entry.get("type") if isinstance(entry, dict) else entry
-            if not _is_trusted(named):
+            named = entry.get("type") if isinstance(entry, dict) else None
+            if isinstance(named, str) and not _is_trusted(named):
                 yield "'type'", repr(named)
         return
     waiting = [content]

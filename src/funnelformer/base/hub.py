@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from .errors import UserError
+from .errors import UserError, did_you_mean
 
 __all__ = ["HUB_NAME", "check_reachable", "reach_hub"]
 
@@ -43,9 +43,13 @@ def reach_hub(name: str, kind: str = "model") -> None:
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind) / "snapshots"
     is_cached = folder.is_dir() and any(folder.iterdir())
     if not is_cached:
-        option = " --repo-type dataset" if kind == "dataset" else ""
+        path = Path(name)
+        hint = did_you_mean(path.name, sorted(entry.name for entry in path.parent.glob("*")))
+        option, missing = "", "folder"
+        if kind == "dataset":
+            option, missing = " --repo-type dataset", "file or folder"
         raise UserError(
-            f"{name}: no such folder, and {problem}; on a machine with a network, `hf download {name}{option} "
+            f"{name}: no such {missing}{hint}, and {problem}; on a machine with a network, `hf download {name}{option} "
             "--local-dir FOLDER` writes one: copy it here and name it instead"
         )
     if not constants.HF_HUB_OFFLINE:

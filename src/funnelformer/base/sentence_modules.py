@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from .errors import UserError, reject_unknown
+from .strict_json import json_text
 
 __all__ = [
     "MODULES",
@@ -338,4 +339,4 @@ def _read(file: Path) -> Any:
 
 
 def _write(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")

@@ -86,7 +86,9 @@ def build_stock(loaded: Loaded) -> nn.Module:
     """Build the model of stock transformers from its own folder, with the tensors as they lie there."""
     if loaded.source in ENCODERS:
         cls = getattr(transformers, ENCODERS[loaded.source].class_name(loaded.architecture))
-        stock: nn.Module = cls.from_pretrained(loaded.folder, dtype=torch.float32, local_files_only=True)
+        stock: nn.Module = cls.from_pretrained(
+            loaded.folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
         return stock.eval()
     name = architecture_name(loaded.config, loaded.architecture)
     config = transformers.FunnelConfig.from_pretrained(loaded.folder, trust_remote_code=False)

@@ -17,7 +17,7 @@ from ..base.json_toml import read_json, read_small_text
 from ..base.options import parse_options, takes
 from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..config import FunnelformerConfig
-from ..data.tokenizer import TOKENIZER_FILES
+from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_from_vocab
 from ..modeling import HEADS
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
@@ -346,8 +346,6 @@ def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
         return (original_torch.VOCABULARY,)
     modules = read_modules(source)
     if modules is not None and modules.lower_case:
-        from ..data.tokenizer import load_tokenizer
-
         # The folder's modules lower-case a text; in the new folder the tokenizer does.
         load_tokenizer(source).save_pretrained(folder)
         return tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
@@ -356,8 +354,6 @@ def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
     for name in present:
         shutil.copyfile(source / name, folder / name)
     if not present and (source / original_torch.VOCABULARY).is_file():
-        from ..data.tokenizer import save_tokenizer, tokenizer_from_vocab
-
         save_tokenizer(tokenizer_from_vocab(source / original_torch.VOCABULARY), folder)
         present = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
     return tuple(present)

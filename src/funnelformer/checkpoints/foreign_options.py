@@ -20,7 +20,9 @@ def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
     """Build a config from `values` of the file `source`. Raises UserError naming the file and the key."""
     name = values.get("hidden_act")
     if name is not None and (not isinstance(name, str) or name not in ACT2FN):
-        raise UserError(f"{source}: the activation {name!r} is not known; allowed: {', '.join(ACT2FN)}")
+        raise UserError(
+            f"{source}: hidden_act: the activation {name!r} is not known; allowed: {', '.join(ACT2FN)}"
+        )
     try:
         config = FunnelformerConfig(**values)
         config.to_dict()  # transformers looks at some values only when it writes them

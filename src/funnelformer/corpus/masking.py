@@ -73,7 +73,8 @@ class MaskedBlocks(Dataset[dict[str, Any]]):
         self.masking, self.seed, self.epoch = masking, seed, 0
         self.cls_type_id, self.with_structure = cls_type_id, with_structure
         self.mask_id = tokenizer.mask_token_id
-        self.is_special = np.zeros(num_ids(tokenizer), dtype=bool)
+        self.is_special = np.ones(num_ids(tokenizer), dtype=bool)  # also ids between others that no token has
+        self.is_special[list(tokenizer.get_vocab().values())] = False
         self.is_special[list(tokenizer.all_special_ids)] = True
         self.ordinary = np.flatnonzero(~self.is_special)
 

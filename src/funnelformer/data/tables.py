@@ -220,6 +220,8 @@ def _read_hub(name: str, split: str | None) -> Table:
     try:
         reach_hub(repository, "dataset")
         data = datasets.load_dataset(repository, config or None)
+    except UserError:
+        raise
     except Exception as error:  # network, Hub and builder errors have no common base class
         near = sorted(entry.name for entry in Path(repository).parent.glob("*"))
         hint = did_you_mean(Path(repository).name, near)

@@ -63,8 +63,8 @@ class Tokens(Kind, names=("tokens",)):
         data.setdefault("tags", [[_OUTSIDE] * len(tokens) for tokens in data["tokens"]])
         return datasets.Dataset.from_dict(data)
 
-    def _read_tags(self, pair: tuple[list[str], Any]) -> list[str]:
-        tokens, value = pair
+    def _read_tags(self, pair: tuple[Any, Any]) -> list[str]:
+        tokens, value = _as_list(pair[0]), pair[1]
         tags: list[str] = _read_list(self._read_tag)(value)
         if len(tags) != len(tokens):
             raise BadValue(f"has {len(tags)} tags for {len(tokens)} tokens: {short(' '.join(tokens))}")
@@ -158,7 +158,7 @@ def _read_list(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
     """A reader of a list of what `read` takes, with something in it; a text may spell the list, as in csv files."""
 
     def read_all(value: Any) -> list[Any]:
-        value = value if (spelt := written_list(value)) is None else spelt
+        value = _as_list(value)
         if not isinstance(value, list | tuple):
             raise BadValue(f"is no list but {short(value)}")
         if not value:
@@ -166,3 +166,8 @@ def _read_list(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
         return [read(item) for item in value]
 
     return read_all
+
+
+def _as_list(value: Any) -> Any:
+    """The list that a text spells; any other value as it is."""
+    return value if (spelt := written_list(value)) is None else spelt
