@@ -16,7 +16,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from .auto_classes import register_when_used
+from .base import foreign_models
+from .base.auto_classes import register_when_used
 from .base.version import __version__
 
 if TYPE_CHECKING:
@@ -125,3 +126,4 @@ def __dir__() -> list[str]:
 # Before the Hub's client is imported, which would tell the Hub what asks it. Who wants that sets it to 0.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 register_when_used()
+foreign_models.put_in_place(lambda: importlib.import_module(".checkpoints.source_reader", __name__))

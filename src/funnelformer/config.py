@@ -11,6 +11,7 @@ from typing import Any, ClassVar, get_args
 from transformers import AutoConfig, PreTrainedConfig
 
 from .base.errors import UserError, did_you_mean, reject_unknown, short
+from .base.foreign_models import reader
 from .base.sentence_modules import Pooling, SentenceEmbedding
 from .base.version import VERSION_KEY, stamped
 
@@ -455,9 +456,7 @@ class FunnelformerConfig(PreTrainedConfig):
         """As in transformers; the config of another family's model is translated."""
         values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if values.get("model_type", cls.model_type) != cls.model_type:
-            from .checkpoints.folders import translated
-
-            values = translated(values, str(pretrained_model_name_or_path)).to_dict()
+            values = reader().translated(values, str(pretrained_model_name_or_path)).to_dict()
         return values, kwargs
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import funnelformer
 from funnelformer.cli import app
 from training.toy import run
 
-SOURCE = Path(funnelformer.__file__).parents[2]
+SOURCE = Path(funnelformer.__file__).parents[1]
 HEAVY = (
     "torch",
     "transformers",

@@ -14,7 +14,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ..data.columns import once_each
 from .errors import UserError, one_line
 from .files import check_file
 
@@ -48,7 +47,7 @@ def load_json(text: str, name: str, first_line: int = 1) -> Any:
         value = json.loads(
             text,
             parse_int=_short_int if _LONG_NUMBER.search(text) else None,
-            object_pairs_hook=once_each,
+            object_pairs_hook=_once_each,
         )
     except json.JSONDecodeError as error:
         where = f"{name}: line {first_line + error.lineno - 1}"
@@ -134,6 +133,16 @@ def _short_int(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits")
     return int(digits)
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What an object of JSON becomes (`object_pairs_hook`). Raises ValueError for a key that stands there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"names column {twice!r} twice")
+    return found
 
 
 def _check_depth(value: Any, text: str, where: str) -> None:

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any, TextIO
 
+from .files import atomic_writer
+
 __all__ = ["dump_json", "json_line", "json_text", "write_json"]
 
 
@@ -30,8 +32,6 @@ def dump_json(value: Any, file: TextIO, **settings: Any) -> None:
 
 def write_json(path: Path, value: Any, **settings: Any) -> None:
     """Write a file that appears whole."""
-    from .files import atomic_writer
-
     with atomic_writer(path) as file:
         dump_json(value, file, **settings)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base.errors import UserError
 
-__all__ = ["check_names", "once_each", "plain_name"]
+__all__ = ["check_names", "plain_name"]
 
 
 def plain_name(name: str) -> str:
@@ -24,13 +24,3 @@ def check_names(names: Iterable[Any], where: str) -> None:
         if "\0" in str(name):
             raise UserError(f"{where} names column {name!r}, with the character NUL; is the file UTF-16?")
         seen.add(name)
-
-
-def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """What an object of JSON becomes (`object_pairs_hook`). Raises ValueError for a key that stands there twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"names column {twice!r} twice")
-    return found

@@ -14,6 +14,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
 from ..base.errors import UserError, did_you_mean
+from ..base.foreign_models import reader
 from ..config import FunnelformerConfig
 from ..mixers import Mixer, TokenInputs, mixer_class
 from ..mixers.attention import IMPLEMENTATIONS, fused
@@ -90,26 +91,20 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
         kwargs["trust_remote_code"] = False
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        from ..checkpoints.folders import find_foreign, load_foreign
-        from ..checkpoints.provenance import source_name
-        from ..checkpoints.shortening import deal
-
         hub = {
             key: kwargs[key]
             for key in ("revision", "token", "cache_dir", "local_files_only")
             if key in kwargs
         }
         name = os.fspath(pretrained_model_name_or_path)
-        source = find_foreign(name, **hub)
-        is_dealt = "config" not in kwargs and not kwargs.keys().isdisjoint(("blocks", "layout", "layers"))
-        if source is None and not is_dealt:
+        source = reader().find_foreign(name, **hub)
+        wishes: dict[str, Any] = {}
+        if "config" not in kwargs and not kwargs.keys().isdisjoint(("blocks", "layout", "layers")):
+            given = ("layout", "blocks", "repeats", "layers")
+            wishes = {key: kwargs.pop(key) for key in given if key in kwargs}
+        if source is None and not wishes:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        loaded = load_foreign(name if source is None else source, **({} if source else hub))
-        if is_dealt:
-            wishes = ("layout", "blocks", "repeats", "layers")
-            loaded = deal(
-                loaded, source_name(name), **{key: kwargs.pop(key) for key in wishes if key in kwargs}
-            )
+        loaded = reader().read_source(name, source, wishes, **hub)
         values = loaded.config.to_dict()
         if "num_labels" in kwargs:
             values = {key: value for key, value in values.items() if key not in ("id2label", "label2id")}
