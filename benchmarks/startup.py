@@ -59,7 +59,7 @@ def main() -> None:
         for name, case in cases.items():
             found[name].append(cost(*case))
     rows: list[dict[str, Any]] = []
-    print("| process | CPU, s: median (least to most) | memory, MB |\n|---|---|---|")
+    lines: list[list[str]] = []
     for name, costs in found.items():
         seconds = sorted(value for value, _ in costs)
         entry = {
@@ -68,12 +68,14 @@ def main() -> None:
             "memory_bytes": max(value for _, value in costs),
         }
         rows.append(entry)
-        print(
-            f"| `{name}` | {entry['cpu_s']['median']:.2f} ({seconds[0]:.2f} to {seconds[-1]:.2f}) "
-            f"| {entry['memory_bytes'] / 1e6:.0f} |"
-        )
+        spread = f"{entry['cpu_s']['median']:.2f} ({seconds[0]:.2f} to {seconds[-1]:.2f})"
+        lines.append([f"`{name}`", spread, f"{entry['memory_bytes'] / 1e6:.0f}"])
     # Its libraries come last: a process's largest memory counts from that of the one that started it.
     from recording import Recording
+
+    from funnelformer.base.markdown import markdown_table
+
+    print(markdown_table(["process", "CPU, s: median (least to most)", "memory, MB"], lines))
 
     Recording(options, given=("peer",)).write(options.out, rows=rows)
 
