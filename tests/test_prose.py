@@ -14,7 +14,16 @@ from funnelformer.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *(
+        ROOT / name
+        for name in (
+            "README.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "benchmarks/README.md",
+            "benchmarks/LOG.md",
+        )
+    ),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 SOURCES = sorted(
@@ -143,7 +152,22 @@ def test_the_python_of_the_readme_runs(tmp_path, capsys):
     blocks = re.findall(r"(?s)```python\n(.*?)```", (ROOT / "README.md").read_text())
     assert blocks
     torch.manual_seed(0)
-    words = "[PAD] [UNK] [CLS] [SEP] [MASK] a cat sleeps on the sofa kitten naps couch".split()
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "a",
+        "cat",
+        "sleeps",
+        "on",
+        "the",
+        "sofa",
+        "kitten",
+        "naps",
+        "couch",
+    ]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     config = BertConfig(
@@ -159,5 +183,3 @@ def test_the_python_of_the_readme_runs(tmp_path, capsys):
     exec(compile(blocks[0].replace(names.pop(), str(tmp_path)), "README.md", "exec"), {})
     similarity = float(re.search(r"tensor\((-?[\d.]+)\)", capsys.readouterr().out)[1])
     assert -1 <= similarity <= 1
-
-
