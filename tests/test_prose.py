@@ -152,22 +152,8 @@ def test_the_python_of_the_readme_runs(tmp_path, capsys):
     blocks = re.findall(r"(?s)```python\n(.*?)```", (ROOT / "README.md").read_text())
     assert blocks
     torch.manual_seed(0)
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "a",
-        "cat",
-        "sleeps",
-        "on",
-        "the",
-        "sofa",
-        "kitten",
-        "naps",
-        "couch",
-    ]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *("a", "cat", "sleeps", "on", "the", "sofa", "kitten", "naps", "couch")]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     config = BertConfig(
