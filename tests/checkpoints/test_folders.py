@@ -51,7 +51,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         write_config(tmp_path / "list", model_type=["bert"]): r"model_type is \['bert'\]; allowed",
         write_config(
             tmp_path / "code", model_type="bert", auto_map={"AutoModel": "code.Model"}
-        ): "config.json: auto_map asks for code",
+        ): "config.json: .auto_map. names code to run",
         write_config(tmp_path / "none"): "model_type is None",
     }
     for path, expected in cases.items():
