@@ -78,7 +78,7 @@ squad and squad2, passages are read so; the default is 128."
     layer_decay: Annotated[float, LAYER_DECAY] = 1.0
     "Factor of the learning rate from each layer to the one below it; 1 means no decay; the paper uses 0.75 on SQuAD."
     sweep: list[str] = field(default_factory=list)
-    "Run a grid: lr=1e-5,2e-5 (batch, epochs, any option); give --sweep once for each option. Each point has --seeds runs."
+    "Run a grid: lr=1e-5,2e-5 (batch, epochs, any option); one --sweep for each option. Each point has --seeds runs."
     seeds: Annotated[int, at_least(1)] = 1
     "Number of runs, with seeds counted from --seed, each in a folder of --out, and a table of means."
     split_seed: int | None = None
