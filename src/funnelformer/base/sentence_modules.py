@@ -235,7 +235,8 @@ def _read_entry(entry: Any, file: Path) -> tuple[str, str]:
 
 def _check_transformer(settings: Mapping[str, Any], is_ours: bool, file: Path) -> None:
     task, output = settings.get("transformer_task"), settings.get("module_output_name")
-    text = (settings.get("modality_config") or {}).get("text")
+    modalities = settings.get("modality_config")
+    text = modalities.get("text") if isinstance(modalities, Mapping) else None
     method = text.get("method") if isinstance(text, Mapping) else None
     if task not in (None, "feature-extraction"):
         raise UserError(f"{file}: transformer_task is {task!r}; allowed: feature-extraction")

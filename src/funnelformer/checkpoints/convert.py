@@ -18,28 +18,21 @@ from ..base.options import parse_options, takes
 from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_from_vocab
-from . import native, original_tf, original_torch, transformers_funnel
+from . import native, original_tf, original_torch
 from .archives import is_archive, unpacked
 from .compare import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .config import ConvertConfig
-from .folders import ENCODERS, map_folder, resolve
+from .folders import map_folder, resolve
 from .foreign_options import make_config
+from .forms import ENCODERS, WRITTEN
 from .loaded import Exported, Loaded, Part
 from .provenance import CARD, card_of, source_name
 from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
 from .weights import TRANSFORMERS_WEIGHTS
 
-__all__ = ["TARGETS", "Report", "TensorRow", "convert"]
+__all__ = ["Report", "TensorRow", "convert"]
 
-FORMS: dict[str, Any] = {
-    "funnelformer": native,
-    "transformers": transformers_funnel,
-    "original-torch": original_torch,
-    "original-tf": original_tf,
-    **ENCODERS,
-}
-TARGETS = tuple(FORMS)
 _TIED = "lm_head.decoder.weight"
 _MODEL_FILES = (
     "config.json",
@@ -152,7 +145,7 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.
     del loaded, exported
     with atomic_folder(target, overwrite=wishes.overwrite) as folder:
-        FORMS[to].save(changed.config, changed.state_dict, changed.architecture, folder)
+        WRITTEN[to].save(changed.config, changed.state_dict, changed.architecture, folder)
         if to == "funnelformer" and (is_dealt or source_format != "funnelformer"):
             card = card_of(changed, wishes.source, source, report.layers)
             (folder / CARD).write_text(card, encoding="utf-8")
@@ -292,7 +285,7 @@ def _export(loaded: Loaded, to: str) -> Exported:
         return Exported(
             loaded.config, loaded.state_dict, {}, {name: name for name in loaded.names}, loaded.architecture
         )
-    return FORMS[to].export(loaded.config, loaded.state_dict, loaded.architecture)
+    return WRITTEN[to].export(loaded.config, loaded.state_dict, loaded.architecture)
 
 
 def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:
