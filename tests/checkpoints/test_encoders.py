@@ -24,7 +24,8 @@ from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, Funnelform
 from funnelformer.base.errors import UserError
 from funnelformer.checkpoints.compare import build_model
 from funnelformer.checkpoints.convert import convert
-from funnelformer.checkpoints.folders import ENCODERS, detect, load_folder
+from funnelformer.checkpoints.folders import detect, load_folder
+from funnelformer.checkpoints.forms import ENCODERS
 from funnelformer.cost.info import describe
 from funnelformer.modeling import HEADS
 

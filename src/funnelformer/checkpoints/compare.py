@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..base.errors import UserError, joined
 from ..config import FunnelformerConfig
 from ..modeling import HEADS
-from .folders import ENCODERS
+from .forms import ENCODERS
 from .loaded import Loaded, Part
 from .transformers_funnel import architecture_name
 from .weights import find_weights, read_state_dict

@@ -8,7 +8,7 @@ from ...base.processes import say
 
 __all__ = ["auto_rate", "choose_rate"]
 
-# At a width of 128 and below; wider ones take less, in proportion. Measured in benchmarks/README.md; at 768 it gives
+# At a width of 128 and below; wider ones take less, in proportion. Measured in benchmarks/LOG.md; at 768 it gives
 # 3.3e-4 from nothing and 8.3e-5 pretrained, about what the published recipes of that width have.
 _WIDTH = 128
 _FROM_NOTHING, _PRETRAINED = 2e-3, 5e-4
