@@ -5,13 +5,13 @@ They belong to the model, so its config keeps them (`sentence_embedding`) throug
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from .errors import UserError, reject_unknown, short
+from .json_toml import read_json, read_json_value
 from .strict_json import json_text
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 MODULES = "modules.json"
+# In bytes: what every file system takes for one name.
+_LONGEST_PATH = 255
 # How the encoder's states become one vector, see `modeling.model.sequence_vector`.
 Pooling = Literal["cls", "mean", "mean_tokens"]
 
@@ -146,7 +148,7 @@ def read_modules(folder: str | Path) -> Modules | None:
         )
     inner = folder / entries[0][1]
     settings_file = next((inner / name for name in _SETTINGS if (inner / name).is_file()), None)
-    settings = {} if settings_file is None else _object(settings_file)
+    settings = {} if settings_file is None else read_json(settings_file)
     is_ours = settings.get("module_output_name") == _VECTOR
     if names not in (_OURS if is_ours else _ORDER):
         wanted = " or ".join(", ".join(order) for order in (_OURS if is_ours else _ORDER))
@@ -220,6 +222,8 @@ def _read_entry(entry: Any, file: Path) -> tuple[str, str]:
     kind, path = (entry.get("type"), entry.get("path", "")) if isinstance(entry, Mapping) else (None, None)
     if not isinstance(kind, str) or not isinstance(path, str):
         raise UserError(f"{file}: is no list of modules with their types and paths")
+    if "\0" in path or len(path.encode("utf-8", "surrogatepass")) > _LONGEST_PATH:
+        raise UserError(f"{file}: the path {short(path)} is none that a file system takes")
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts:
         raise UserError(f"{file}: the path {path!r} leads out of the folder")
@@ -250,7 +254,7 @@ def _check_transformer(settings: Mapping[str, Any], is_ours: bool, file: Path) -
 
 def _read_pooling(file: Path) -> tuple[str, int | None]:
     """The one pooling that is asked for, and the width of what is pooled."""
-    values = _object(file)
+    values = read_json(file)
     modes: Any = values.get("pooling_mode")
     if modes is None:
         modes = [mode for key, mode in _MODE_KEYS.items() if values.get(key)] or ["mean"]
@@ -269,7 +273,7 @@ def _read_pooling(file: Path) -> tuple[str, int | None]:
 def _check_normalize(file: Path) -> None:
     if not file.is_file():  # of older versions, which had nothing to say
         return
-    key = _object(file).get("module_input_name", _VECTOR)
+    key = read_json(file).get("module_input_name", _VECTOR)
     if key != _VECTOR:
         raise UserError(f"{file}: module_input_name is {short(key)}; allowed: {_VECTOR}")
 
@@ -277,7 +281,7 @@ def _check_normalize(file: Path) -> None:
 def _read_prompts(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    values = _object(file)
+    values = read_json(file)
     prompts, default = values.get("prompts") or {}, values.get("default_prompt_name")
     # The library writes empty prompts for query and document into every folder.
     if isinstance(prompts, Mapping):
@@ -305,7 +309,7 @@ def _check_length(value: Any, where: str) -> None:
 
 def _tokenizer_length(folder: Path) -> int | None:
     file = folder / "tokenizer_config.json"
-    value = _object(file).get("model_max_length") if file.is_file() else None
+    value = read_json(file).get("model_max_length") if file.is_file() else None
     # transformers writes 1e30 for "no limit".
     return int(value) if isinstance(value, int | float) and 3 <= value < 10**9 else None
 
@@ -314,29 +318,11 @@ def _keys(cls: Any) -> str:
     return ", ".join(entry.name for entry in fields(cls))
 
 
-def _object(file: Path) -> dict[str, Any]:
-    content = _read(file)
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: a JSON object is needed, not {type(content).__name__}")
-    return content
-
-
 def _list(file: Path) -> list[Any]:
-    content = _read(file)
+    content = read_json_value(file)
     if not isinstance(content, list):
         raise UserError(f"{file}: is no list of modules with their types and paths")
     return content
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: line {error.lineno} is not valid JSON ({error.msg})") from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
 
 
 def _write(file: Path, content: Any) -> None:
