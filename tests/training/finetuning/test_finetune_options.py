@@ -280,7 +280,10 @@ def test_one_step_moves_a_layer_as_much_as_its_rate_says(toy, data, tmp_path):
     out = tmp_path / "out"
     torch.manual_seed(0)
     config = FunnelformerConfig.from_name(
-        "B1-1H16", vocab_size=len(load_tokenizer(toy.tokenizer)), decoder_layers=1
+        "B1-1H16",
+        vocab_size=len(load_tokenizer(toy.tokenizer)),
+        decoder_layers=1,
+        id2label={0: "no", 1: "yes"},
     )
     FunnelformerForSequenceClassification(config).save_pretrained(tmp_path / "start")
     load_tokenizer(toy.tokenizer).save_pretrained(tmp_path / "start")
