@@ -19,6 +19,8 @@ from typing import Any
 
 from finetuning import finetune_and_test, mean_and_deviation, measured, split_file, work_through, write_json
 
+from funnelformer.base.markdown import markdown_table
+
 # Equal numbers of layers and widths; the funnels halve the sequence after the first block.
 MODELS: dict[str, tuple[str, dict[str, str]]] = {
     "transformer": ("L2H64", {}),
@@ -53,10 +55,8 @@ def table(results: list[dict[str, Any]]) -> str:
     groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for result in results:
         groups.setdefault((result["length"], result["model"]), []).append(result)
-    lines = [
-        "| tokens | model | seeds | test accuracy | training, s | / transformer | peak MiB |",
-        "|---" * 7 + "|",
-    ]
+    titles = ["tokens", "model", "seeds", "test accuracy", "training, s", "/ transformer", "peak MiB"]
+    rows = []
     for (length, name), group in sorted(groups.items(), key=lambda item: item[0][0]):
         accuracy = [100 * result["accuracy"] for result in group]
         seconds = {result["seed"]: result["training_seconds"] for result in group}
@@ -64,11 +64,10 @@ def table(results: list[dict[str, Any]]) -> str:
         ratios = [seconds[seed] / peers[seed] for seed in seconds if seed in peers]
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
         peak = max(result["peak_mib"] for result in group)
-        lines.append(
-            f"| {length:,} | {name} | {len(group)} | {mean_and_deviation(accuracy)} "
-            f"| {statistics.median(seconds.values()):.0f} | {ratio} | {peak:,.0f} |"
-        )
-    return "\n".join(lines)
+        spent = f"{statistics.median(seconds.values()):.0f}"
+        counted = [f"{length:,}", name, str(len(group)), mean_and_deviation(accuracy)]
+        rows.append([*counted, spent, ratio, f"{peak:,.0f}"])
+    return markdown_table(titles, rows)
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ from finetuning import (
 from transformers import TrainingArguments, set_seed
 
 from funnelformer.base.files import iter_lines
+from funnelformer.base.markdown import markdown_table
 from funnelformer.corpus.build import rows_from_text
 from funnelformer.corpus.masking import MaskedBlocks, Masking
 from funnelformer.corpus.row_settings import RowSettings
@@ -230,14 +231,12 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         scores = groups.setdefault((result["task"], result["start"]), {})
         scores[result["seed"]] = 100 * result["accuracy"]
-    lines = ["| task | start | seeds | test accuracy | gain, each seed |", "|---" * 5 + "|"]
+    rows = []
     for (task, start), scores in groups.items():
         base = groups[task, "nothing"]
         gains = "" if start == "nothing" else ", ".join(f"{scores[i] - base[i]:+.1f}" for i in scores)
-        lines.append(
-            f"| {task} | {start} | {len(scores)} | {mean_and_deviation(scores.values())} | {gains} |"
-        )
-    return "\n".join(lines)
+        rows.append([task, start, str(len(scores)), mean_and_deviation(scores.values()), gains])
+    return markdown_table(["task", "start", "seeds", "test accuracy", "gain, each seed"], rows)
 
 
 def draw(out: Path) -> None:

@@ -24,6 +24,8 @@ from mixed_lengths import make_texts
 from recording import Recording
 from serve_load import MemoryWatch, make_models, put_under_load, started
 
+from funnelformer.base.markdown import markdown_table
+
 PART_S = 15.0
 _SETTLED_S = 5.0
 # As --max-text-chars of the service allows.
@@ -57,13 +59,18 @@ def row(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| minute | most, MB | after the pause, MB | requests | errors |", "|---|---|---|---|---|"]
-    for entry in rows:
-        lines.append(
-            f"| {entry['minute']} | {entry['most_bytes'] / 1e6:.0f} | {entry['settled_bytes'] / 1e6:.0f} "
-            f"| {entry['requests']} | {sum(entry['errors'].values())} |"
+    figures = [
+        (
+            entry["minute"],
+            f"{entry['most_bytes'] / 1e6:.0f}",
+            f"{entry['settled_bytes'] / 1e6:.0f}",
+            entry["requests"],
+            sum(entry["errors"].values()),
         )
-    return "\n".join(lines)
+        for entry in rows
+    ]
+    titles = ["minute", "most, MB", "after the pause, MB", "requests", "errors"]
+    return markdown_table(titles, [[str(figure) for figure in row] for row in figures])
 
 
 def main() -> None:

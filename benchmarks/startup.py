@@ -48,7 +48,7 @@ def main() -> None:
         for name, arguments in cases.items():
             found[name].append(cost(arguments))
     rows: list[dict[str, Any]] = []
-    print("| process | CPU, s: median (least to most) | memory, MB |\n|---|---|---|")
+    lines: list[list[str]] = []
     for name, costs in found.items():
         seconds = sorted(value for value, _ in costs)
         entry = {
@@ -57,12 +57,14 @@ def main() -> None:
             "memory_bytes": max(value for _, value in costs),
         }
         rows.append(entry)
-        print(
-            f"| `{name}` | {entry['cpu_s']['median']:.2f} ({seconds[0]:.2f} to {seconds[-1]:.2f}) "
-            f"| {entry['memory_bytes'] / 1e6:.0f} |"
-        )
+        spread = f"{entry['cpu_s']['median']:.2f} ({seconds[0]:.2f} to {seconds[-1]:.2f})"
+        lines.append([f"`{name}`", spread, f"{entry['memory_bytes'] / 1e6:.0f}"])
     # Its libraries come last: a process's largest memory counts from that of the one that started it.
     from recording import Recording
+
+    from funnelformer.base.markdown import markdown_table
+
+    print(markdown_table(["process", "CPU, s: median (least to most)", "memory, MB"], lines))
 
     Recording(options).write(options.out, rows=rows)
 

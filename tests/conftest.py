@@ -1,6 +1,7 @@
 """Shape checks of the public signatures run in every test but those of `torch.compile`."""
 
 import functools
+import gc
 import hashlib
 import importlib.util
 import math
@@ -27,6 +28,12 @@ torch.set_num_threads(1)
 
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def pytest_collection_finish():
+    """What all imports have made stays: `gc.collect`, which conversions call, need not go through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

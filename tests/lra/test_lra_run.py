@@ -237,16 +237,17 @@ def test_generate_writes_what_a_run_reads(tmp_path, capsys):
 def test_the_clock_leaves_out_first_steps_and_evaluations(monkeypatch):
     """Steps of 1 s, 2 s of loading between them, 100 s of evaluation after step 5: (6 + 1 + 9) / 6 s a step."""
     now = [0.0]
-    monkeypatch.setattr(Clock, "_now", staticmethod(lambda device: now[0]))
-    clock, arguments = Clock(), SimpleNamespace(device=torch.device("cpu"))
+    monkeypatch.setattr("funnelformer.lra.run.now", lambda device: now[0])
+    args = SimpleNamespace(device=None)
+    clock = Clock()
     for step in range(1, 10):
         evaluates = step == 5
         control = SimpleNamespace(should_evaluate=evaluates, should_save=False)
         state = SimpleNamespace(global_step=step, max_steps=9)
         now[0] += 2
-        clock.on_step_begin(arguments, state, control)
+        clock.on_step_begin(args, state, control)
         now[0] += 50 if step == 1 else 1
-        clock.on_step_end(arguments, state, control)
+        clock.on_step_end(args, state, control)
         now[0] += 100 if evaluates else 0
     # Steps 4 and 5 with their loading, 6 without, 7 to 9 with it.
     assert (clock.num_steps, clock.seconds) == (6, 6 + 1 + 9)

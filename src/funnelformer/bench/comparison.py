@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..base.markdown import markdown_table
 from ..base.options import takes
 from .config import CompareConfig
-from .result_tables import case_cells, name_cell, spread_cell, table
+from .result_tables import case_cells, name_cell, spread_cell
 from .results import Memory, Spread, Timing, read_results
 
 __all__ = ["compare", "verdict"]
@@ -59,12 +60,12 @@ def compare(config: CompareConfig) -> str:
             "after / before",
             "",
         ]
-        sections.append("## Time\n\n" + table(header, rows))
+        sections.append("## Time\n\n" + markdown_table(header, rows))
     memory, other_memory = _by_key(first.memory), _by_key(second.memory)
     rows = [_memory_row(memory[key], other_memory[key]) for key in memory if key in other_memory]
     if rows:
         header = ["", "dtype", "shape", "model", "peak beyond weights, MiB", "after / before", ""]
-        sections.append("## Peak memory\n\n" + table(header, rows))
+        sections.append("## Peak memory\n\n" + markdown_table(header, rows))
     for name, mine, others in (
         ("first", {**times, **memory}, {**other_times, **other_memory}),
         ("second", {**other_times, **other_memory}, {**times, **memory}),

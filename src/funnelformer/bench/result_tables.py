@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..base.figures import Figure, plain, save_png
+from ..base.markdown import markdown_table
 from ..base.version import VERSION_KEY
 from .measure import Case
 from .results import Memory, Results, Side, Spread, Timing
 
-__all__ = ["MemoryFit", "case_cells", "draw", "memory_fits", "name_cell", "spread_cell", "table", "tables"]
+__all__ = ["MemoryFit", "case_cells", "draw", "memory_fits", "name_cell", "spread_cell", "tables"]
 
 _MIB = 2**20
 
@@ -26,30 +27,26 @@ def tables(results: Results) -> str:
         header = ["", "dtype", "shape", "model", "peer", "ms", "peer's ms", "ratio (quartiles)"]
         header += ["tokens/s", "peer's tokens/s", "of peak"]
         rows = [_timing_row(timing, results.peaks) for timing in results.timings]
-        parts.append("## Time\n\n" + table(header, rows))
+        parts.append("## Time\n\n" + markdown_table(header, rows))
     if results.memory:
         header = ["", "dtype", "shape", "model", "weights, MiB", "peak beyond them, MiB", "sum"]
         first = _first_of_case(results.memory)
         header += ["peak / first model's", "sum / first model's"]
         rows = [_memory_row(entry, first[entry.case]) for entry in results.memory]
-        parts.append("## Peak memory\n\n" + table(header, rows))
+        parts.append("## Peak memory\n\n" + markdown_table(header, rows))
         fits = memory_fits(results.memory)
         if fits:
             header = ["", "dtype", "sequences", "model", "MiB per 1,024 tokens", "R² of the line", "exponent"]
-            parts.append("## Peak memory against length\n\n" + table(header, [_fit_row(fit) for fit in fits]))
+            parts.append(
+                "## Peak memory against length\n\n" + markdown_table(header, [_fit_row(fit) for fit in fits])
+            )
     if results.failures:
         rows = [
             [*case_cells(failure.case), ", ".join(failure.models), failure.reason]
             for failure in results.failures
         ]
-        parts.append("## Not measured\n\n" + table(["", "dtype", "shape", "models", "why"], rows))
+        parts.append("## Not measured\n\n" + markdown_table(["", "dtype", "shape", "models", "why"], rows))
     return "\n\n".join(parts) + "\n"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def draw(results: Results, file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +18,16 @@ from ..base.options import parse_options, takes
 from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_from_vocab
+from ..modeling import HEADS
 from . import native, original_tf, original_torch, transformers_funnel
 from .archives import is_archive, unpacked
+from .card import CARD, card_text, inherited, model_snippet, vectors_snippet
 from .compare import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .config import ConvertConfig
 from .folders import ENCODERS, map_folder, resolve
 from .foreign_options import make_config
 from .loaded import Exported, Loaded, Part
-from .provenance import CARD, card_of, source_name
+from .provenance import source_name
 from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
 from .weights import TRANSFORMERS_WEIGHTS
@@ -153,12 +155,12 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
     del loaded, exported
     with atomic_folder(target, overwrite=wishes.overwrite) as folder:
         FORMS[to].save(changed.config, changed.state_dict, changed.architecture, folder)
-        if to == "funnelformer" and (is_dealt or source_format != "funnelformer"):
-            card = card_of(changed, wishes.source, source, report.layers)
-            (folder / CARD).write_text(card, encoding="utf-8")
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
+        if to == "funnelformer" and (is_dealt or source_format != "funnelformer"):
+            card = _card(changed, wishes.source, source, report.layers, has_tokenizer=bool(files))
+            (folder / CARD).write_text(card, encoding="utf-8")
         if changed.architecture == "model" and changed.config.vectors is not None:
             if to == "funnelformer":
                 write_modules(folder, changed.config.vectors)
@@ -188,6 +190,45 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
                 f"{target}: not written, {verify}: {what} differs by {verified[what]:.2g} from the source's own"
             )
     return replace(report, tokenizer=files, difference=worst, verified=verified)
+
+
+def _card(
+    loaded: Loaded, source: str, folder: Path, layers: Sequence[int] | None, *, has_tokenizer: bool
+) -> str:
+    """loaded: the model as it is written. source, folder: what was named, and the folder with its files.
+
+    layers: the source's layers that its places have, where they were dealt anew.
+    """
+    config, name = loaded.config, source_name(source)
+    gives_vectors = loaded.architecture == "model" and config.vectors is not None and has_tokenizer
+    made = "" if layers is None else f" by `funnelformer convert --layout {config.name.partition(' ')[0]}`"
+    return card_text(
+        title=f"{name} as {config.name}",
+        introduction=f"An encoder of texts, made from `{name}`{made}.\n\n{_origin(config, layers)}",
+        snippet=vectors_snippet()
+        if gives_vectors
+        else model_snippet(HEADS[loaded.architecture].model_class.__name__, has_tokenizer=has_tokenizer),
+        pipeline_tag="sentence-similarity" if gives_vectors else None,
+        **inherited(source, folder),
+    )
+
+
+def _origin(config: FunnelformerConfig, layers: Sequence[int] | None) -> str:
+    if layers is None:
+        return "The weights and the outputs are those of the source."
+    made_from = config.made_from or {}
+    lines = [
+        f"The source is {made_from['source_layout']}, of the type {made_from['model_type']}. Its layers, counted from "
+        f"0, stand here in this order: {', '.join(map(str, layers))}; in blocks of "
+        f"{', '.join(map(str, config.blocks))}.",
+    ]
+    if config.num_blocks > 1:
+        lines.append("Between two blocks the sequence is halved.")
+    lines.append(
+        "The weights are those of the source, and nothing was trained since: outputs differ from the source's, and "
+        "fine-tuning is what makes up for it."
+    )
+    return " ".join(lines)
 
 
 def _let_go(loaded: Loaded) -> Loaded:

@@ -19,7 +19,9 @@ from ..base.packages import need
 from ..base.sentence_modules import SentenceEmbedding, model_folder
 from ..base.strict_json import json_text
 from ..base.version import __version__
+from ..checkpoints.card import CARD, card_text, inherited, onnx_snippet
 from ..checkpoints.folders import find_foreign, map_folder
+from ..checkpoints.provenance import source_name
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
 from ..inference.load import TASK_FILE, load_model, read_settings
@@ -96,6 +98,21 @@ def export(config: ExportConfig) -> dict[str, Any]:
             report["int8"]["calibration"] = calibration
         report["versions"] = _versions()
         (folder / REPORT_FILE).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
+        card = card_text(
+            title=f"{source_name(model)} in ONNX",
+            introduction=f"The graph of `{source_name(model)}` ({network.config.name}) for {task}, for ONNX Runtime; "
+            f"{'its weights are int8' if int8 else 'its outputs are those of PyTorch'}.",
+            snippet=onnx_snippet(
+                MODEL_FILE,
+                tuple(names),
+                has_tokenizer=tokenizer is not None,
+                has_choices=target.has_choices,
+            ),
+            library_name="onnx",
+            pipeline_tag="feature-extraction" if task == _EMBEDDINGS else task,
+            **inherited(model),
+        )
+        (folder / CARD).write_text(card, encoding="utf-8")
     return report
 
 

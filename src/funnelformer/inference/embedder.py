@@ -18,7 +18,9 @@ from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
 from ..base.progress import progress_bar
 from ..base.sentence_modules import MODULES, Pooling, SentenceEmbedding, read_modules, write_modules
+from ..checkpoints.card import CARD, card_text, inherited, sentence_transformers_snippet
 from ..checkpoints.folders import find_foreign
+from ..checkpoints.provenance import source_name
 from ..config import FunnelformerConfig
 from ..data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from ..modeling import FunnelformerModel
@@ -40,6 +42,7 @@ class Embedder:
     without a decoder, see `modeling.model.sequence_vector`.
     max_length: tokens at which a text is cut. normalize: to length 1. prompt: what is put before every text.
     origin: what the model says of itself, which is kept where this does not say otherwise.
+    source: what it was loaded from; None of one that was put together in Python.
     """
 
     model: FunnelformerModel | OnnxModel
@@ -48,6 +51,7 @@ class Embedder:
     normalize: bool = False
     prompt: str = ""
     origin: SentenceEmbedding = field(default_factory=SentenceEmbedding)
+    source: str | None = None
 
     @property
     def pooling(self) -> Pooling:
@@ -153,7 +157,7 @@ def load_embedder(
             max_length = min(max_length, model.config.max_position_embeddings)
     if normalize is None:
         normalize = origin.normalize
-    return Embedder(model, tokenizer, max_length, normalize, origin.prompt(prompt, source), origin)
+    return Embedder(model, tokenizer, max_length, normalize, origin.prompt(prompt, source), origin, source)
 
 
 def _vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | None:
@@ -190,3 +194,13 @@ def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite
         save_tokenizer(tokenizer, folder)
         tokenizer.model_max_length, config.max_position_embeddings, config.sentence_embedding = before
         write_modules(folder, embedder.settings)
+        card = card_text(
+            title=f"{config.name}, vectors of texts",
+            introduction="A model that gives texts vectors"
+            + (f", from `{source_name(embedder.source)}`." if embedder.source else "."),
+            snippet=sentence_transformers_snippet(),
+            library_name="sentence-transformers",
+            pipeline_tag="sentence-similarity",
+            **(inherited(embedder.source) if embedder.source else {}),
+        )
+        (folder / CARD).write_text(card, encoding="utf-8")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
 from ..base.json_toml import read_json
+from ..base.markdown import markdown_table
 from ..base.options import takes
 from ..base.strict_json import json_text
 from .arena_tasks import TASKS, Task
@@ -64,31 +64,19 @@ def report(config: LraReportConfig) -> str:
         raise UserError("no run was given; name the folders of runs")
     results = [_read(run) for run in config.runs]
     names = [*_FIVE, *(["path-x"] if any(result["task"] == "path-x" for result in results) else [])]
-    lines = ["## Accuracy (%)", ""]
-    lines += _header(["model", *(TASKS[name].title for name in names), "average", "source"])
-    for row in PUBLISHED:
-        scores = [row.scores.get(name, "") for name in names]
-        lines.append(_line([row.model, *scores, row.average, row.source]))
+    quality = [
+        [row.model, *(row.scores.get(name, "") for name in names), row.average, row.source]
+        for row in PUBLISHED
+    ]
     rows, notes = _own_rows(results)
     for model, cells in rows:
-        lines.append(_line([model, *(_cell(cells.get(name)) for name in names), _average(cells), "this run"]))
+        quality.append([model, *(_cell(cells.get(name)) for name in names), _average(cells), "this run"])
+    titles = ["model", *(TASKS[name].title for name in names), "average", "source"]
+    lines = ["## Accuracy (%)", "", markdown_table(titles, quality)]
     if notes:
         lines += ["", "\\* not comparable with the published figures:", "", *(f"- {note}" for note in notes)]
-    lines += ["", "## Speed and memory", ""]
-    lines += _header(
-        [
-            "task",
-            "model",
-            "length",
-            "seed",
-            "accuracy",
-            "steps",
-            "steps/s",
-            "examples/s",
-            "memory, MiB",
-            "parameters",
-        ]
-    )
+    titles = ["task", "model", "length", "seed", "accuracy", "steps", "steps/s", "examples/s", "memory, MiB"]
+    costs = []
     for result in results:
         memory = result["peak_memory_bytes"]
         numbers = [
@@ -102,11 +90,10 @@ def report(config: LraReportConfig) -> str:
             f"{result['num_parameters']:,}",
         ]
         length = f"{result['settings'].get('length', '')}"
-        lines.append(
-            _line(
-                [TASKS[result["task"]].title, result["model"], length, str(result.get("seed", "")), *numbers]
-            )
+        costs.append(
+            [TASKS[result["task"]].title, result["model"], length, str(result.get("seed", "")), *numbers]
         )
+    lines += ["", "## Speed and memory", "", markdown_table([*titles, "parameters"], costs)]
     return "\n".join(lines) + "\n"
 
 
@@ -203,11 +190,3 @@ def _average(cells: Cells) -> str:
 def _measured(value: float | None, form: str, of: str = "") -> str:
     """Empty where a run had nothing to measure: it was resumed after its last step."""
     return "" if value is None else f"{value:{form}}{of}"
-
-
-def _line(values: Sequence[str]) -> str:
-    return f"| {' | '.join(value.replace('|', '/') for value in values)} |"
-
-
-def _header(titles: Sequence[str]) -> list[str]:
-    return [_line(titles), f"|{'---|' * len(titles)}"]

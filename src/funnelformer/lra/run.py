@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import transformers
 from torch import Tensor
 from transformers import EvalPrediction, TrainerCallback
 
-from ..base.files import atomic_writer
-from ..base.machine import wait_for
 from ..base.processes import first, say, start_processes
-from ..base.strict_json import dump_json
-from ..base.version import stamped
-from ..cost.peak import peak_memory_bytes, reset_peak_memory
+from ..base.strict_json import write_json
+from ..cost.peak import reset_peak_memory
 from ..tasks.scores import classification_metrics
-from ..training.run.folder import METRICS_FILE, check_run, finished_metrics, open_run
+from ..training.run.facts import run_cost, write_metrics
+from ..training.run.folder import check_run, finished_metrics, open_run
 from ..training.run.input_files import files_of, input_files
 from ..training.run.learning_rate import choose_rate
+from ..training.run.stopwatch import now
 from ..training.run.trainer import NanWatch, RunTrainer, run_trainer, training_arguments
 from .arena_tasks import Task, find_task
 from .classifiers import build_config, build_model
@@ -48,8 +45,7 @@ class TaskVocabulary:
             meaning = "grey value 0 to 255, row by row"
         else:
             meaning = "0: padding, else byte + 1"
-        with atomic_writer(folder / "lra_task.json") as file:
-            dump_json({**asdict(self.task), "ids": meaning}, file)
+        write_json(folder / "lra_task.json", {**asdict(self.task), "ids": meaning})
 
 
 class Clock(TrainerCallback):
@@ -65,7 +61,7 @@ class Clock(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self._start:
-            self._start = self._now(args.device)
+            self._start = now(args.device)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._seen += 1
@@ -73,17 +69,12 @@ class Clock(TrainerCallback):
         stops = control.should_evaluate or control.should_save or state.global_step >= state.max_steps
         if self._seen <= self.num_skipped and not short:
             if stops or self._seen == self.num_skipped:
-                self._start = 0.0 if stops else self._now(args.device)
+                self._start = 0.0 if stops else now(args.device)
             return
         self.num_steps += 1
         if stops:
-            self.seconds += self._now(args.device) - self._start
+            self.seconds += now(args.device) - self._start
             self._start = 0.0
-
-    @staticmethod
-    def _now(device: torch.device) -> float:
-        wait_for(device)
-        return time.perf_counter()
 
     @property
     def steps_per_s(self) -> float | None:
@@ -153,7 +144,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     trainer.add_callback(watch)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, TaskVocabulary(task), config.out, checkpoint)
-    peak_bytes = peak_memory_bytes(trainer.args.device)
+    cost = run_cost(trainer)
     steps_per_s = clock.steps_per_s
     num_a_step = config.batch_size * config.gradient_accumulation * trainer.args.world_size
     test = trainer.evaluate(data.test, metric_key_prefix="test")
@@ -168,8 +159,9 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "best_validation_accuracy": trainer.state.best_metric if task.selects else None,
         "steps_per_s": steps_per_s,
         "examples_per_s": None if steps_per_s is None else steps_per_s * num_a_step,
-        "peak_memory_bytes": None if steps_per_s is None else peak_bytes,
-        "peak_memory_of": "accelerator" if trainer.args.device.type != "cpu" else "process",
+        "peak_memory_bytes": None if steps_per_s is None else cost["peak_memory_bytes"],
+        "peak_memory_of": cost["peak_memory_of"],
+        "cost": cost,
         "num_parameters": model.num_parameters(),
         "settings": {
             "length": config.length,
@@ -191,8 +183,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     }
 
     def finish() -> dict[str, Any]:
-        with atomic_writer(config.out / METRICS_FILE) as file:
-            dump_json(stamped(metrics), file)
+        write_metrics(config.out, metrics)
         return metrics
 
     return first(finish)

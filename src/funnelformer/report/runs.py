@@ -205,8 +205,8 @@ def _of_pretrain(run: _Run) -> dict[str, Any]:
         "score_name": name,
         "score": run.metrics.get(name, _last(run.log, name)),
         "score_in_log": "eval_loss",
-        "num_parameters": None,
-        "seconds": _last(run.log, "train_runtime"),
+        "num_parameters": run.metrics.get("num_parameters"),
+        "seconds": _seconds(run),
         "flops": None,
         "memory_bytes": max(memory, default=None),
     }
@@ -220,10 +220,16 @@ def _of_lra(run: _Run) -> dict[str, Any]:
         "score": run.metrics.get("accuracy"),
         "score_in_log": "eval_accuracy",
         "num_parameters": run.metrics.get("num_parameters"),
-        "seconds": _last(run.log, "train_runtime"),
+        "seconds": _seconds(run),
         "flops": None,
         "memory_bytes": run.metrics.get("peak_memory_bytes"),
     }
+
+
+def _seconds(run: _Run) -> Any:
+    """Those of the steps alone; of an older run, which did not count them, those of the whole training."""
+    cost = run.metrics.get("cost")
+    return cost.get("train_seconds") if isinstance(cost, dict) else _last(run.log, "train_runtime")
 
 
 _READERS = {"finetune": _of_finetune, "pretrain": _of_pretrain, "lra": _of_lra}

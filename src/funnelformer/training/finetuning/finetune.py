@@ -16,21 +16,19 @@ from transformers import EarlyStoppingCallback, EvalPrediction
 from transformers.trainer_utils import PredictionOutput
 
 from ...base.errors import UserError
-from ...base.files import atomic_writer
-from ...base.machine import versions
 from ...base.options import model_options
-from ...base.processes import first, num_processes, say, start_processes
-from ...base.strict_json import dump_json
+from ...base.processes import first, say, start_processes
+from ...base.strict_json import write_json
 from ...checkpoints.model_source import is_layout
-from ...cost.peak import peak_memory_bytes, reset_peak_memory
+from ...cost.peak import reset_peak_memory
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ...inference.load import TASK_FILE, check_length, load_model
 from ...tasks.judge import judge
 from ...tasks.kind import Encoded, Kind
 from ...tasks.kinds import kind_of
 from ...tasks.windows import check_stride
+from ..run.facts import run_cost, write_metrics
 from ..run.folder import (
-    METRICS_FILE,
     check_run,
     config_from_name,
     finished_metrics,
@@ -39,6 +37,7 @@ from ..run.folder import (
 )
 from ..run.input_files import input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
+from ..run.stopwatch import now
 from ..run.trainer import NanWatch, run_trainer, training_arguments
 from .class_weights import task_weights, weighted_loss
 from .config import FinetuneConfig
@@ -187,27 +186,20 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "metric": f"dev_{metric}",
             "ece": {_prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},
             "num_parameters": model.num_parameters(),
-            "cost": {
-                "train_seconds": trainer.train_seconds,
-                "total_seconds": time.perf_counter() - begin,
-                "train_flops": trainer.state.total_flos,
-                "peak_memory_bytes": peak_memory_bytes(trainer.args.device),
-                "peak_memory_of": "accelerator" if trainer.args.device.type != "cpu" else "process",
-                "device": trainer.args.device.type,
-                "num_processes": num_processes(),
-            },
+            "cost": run_cost(
+                trainer,
+                total_seconds=now(trainer.args.device) - begin,
+                train_flops=trainer.state.total_flos,
+            ),
             "data": describe_data(config, data),
-            "versions": versions(),
         }
         log = trainer.state.log_history
         run = FinishedRun(
             config, kind.task, max_length, train.num_cut, metrics, log, judged, model.config.made_from
         )
         write_report(run)
-        with atomic_writer(config.out / TASK_FILE) as file:
-            dump_json(_task_entry(tuned, max_length), file)
-        with atomic_writer(config.out / METRICS_FILE) as file:
-            dump_json(metrics, file)
+        write_json(config.out / TASK_FILE, _task_entry(tuned, max_length))
+        write_metrics(config.out, metrics)
         return metrics
 
     return first(finish)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult
 
+from ...base.machine import versions
+from ...base.markdown import as_text, markdown_table
 from ...base.options import flag
-from ...checkpoints.model_source import Hub, Layout, find_model
+from ...checkpoints.card import card_text, inherited, model_snippet
+from ...checkpoints.model_source import Layout, find_model
+from ...modeling import HEADS
 from ...tasks.judge import Judged
 from ...tasks.task import Task
 from ..run.folder import resolved
@@ -31,6 +34,7 @@ _PIPELINES = {
     "regression": "text-classification",
     "tokens": "token-classification",
     "choice": "multiple-choice",
+    "span": "question-answering",
 }
 _HYPERPARAMETERS = (
     *(
@@ -81,26 +85,38 @@ def model_card(
     metrics, config = run.metrics, run.config
     name = run.task.name or _data_name(metrics["data"]["train"]["source"])
     title = f"{metrics['model']} on {name}"
-    parts = [
-        f"---\n{_metadata(run, name)}\n---",
-        f"# {_text(title)}",
-        _introduction(run, name),
-        "## Scores\n\n" + _scores(metrics),
-        "## Data\n\n" + _data(metrics["data"]),
-        "## Cost\n\n" + _cost(metrics),
-        "## Hyper-parameters\n\n" + _hyperparameters(run),
-        "## Command\n\n    " + command_line(config),
-        "With "
-        + ", ".join(f"{key} {str(value)[:12]}" for key, value in metrics["versions"].items() if value)
+    sections = {
+        "Scores": _scores(metrics),
+        "Data": _data(metrics["data"]),
+        "Cost": _cost(metrics),
+        "Hyper-parameters": _hyperparameters(run),
+        "Command": f"    {command_line(config)}\n\nWith "
+        + ", ".join(f"{key} {str(value)[:12]}" for key, value in versions().items() if value)
         + ".",
-    ]
+    }
     for variant, table in tables.items():
         if table:
             where = f"the dev part `{variant}`" if variant else "the dev part"
-            parts.append(f"## By class, on {where}\n\n" + _table(table[0], table[1:]))
-    parts.append("## Figures\n\n" + "\n".join(f"![{Path(file).stem}]({file})" for file in pictures))
-    parts.append("## Limits\n\n" + _limits(run))
-    return "\n\n".join(parts) + "\n"
+            sections[f"By class, on {where}"] = _plain_table(table[0], table[1:])
+    sections["Figures"] = "\n".join(f"![{Path(file).stem}]({file})" for file in pictures)
+    sections["Limits"] = _limits(run)
+    return card_text(
+        title=title,
+        introduction=_introduction(run, name),
+        snippet=_snippet(run.task),
+        sections=sections,
+        **_metadata(run, name),
+    )
+
+
+def _snippet(task: Task) -> str:
+    if task.kind in ("tokens", "choice", "span"):
+        return model_snippet(next(h.model_class.__name__ for h in HEADS.values() if h.task_kind == task.kind))
+    return (
+        'from funnelformer import load_predictor\n\nfolder = "."  # where this file lies\n'
+        "predictor = load_predictor(folder)\n"
+        'print(predictor.probabilities(predictor.logits(["a text", "another"])))'
+    )
 
 
 def command_line(config: FinetuneConfig) -> str:
@@ -121,7 +137,7 @@ def command_line(config: FinetuneConfig) -> str:
     return shlex.join(words)
 
 
-def _metadata(run: FinishedRun, name: str) -> str:
+def _metadata(run: FinishedRun, name: str) -> dict[str, Any]:
     task, release = run.task, run.task.release
     hub, _, part = ("", "", "") if release is None else release.hub.partition(":")
     pipeline = _PIPELINES.get(task.kind)
@@ -139,31 +155,25 @@ def _metadata(run: FinishedRun, name: str) -> str:
         for score in task.scores
         if f"{role}_{score}" in run.metrics
     ]
-    start = find_model(run.config.model)
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag=pipeline,
-        tags=["funnelformer"],
-        base_model=start.name if isinstance(start, Hub) else None,
-        datasets=[hub] if hub else None,
-        metrics=list(task.scores),
-        model_name=f"{run.metrics['model']}-{name}" if results else None,
-        eval_results=results or None,
-    )
-    return data.to_yaml()
+    return {
+        **inherited(run.config.model),
+        "pipeline_tag": pipeline,
+        "datasets": [hub] if hub else None,
+        "metrics": list(task.scores),
+        "model_name": f"{run.metrics['model']}-{name}" if results else None,
+        "eval_results": results or None,
+    }
 
 
 def _introduction(run: FinishedRun, name: str) -> str:
     task, source = run.task, run.config.model
     start = (
-        f"fine-tuned from `{_text(source)}`"
+        f"fine-tuned from `{as_text(source)}`"
         if not isinstance(find_model(source), Layout)
         else "trained from random weights"
     )
     if made := run.made_from:
-        start += (
-            f", which was made from `{_text(made['source'])}` ({made['model_type']}, {made['source_layout']})"
-        )
+        start += f", which was made from `{as_text(made['source'])}` ({made['model_type']}, {made['source_layout']})"
     what = {
         "classification": "tells which of {n} classes a text is of",
         "multi-label": "tells which of {n} labels a text has",
@@ -173,12 +183,12 @@ def _introduction(run: FinishedRun, name: str) -> str:
         "span": "answers a question with a part of a passage",
     }[task.kind]
     labels = (
-        "" if task.labels is None else f" Labels: {', '.join(f'`{_text(name)}`' for name in task.labels)}."
+        "" if task.labels is None else f" Labels: {', '.join(f'`{as_text(name)}`' for name in task.labels)}."
     )
     return (
-        f"A model of the layout {_text(run.metrics['model'])}, {run.metrics['num_parameters']:,} parameters, {start}, "
-        f"that {what.format(n=len(task.labels or ()))} (task: {_text(name)}). Texts are cut at {run.max_length} "
-        f"tokens.{labels}"
+        f"A model of the layout {as_text(run.metrics['model'])}, {run.metrics['num_parameters']:,} parameters, "
+        f"{start}, that {what.format(n=len(task.labels or ()))} (task: {as_text(name)}). "
+        f"Texts are cut at {run.max_length} tokens.{labels}"
     )
 
 
@@ -189,7 +199,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     ]
     steps = f"step {metrics['best_step']} of {metrics['steps']}"
     selected = f"The checkpoint of {steps} was the best by `{metrics['metric']}`."
-    return _table(["score", "value"], rows) + f"\n\n{selected}"
+    return _plain_table(["score", "value"], rows) + f"\n\n{selected}"
 
 
 def _data(parts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -197,7 +207,7 @@ def _data(parts: Mapping[str, Mapping[str, Any]]) -> str:
         [part, entry["source"], f"{entry['rows']:,}", entry["rows_sha256"], entry["file_sha256"] or ""]
         for part, entry in parts.items()
     ]
-    return _table(["part", "source", "rows", "SHA-256 of the rows", "SHA-256 of the file"], rows)
+    return _plain_table(["part", "source", "rows", "SHA-256 of the rows", "SHA-256 of the file"], rows)
 
 
 def _cost(metrics: Mapping[str, Any]) -> str:
@@ -210,7 +220,7 @@ def _cost(metrics: Mapping[str, Any]) -> str:
         ["processes", str(cost["num_processes"])],
         ["device", cost["device"]],
     ]
-    return _table(["what", "value"], rows)
+    return _plain_table(["what", "value"], rows)
 
 
 def _hyperparameters(run: FinishedRun) -> str:
@@ -225,7 +235,7 @@ def _hyperparameters(run: FinishedRun) -> str:
     ]
     rows += [["max length", str(run.max_length)], ["optimizer", "AdamW"]]
     rows += [[f"model: {key}", str(value)] for key, value in config.model_options.items()]
-    return _table(["option", "value"], rows)
+    return _plain_table(["option", "value"], rows)
 
 
 def _limits(run: FinishedRun) -> str:
@@ -246,14 +256,8 @@ def _limits(run: FinishedRun) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [[_text(cell) for cell in line] for line in (header, *rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(header), *lines[1:]))
-
-
-def _text(value: str) -> str:
-    """Text as Markdown shows it, on one line: no HTML, no columns of a table, no code."""
-    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|").replace("`", "'")
+def _plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table(header, [[as_text(cell) for cell in row] for row in rows])
 
 
 def _data_name(source: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,8 +23,6 @@ from .window_weights import WEIGHT, row_losses
 __all__ = ["FinetuneTrainer"]
 
 _NO_LABEL = -100
-# The entry of the log that a resumed run goes on counting from.
-_SECONDS = "train_seconds"
 
 
 @dataclass(frozen=True)
@@ -56,14 +52,8 @@ class FinetuneTrainer(RunTrainer):
         super().__init__(*args, **kwargs)
         self._layer_decay = layer_decay
         self._answered: list[_Answered] = []
-        self._watch = _Stopwatch()
         self._flops_of: dict[tuple[int, int], int] = {}
-        self.add_callback(_Begin(self._watch))
-
-    @property
-    def train_seconds(self) -> float:
-        """Wall-clock time of the steps, without evaluations and checkpoints; all parts of a resumed run."""
-        return self._watch.seconds
+        self.add_callback(_Begin())
 
     def create_optimizer(self, model: Any = None) -> Any:
         is_new = self.optimizer is None
@@ -125,18 +115,11 @@ class FinetuneTrainer(RunTrainer):
             self._flops_of[shape] = training_flops(flops)
         return self._flops_of[shape]
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log({**logs, _SECONDS: self.train_seconds} if self.is_in_train else logs, start_time)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with self._watch.pause():
-            super()._save_checkpoint(model, trial)
-
     # ---- rows that no step is made with
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         self._answered = []
-        with self._watch.pause():
+        with self.watch.pause():
             output = super().evaluation_loop(dataloader, *args, **kwargs)
             answered = sorted(gather_lists(self._answered), key=lambda entry: entry.begin)
             self._answered = []
@@ -177,45 +160,12 @@ class FinetuneTrainer(RunTrainer):
         return loss, None, None
 
 
-class _Stopwatch:
-    """Seconds, but for those of pauses."""
-
-    def __init__(self) -> None:
-        self._before, self._since = 0.0, None  # type: float, float | None
-
-    @property
-    def seconds(self) -> float:
-        return self._before + (0.0 if self._since is None else time.perf_counter() - self._since)
-
-    def start(self, seconds: float) -> None:
-        self._before, self._since = seconds, time.perf_counter()
-
-    def stop(self) -> None:
-        self._before, self._since = self.seconds, None
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        runs = self._since is not None
-        self.stop()
-        yield
-        if runs:
-            self._since = time.perf_counter()
-
-
 class _Begin(TrainerCallback):
-    """A process has its own dropout; a resumed run goes on counting its seconds."""
-
-    def __init__(self, watch: _Stopwatch) -> None:
-        self.watch = watch
+    """A process has its own dropout."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if rank():
             torch.manual_seed(args.seed + rank())
-        found = (entry[_SECONDS] for entry in reversed(state.log_history) if _SECONDS in entry)
-        self.watch.start(next(found, 0.0))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.watch.stop()
 
 
 def _to_arrays(value: Any) -> Any:

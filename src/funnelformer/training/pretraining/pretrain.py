@@ -7,11 +7,12 @@ import transformers
 
 from ...base.errors import UserError
 from ...base.files import atomic_writer
+from ...base.markdown import markdown_table
 from ...base.options import model_options
 from ...base.processes import first, num_processes, say, start_processes
-from ...base.strict_json import dump_json
-from ...base.version import stamped
+from ...checkpoints.card import CARD, card_text, inherited, model_snippet
 from ...checkpoints.model_source import is_layout
+from ...checkpoints.provenance import source_name
 from ...corpus.build import rows_from_text
 from ...corpus.documents import Split, expand_sources
 from ...corpus.manifest import MANIFEST
@@ -20,7 +21,8 @@ from ...corpus.prepared import is_prepared, open_prepared
 from ...corpus.row_settings import RowSettings
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ...inference.load import check_length, load_model
-from ..run.folder import METRICS_FILE, check_run, config_from_name, open_run
+from ..run.facts import run_cost, write_metrics
+from ..run.folder import check_run, config_from_name, open_run
 from ..run.input_files import files_of, input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
 from ..run.tracking import choose_tracker, tracker_settings
@@ -130,6 +132,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     run_trainer(trainer, tokenizer, config.out, checkpoint)
     metrics: dict[str, Any] = {"model": model.config.name, "steps": trainer.state.global_step}
     metrics["chosen"] = {"learning_rate": rate}
+    metrics["num_parameters"] = model.num_parameters()
+    metrics["cost"] = run_cost(trainer)
     if config.on_nan == "skip":
         metrics["skipped_updates"] = trainer.num_skipped
     if has_validation:
@@ -137,12 +141,47 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         names = ("loss", *objective.logged, "masked_accuracy", "perplexity")
         metrics |= {f"validation_{name}": measured[f"eval_{name}"] for name in names}
 
-    def write() -> None:
-        with atomic_writer(config.out / METRICS_FILE) as file:
-            dump_json(stamped(metrics), file)
+    def finish() -> None:
+        with atomic_writer(config.out / CARD) as file:
+            file.write(_card(config, model, metrics))
+        write_metrics(config.out, metrics)
 
-    first(write)
+    first(finish)
     return metrics
+
+
+def _card(config: PretrainConfig, model: Any, metrics: dict[str, Any]) -> str:
+    saved = getattr(model, "discriminator", model)
+    scores = {key: value for key, value in metrics.items() if key.startswith("validation_")}
+    cost = metrics["cost"]
+    sections = {
+        "Scores": markdown_table(
+            ["held-out documents", "value"], [[key, f"{value:.4f}"] for key, value in scores.items()]
+        )
+        if scores
+        else "No documents were held out.",
+        "Training": markdown_table(
+            ["what", "value"],
+            [
+                ["objective", config.objective],
+                ["steps", f"{metrics['steps']:,}"],
+                ["learning rate", f"{metrics['chosen']['learning_rate']:g}"],
+                ["seconds, without evaluations and checkpoints", f"{cost['train_seconds']:.1f}"],
+                ["device, processes", f"{cost['device']}, {cost['num_processes']}"],
+            ],
+        ),
+    }
+    start = "from random weights" if is_layout(config.model) else f"from `{source_name(config.model)}`"
+    return card_text(
+        title=f"{model.config.name}, pretrained",
+        introduction=f"An encoder of texts with {metrics['num_parameters']:,} parameters, pretrained {start}. "
+        "It is meant to be fine-tuned.",
+        snippet=model_snippet(type(saved).__name__),
+        sections=sections,
+        pipeline_tag="fill-mask" if config.objective != "electra" else None,
+        metrics=["perplexity"] if "validation_perplexity" in scores else None,
+        **inherited(config.model),
+    )
 
 
 def _probe(config: PretrainConfig, tokenizer: Any, block_size: int) -> Probe | None:

@@ -12,7 +12,6 @@ peak_memory_bytes: the most that process 0 has held, of the accelerator's memory
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +23,7 @@ from ...config import FunnelformerConfig
 from ...cost.flops import Head, forward_flops, training_flops
 from ...cost.peak import Peak, peak_memory_bytes
 from ...modeling.electra import FunnelformerForElectra
+from .stopwatch import Stopwatch
 
 __all__ = ["Throughput", "step_flops"]
 
@@ -61,15 +61,14 @@ class Throughput:
         self._begin()
 
     def _begin(self) -> None:
-        self._start: float | None = None
-        self._paused_s = 0.0
+        self._watch = Stopwatch(self.device)
         self._flops = self._flops_by_target = 0
         self._counts: Tensor | None = None
 
     def add(self, inputs: dict[str, Tensor]) -> None:
         """Count a micro-batch that is about to be computed."""
-        if self._start is None:
-            self._start = time.perf_counter()
+        if not self._watch.is_running:
+            self._watch.start()
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         num_rows, length = ids.shape
         if (num_rows, length) not in self._flops_of:
@@ -83,21 +82,20 @@ class Throughput:
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Time that is not training."""
-        begin = time.perf_counter()
-        yield
-        self._paused_s += time.perf_counter() - begin
+        with self._watch.pause():
+            yield
 
     def read(self, reduce: Callable[[Tensor, str], Tensor], num_devices: int) -> dict[str, float]:
         """The figures since the last call, and begin again; `reduce` adds up over the processes."""
-        if self._counts is None or self._start is None:
+        if self._counts is None:
             return {}
-        num_tokens, num_targets = self._counts.tolist()  # waits for the device
-        elapsed_s = time.perf_counter() - self._start - self._paused_s
+        num_tokens, num_targets = self._counts.tolist()
+        elapsed_s = self._watch.seconds
         flops = self._flops + self._flops_by_target * num_targets
         local = torch.tensor([num_tokens, flops], dtype=torch.float64, device=self.device)
         total_tokens, total_flops = reduce(local, "sum").tolist()
         self._begin()
-        self._start = time.perf_counter()
+        self._watch.start()
         return {
             "tokens_per_second": total_tokens / elapsed_s,
             "mfu": total_flops / (elapsed_s * num_devices * self.peak.flops_per_second),

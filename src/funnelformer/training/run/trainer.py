@@ -29,12 +29,14 @@ from .folder import complete_checkpoints, mark_complete, one_line_errors, remove
 from .hooks import check_hooks
 from .optimizer import is_decayed
 from .shown import ShownProgress
+from .stopwatch import Stopwatch
 
 __all__ = ["NanWatch", "RunTrainer", "run_trainer", "training_arguments"]
 
 
-# The entry of the log that a resumed run goes on counting from.
+# The entries of the log that a resumed run goes on counting from.
 _SKIPPED = "skipped_updates"
+_SECONDS = "train_seconds"
 
 
 def training_arguments(
@@ -99,6 +101,20 @@ class NanWatch(TrainerCallback):
             state.log_history[-1][_SKIPPED] = self.num_skipped
 
 
+class _Watched(TrainerCallback):
+    """A resumed run goes on counting its seconds."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self.watch = watch
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        found = (entry[_SECONDS] for entry in reversed(state.log_history) if _SECONDS in entry)
+        self.watch.start(next(found, 0.0))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.watch.stop()
+
+
 class RunTrainer(Trainer):
     """The Trainer, whose checkpoints are whole or none, and that trains no step after the last one.
 
@@ -114,11 +130,21 @@ class RunTrainer(Trainer):
         check_hooks()
         super().__init__(*args, **kwargs)
         self._num_tokens = 0
+        self.watch = Stopwatch(self.args.device)
+        self.add_callback(_Watched(self.watch))
         self.pop_callback(PrinterCallback)
         self.pop_callback(ProgressCallback)
         parts = tuple(self.eval_dataset) if isinstance(self.eval_dataset, dict) else ()
         self.shown = ShownProgress(lambda: self._num_tokens, parts)
         self.add_callback(self.shown)
+
+    @property
+    def train_seconds(self) -> float:
+        """Wall-clock time of the steps, without evaluations and checkpoints; all parts of a resumed run."""
+        return self.watch.seconds
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log({**logs, _SECONDS: self.train_seconds} if self.is_in_train else logs, start_time)
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """As everywhere here, see `is_decayed`; the Trainer's own rule leaves out r_w, r_r and r_s."""
@@ -169,7 +195,8 @@ class RunTrainer(Trainer):
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         self._num_held_out, self._num_batches = len(dataloader.dataset), 0
-        return super().evaluation_loop(dataloader, *args, **kwargs)
+        with self.watch.pause():
+            return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def next_held_out(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, int]:
         """Of the next batch of this process: its rows that no other process has, the first one's number, their count.
@@ -200,6 +227,10 @@ class RunTrainer(Trainer):
         return f"rng_state{number}.pth"
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with self.watch.pause():
+            self._save_whole_checkpoint(model, trial)
+
+    def _save_whole_checkpoint(self, model: Any, trial: Any) -> None:
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
