@@ -393,7 +393,7 @@ def test_seeds_make_runs_and_a_table(toy, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--epochs", "inf"), "--epochs is inf; allowed: a number above 0"),
+        (("--epochs", "inf"), "--epochs is inf; allowed: a finite number, more than 0"),
         (("--seeds", 0), "--seeds is 0; allowed: 1 and more"),
         (("--steps", 0), "--steps is 0; allowed: 1 and more"),
         (("--early-stopping", 0), "--early-stopping is 0; allowed: 1 and more"),
