@@ -12,12 +12,12 @@ import pytest
 
 from data.support import error_of, table, write
 from funnelformer.data.bad_rows import BadRows
+from funnelformer.data.data_source import DataFile, find_data
 from funnelformer.data.formats import iter_rows
 from funnelformer.data.tables import (
     TaskColumns,
     guess_columns,
     guess_text_column,
-    is_hub_name,
     read_table,
     read_texts,
 )
@@ -208,7 +208,7 @@ def test_hub_failure_is_one_line(tmp_path, monkeypatch):
 def test_a_missing_file_is_not_looked_for_on_the_hub():
     for name in ("nowhere/train.tsv", "texts.txt", "-"):
         assert f"{name}: no such file" in error_of(read_table, name)
-        assert not is_hub_name(name)
+        assert isinstance(find_data(name), DataFile)
 
 
 # ---- texts to predict on

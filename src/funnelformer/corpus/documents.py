@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from ..base.errors import UserError, joined
 from ..base.files import expand_paths, iter_lines, plain_suffix
 from ..base.hub import reach_hub
+from ..data.data_source import DataFolder, HubData, find_data
 from ..data.formats import FORMATS, arrow_rows, iter_rows, row_name
 from ..data.local_folder import check_saved
 from ..data.tables import check_column, guess_text_column
@@ -84,13 +84,13 @@ def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, An
     import datasets
 
     try:
-        if Path(source.name).is_dir():
-            check_saved(Path(source.name))
-            data: Any = datasets.load_from_disk(source.name)
+        found = find_data(source.name)
+        if isinstance(found, HubData):
+            reach_hub(found.repository, "dataset")
+            data: Any = datasets.load_dataset(found.repository, found.config)
         else:
-            repository, _, config = source.name.partition(":")
-            reach_hub(repository, "dataset")
-            data = datasets.load_dataset(repository, config or None)
+            check_saved(found.path)
+            data = datasets.load_from_disk(source.name)
     except UserError:
         raise
     except Exception as error:  # network, Hub and builder errors have no common base class
@@ -107,15 +107,8 @@ def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, An
 
 
 def _is_saved(pattern: str | Path) -> bool:
-    path = Path(pattern)
-    if path.is_dir():
-        return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    # A mistyped path is not looked up on the Hub: its folder exists, or its suffix is that of a file.
-    return (
-        not path.parent.exists()
-        and plain_suffix(path) not in (".txt", *FORMATS)
-        and re.fullmatch(r"\w[\w.-]*/[\w.-]+(:[\w.-]+)?", str(pattern)) is not None
-    )
+    found = find_data(pattern)
+    return isinstance(found, HubData) or (isinstance(found, DataFolder) and found.is_saved)
 
 
 def expand_sources(patterns: str | Path | Iterable[str | Path]) -> list[Source]:

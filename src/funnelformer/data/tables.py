@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..base.hub import reach_hub
 from ..base.streams import stdin_bytes
 from .bad_rows import OnBadRow, refuse
 from .columns import check_names, plain_name
+from .data_source import DataFolder, HubData, find_data
 from .formats import FORMATS, Line, Row, arrow_columns, iter_rows, jsonl_rows, row_name
 from .local_folder import check_saved, split_files, table_files
 
@@ -27,7 +27,6 @@ __all__ = [
     "guess_columns",
     "guess_single_text",
     "guess_text_column",
-    "is_hub_name",
     "iter_texts",
     "read_table",
     "read_texts",
@@ -118,23 +117,16 @@ def read_table(source: str | Path, *, split: str | None = None, bad: OnBadRow = 
     bad: told of a row that cannot be read, see `iter_rows`.
     Raises UserError when it cannot be read or has no rows.
     """
-    path = Path(source)
-    if path.is_dir():
-        return _read_folder(path, split, bad)
-    if is_hub_name(source):
-        return _read_hub(str(source), split)
-    return _read_file(path, bad)
+    found = find_data(source)
+    if isinstance(found, DataFolder):
+        return _read_folder(found, split, bad)
+    if isinstance(found, HubData):
+        return _read_hub(found, str(source), split)
+    return _read_file(found.path, bad)
 
 
 def _read_file(path: Path, bad: OnBadRow) -> Table:
     return _with_class_names(collect(iter_rows(path, bad=bad), str(path)), [path])
-
-
-def is_hub_name(source: str | Path) -> bool:
-    """Whether it can only be a data set on the Hub: written as a name there, and no file's or folder's here."""
-    path = Path(source)
-    is_name = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?(:[\w.-]+)?", str(source)) is not None
-    return is_name and not path.exists() and plain_suffix(path) not in (*FORMATS, ".txt")
 
 
 def _names_of(split: str) -> tuple[str, ...]:
@@ -142,8 +134,8 @@ def _names_of(split: str) -> tuple[str, ...]:
     return (split, *_VALIDATION) if split in _VALIDATION else (split,)
 
 
-def _read_folder(folder: Path, split: str | None, bad: OnBadRow) -> Table:
-    saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+def _read_folder(found: DataFolder, split: str | None, bad: OnBadRow) -> Table:
+    folder, saved = found.path, found.is_saved
     files = [] if saved else table_files(folder)
     tables = [path for path in files if path.parent == folder]
     for name in (None,) if split is None else _names_of(split):
@@ -213,13 +205,13 @@ def _name_classes(columns: dict[str, list[Any]], features: Mapping[str, Any]) ->
             columns[column] = [row and [feature.feature.names[i] for i in row] for row in columns[column]]
 
 
-def _read_hub(name: str, split: str | None) -> Table:
+def _read_hub(found: HubData, name: str, split: str | None) -> Table:
     import datasets
 
-    repository, _, config = name.partition(":")
+    repository = found.repository
     try:
         reach_hub(repository, "dataset")
-        data = datasets.load_dataset(repository, config or None)
+        data = datasets.load_dataset(repository, found.config)
     except UserError:
         raise
     except Exception as error:  # network, Hub and builder errors have no common base class

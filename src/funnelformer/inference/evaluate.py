@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -16,6 +15,7 @@ from ..base.processes import rank, start_processes
 from ..base.strict_json import dump_json
 from ..base.version import stamped
 from ..data.bad_rows import BadRows, OnBadRow
+from ..data.data_source import DataFile, find_data
 from ..data.tables import Table, read_table
 from ..tasks.kind import Kind
 from ..tasks.spans import Questions
@@ -53,7 +53,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     else:
         check_part(config.data, config.part)
         table = read_table(
-            config.data, split=None if Path(config.data).is_file() else config.part or "test", bad=bad
+            config.data,
+            split=None if isinstance(find_data(config.data), DataFile) else config.part or "test",
+            bad=bad,
         )
         columns, messages = columns_of(
             predictor, table, config.text, config.text_pair, config.label, labelled=True
@@ -96,7 +98,7 @@ def _labelled_parts(task: Task, data: str, part: str | None, bad: OnBadRow) -> M
             )
         return {"": read_part(task, data, chosen, bad)}
     parts = [entry for entry in task.of_role("dev") or task.of_role("test") if entry.is_labelled]
-    if len(parts) > 1 and Path(data).is_file():
+    if len(parts) > 1 and isinstance(find_data(data), DataFile):
         known = ", ".join(entry.name for entry in parts)
         raise UserError(
             f"{data}: is one file, and {task.name} has several parts; say with --part which: {known}"

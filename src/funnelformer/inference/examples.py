@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import datasets
 
 from ..base.errors import UserError, printable
 from ..base.processes import rank
-from ..data.tables import Table, TaskColumns, guess_columns, is_hub_name, read_table, read_texts
+from ..data.data_source import DataFolder, HubData, find_data
+from ..data.tables import Table, TaskColumns, guess_columns, read_table, read_texts
 from ..data.values import load_task
 from ..tasks.kind import Kind
 from ..tasks.kinds import kind_of
@@ -46,7 +46,10 @@ def read_examples(predictor: Predictor, data: str, *, labelled: bool) -> tuple[K
 
 def check_part(data: str, part: str | None) -> None:
     """Raise UserError for a part where no task names any and the data have no splits."""
-    has_splits = is_hub_name(data) or (Path(data).is_dir() and not (Path(data) / "state.json").exists())
+    found = find_data(data)
+    has_splits = isinstance(found, HubData) or (
+        isinstance(found, DataFolder) and not (found.path / "state.json").exists()
+    )
     if part is not None and not has_splits:
         raise UserError(
             f"--part {part} is of a --task, or of a folder or a name with splits; {data} is neither"
@@ -62,7 +65,7 @@ def named_task(predictor: Predictor, model: str, task: str | None, data: str) ->
     release = find_task(learned).release if learned else None
     is_own = release is not None and data in (release.hub, release.hub.partition("/")[2])
     # Questions have no other form than their task's.
-    by_itself = Path(data).is_dir() or is_own or predictor.kind in ("choice", "span")
+    by_itself = isinstance(find_data(data), DataFolder) or is_own or predictor.kind in ("choice", "span")
     name = task or (learned if by_itself else None)
     if name is None and predictor.kind == "span":
         raise UserError(f"{model}: does not say what it was trained on; name --task squad or --task squad2")

@@ -15,6 +15,7 @@ from ...base.errors import UserError
 from ...base.options import flag
 from ...base.processes import say
 from ...data.bad_rows import BadRows, OnBadRow
+from ...data.data_source import DataFile, find_data
 from ...data.tables import Table, guess_columns, read_table
 from ...data.values import build_labels, same_but_for_case
 from ...tasks.kind import Kind
@@ -119,7 +120,7 @@ def _from_table(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None) 
 
 def _has_splits(source: str) -> bool:
     """A folder or a name of a data set may have splits; a file is one."""
-    return not Path(source).is_file()
+    return not isinstance(find_data(source), DataFile)
 
 
 def _from_release(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None) -> TaskData:
