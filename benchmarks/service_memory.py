@@ -1,6 +1,6 @@
 """Memory of `funnelformer serve` under mixed load, minute by minute.
 
-    python benchmarks/service_memory.py --minutes 30 --out benchmarks/results/service_memory.json
+    python benchmarks/service_memory.py --minutes 30 --out runs/service_memory.json
 
 Every minute has four parts of 15 seconds: short texts of many clients, a burst of texts as long as a request may hold,
 short and long ones together, and a pause. The service's resident memory is noted once a second. A row is a minute: the

@@ -23,7 +23,7 @@ from finetuning import finetune_and_test, mean_and_deviation, work_through, writ
 # Of equal FLOPs a token without decoder; where tokens are tagged or found, the funnel has its decoder as well.
 MODELS = {"funnel": "B1-1-1H128", "transformer": "L2H128"}
 DECODER = {"funnel": ["--set.decoder_layers=1"], "transformer": []}
-# Few steps from narrow random weights, see README.md.
+# Few steps from narrow random weights, see LOG.md.
 FROM_NOTHING = ["--set.initializer_std=0.06"]
 
 

@@ -36,6 +36,10 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_sessionfinish():
+    gc.unfreeze()  # libraries written in C++ complain of what is left at the end
+
+
 @pytest.fixture(autouse=True)
 def seed():
     """Every test starts from the same random state."""

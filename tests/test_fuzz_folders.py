@@ -28,6 +28,8 @@ from safetensors.torch import save_file
 from funnelformer import FunnelformerConfig
 from funnelformer.base.errors import UserError
 from funnelformer.base.json_toml import read_json, read_json_value, read_toml
+from funnelformer.base.options import parse_options
+from funnelformer.base.sentence_modules import read_modules
 from funnelformer.checkpoints import original_torch, ponet, transformers_funnel
 from funnelformer.checkpoints.archives import unpacked
 from funnelformer.checkpoints.convert import _vocabulary
@@ -37,12 +39,11 @@ from funnelformer.cli.entry import _options_from
 from funnelformer.data.formats import iter_rows
 from funnelformer.data.tables import collect, iter_texts
 from funnelformer.data.values import Labels
-from funnelformer.inference.embedder import _read_modules
 from funnelformer.inference.load import read_architectures, read_settings
 from funnelformer.modeling import HEADS
 from funnelformer.report.runs import read_rows
 from funnelformer.tasks.releases import find_task
-from funnelformer.training.run.folder import complete_checkpoints, parse_options
+from funnelformer.training.run.folder import complete_checkpoints
 
 FEW, MANY = 200, 20_000
 
@@ -165,7 +166,11 @@ EXPORT = {
     "versions": {"onnx": "1"},
 }
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
-SENTENCE = {"module_output_name": "sentence_embedding", "max_seq_length": 12}
+SENTENCE = {
+    "module_output_name": "sentence_embedding",
+    "modality_config": {"text": {"method": "sequence_vectors"}},
+    "max_seq_length": 12,
+}
 PONET = {
     "model_type": "ponet",
     "hidden_size": 16,
@@ -342,11 +347,11 @@ READERS: dict[str, Reader] = {
     "export.json": ("export.json", EXPORT, read_json),
     "options.toml": ("options.toml", RUN_CONFIG, read_options),
     "complete.json": ("checkpoint-1/complete.json", {"bytes": {"a": 1}}, read_checkpoint),
-    "modules.json": ("modules.json", MODULES, lambda path: _read_modules(str(path.parent))),
+    "modules.json": ("modules.json", MODULES, lambda path: read_modules(path.parent)),
     "sentence_bert_config.json": (
         "sentence_bert_config.json",
         SENTENCE,
-        lambda p: _read_modules(str(p.parent)),
+        lambda p: read_modules(p.parent),
     ),
     "index": ("model.safetensors.index.json", {"weight_map": {"a": "one.safetensors"}}, read_state_dict),
     "vocab of tokenizer.json": (

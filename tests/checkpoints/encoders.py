@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from funnelformer.checkpoints.folders import ENCODERS
+from funnelformer.checkpoints.forms import ENCODERS
 from models import spread
 
 PADDING_ID = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "fnet": 3}

@@ -24,7 +24,8 @@ from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, Funnelform
 from funnelformer.base.errors import UserError
 from funnelformer.checkpoints.compare import build_model
 from funnelformer.checkpoints.convert import convert
-from funnelformer.checkpoints.folders import ENCODERS, detect, load_folder
+from funnelformer.checkpoints.folders import detect, load_folder
+from funnelformer.checkpoints.forms import ENCODERS
 from funnelformer.cost.info import describe
 from funnelformer.modeling import HEADS
 
@@ -215,7 +216,7 @@ def test_a_head_that_ours_has_not(tmp_path: Path) -> None:
         ("bert", "model", {"hidden_act": "gluu"}, "the activation 'gluu' is not known"),
         ("bert", "model", {"layer_norm_eps": -1.0}, "layer_norm_eps is -1.0; allowed: 0 <= number"),
         ("bert", "model", {"architectures": "BertModel"}, "architectures is 'BertModel'; allowed: a list"),
-        ("bert", "model", {"auto_map": {"AutoModel": "x.Y"}}, "auto_map asks for code"),
+        ("bert", "model", {"auto_map": {"AutoModel": "x.Y"}}, "'auto_map' names code to run"),
         ("bert", "model", {"architectures": ["BertForMaskedLM"]}, "'cls.predictions.* is missing"),
         ("roberta", "model", {"pad_token_id": None}, "leaves none after pad_token_id None"),
         ("roberta", "masked_lm", {"hidden_act": "relu"}, "hidden_act is 'relu'; allowed: 'gelu'"),

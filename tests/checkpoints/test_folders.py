@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import huggingface_hub
 import pytest
 import transformers.utils
 
 from funnelformer.base.errors import UserError
+from funnelformer.base.options import ModelForm
 from funnelformer.checkpoints.folders import detect, find_foreign, load_foreign, resolve
+from funnelformer.checkpoints.forms import ENCODERS, FORMS, MODEL_TYPES, WRITTEN
 from golden_cases import golden_folders, iter_cases
 
 
@@ -41,7 +43,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         broken: "config.json: line 2: not valid JSON",
         write_config(
             tmp_path / "odd", model_type="brt"
-        ): "model_type is 'brt'; allowed: funnelformer, funnel",
+        ): "model_type is 'brt'; allowed: bert, .*, funnel, funnelformer, ponet, ",
         write_config(
             tmp_path / "modern", model_type="modernbert"
         ): r"model_type is 'modernbert' \(rotary positions.*\), which no .* use it through transformers",
@@ -51,7 +53,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         write_config(tmp_path / "list", model_type=["bert"]): r"model_type is \['bert'\]; allowed",
         write_config(
             tmp_path / "code", model_type="bert", auto_map={"AutoModel": "code.Model"}
-        ): "config.json: auto_map asks for code",
+        ): "config.json: 'auto_map' names code to run",
         write_config(tmp_path / "none"): "model_type is None",
     }
     for path, expected in cases.items():
@@ -107,3 +109,13 @@ def test_every_golden_case_has_its_arrays() -> None:
     for folder in [*golden_folders("pt_"), *golden_folders("tf_")]:
         for name, arrays, meta in iter_cases(folder):
             assert arrays["inputs"].shape == (3, meta["seq_len"]), (folder.name, name)
+
+
+def test_every_form_adds_itself_and_convert_offers_what_can_be_written():
+    assert sorted(WRITTEN) == sorted(get_args(ModelForm))
+    assert set(ENCODERS) < set(FORMS)
+    assert set(MODEL_TYPES.values()) <= set(FORMS)
+    for name, form in FORMS.items():
+        assert callable(form.load), name
+    for name, form in WRITTEN.items():
+        assert callable(form.save), name

@@ -267,7 +267,7 @@ def test_rank_orders_and_keeps_columns(toy, texts, tmp_path, capsys):
         }
         for place, i in enumerate(best, start=1)
     ]
-    assert rank(str(folder), "the cat", str(documents), label="no", out=out, device="cpu") == len(texts)
+    assert rank(str(folder), str(documents), query="the cat", label="no", out=out, device="cpu") == len(texts)
     reverse = [json.loads(line)["row"] for line in out.read_text().splitlines()]
     assert reverse == [i + 1 for i in sorted(range(len(texts)), key=lambda i: found[i])]
 

@@ -49,7 +49,10 @@ def one_line(error: BaseException) -> str:
 
 def short(value: Any) -> str:
     """A value as Python writes it, at most 80 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from .errors import UserError, reject_unknown
+from .errors import UserError, reject_unknown, short
 from .strict_json import json_text
 
 __all__ = [
@@ -75,19 +75,19 @@ class SentenceEmbedding:
     def from_dict(cls, values: Any, where: str) -> SentenceEmbedding:
         """Read what `to_dict` gave. Raises UserError naming `where` and the key."""
         if not isinstance(values, Mapping):
-            raise UserError(f"{where}: is {values!r}; allowed: an object with {_keys(cls)}")
+            raise UserError(f"{where}: is {short(values)}; allowed: an object with {_keys(cls)}")
         reject_unknown(map(str, values), [entry.name for entry in fields(cls)], where)
         result = cls(**values)
         if result.pooling not in get_args(Pooling):
             raise UserError(
-                f"{where}: pooling is {result.pooling!r}; allowed: {', '.join(get_args(Pooling))}"
+                f"{where}: pooling is {short(result.pooling)}; allowed: {', '.join(get_args(Pooling))}"
             )
         if not isinstance(result.normalize, bool):
-            raise UserError(f"{where}: normalize is {result.normalize!r}; allowed: true, false")
+            raise UserError(f"{where}: normalize is {short(result.normalize)}; allowed: true, false")
         _check_length(result.max_length, f"{where}: max_length")
         _check_prompts(result.prompts, result.default_prompt, where)
         if not isinstance(result.similarity, str):
-            raise UserError(f"{where}: similarity is {result.similarity!r}; allowed: a name")
+            raise UserError(f"{where}: similarity is {short(result.similarity)}; allowed: a name")
         return result
 
     def to_dict(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def read_modules(folder: str | Path) -> Modules | None:
         _check_normalize(folder / entries[-1][1] / "config.json")
     lower_case = settings.get("do_lower_case") or False
     if not isinstance(lower_case, bool):
-        raise UserError(f"{settings_file}: do_lower_case is {lower_case!r}; allowed: true, false")
+        raise UserError(f"{settings_file}: do_lower_case is {short(lower_case)}; allowed: true, false")
     max_length = settings.get("max_seq_length")
     if max_length is None:
         max_length = _tokenizer_length(inner)
@@ -235,15 +235,16 @@ def _read_entry(entry: Any, file: Path) -> tuple[str, str]:
 
 def _check_transformer(settings: Mapping[str, Any], is_ours: bool, file: Path) -> None:
     task, output = settings.get("transformer_task"), settings.get("module_output_name")
-    text = (settings.get("modality_config") or {}).get("text")
+    modalities = settings.get("modality_config")
+    text = modalities.get("text") if isinstance(modalities, Mapping) else None
     method = text.get("method") if isinstance(text, Mapping) else None
     if task not in (None, "feature-extraction"):
-        raise UserError(f"{file}: transformer_task is {task!r}; allowed: feature-extraction")
+        raise UserError(f"{file}: transformer_task is {short(task)}; allowed: feature-extraction")
     if output not in (None, "token_embeddings", _VECTOR):
-        raise UserError(f"{file}: module_output_name is {output!r}; allowed: token_embeddings")
+        raise UserError(f"{file}: module_output_name is {short(output)}; allowed: token_embeddings")
     if method not in ((_METHOD,) if is_ours else (None, "forward")):
         raise UserError(
-            f"{file}: the method for texts is {method!r}; allowed: {_METHOD if is_ours else 'forward'}"
+            f"{file}: the method for texts is {short(method)}; allowed: {_METHOD if is_ours else 'forward'}"
         )
 
 
@@ -261,7 +262,7 @@ def _read_pooling(file: Path) -> tuple[str, int | None]:
         raise UserError(f"{file}: include_prompt is false, and prompts cannot be left out of the mean here")
     width = values.get("embedding_dimension", values.get("word_embedding_dimension"))
     if width is not None and (isinstance(width, bool) or not isinstance(width, int)):
-        raise UserError(f"{file}: the width of the states is {width!r}; allowed: a whole number")
+        raise UserError(f"{file}: the width of the states is {short(width)}; allowed: a whole number")
     return modes[0], width
 
 
@@ -270,7 +271,7 @@ def _check_normalize(file: Path) -> None:
         return
     key = _object(file).get("module_input_name", _VECTOR)
     if key != _VECTOR:
-        raise UserError(f"{file}: module_input_name is {key!r}; allowed: {_VECTOR}")
+        raise UserError(f"{file}: module_input_name is {short(key)}; allowed: {_VECTOR}")
 
 
 def _read_prompts(file: Path) -> dict[str, Any]:
@@ -284,7 +285,7 @@ def _read_prompts(file: Path) -> dict[str, Any]:
     _check_prompts(prompts, default, str(file))
     similarity = values.get("similarity_fn_name") or "cosine"
     if not isinstance(similarity, str):
-        raise UserError(f"{file}: similarity_fn_name is {similarity!r}; allowed: a name")
+        raise UserError(f"{file}: similarity_fn_name is {short(similarity)}; allowed: a name")
     return {"prompts": dict(prompts), "default_prompt": default, "similarity": similarity}
 
 
@@ -292,14 +293,14 @@ def _check_prompts(prompts: Any, default: Any, where: str) -> None:
     if not isinstance(prompts, Mapping) or not all(
         isinstance(part, str) for entry in prompts.items() for part in entry
     ):
-        raise UserError(f"{where}: prompts is {prompts!r}; allowed: texts by their names")
+        raise UserError(f"{where}: prompts is {short(prompts)}; allowed: texts by their names")
     if default is not None and default not in prompts:
-        raise UserError(f"{where}: the default prompt is {default!r}, which is not among the prompts")
+        raise UserError(f"{where}: the default prompt is {short(default)}, which is not among the prompts")
 
 
 def _check_length(value: Any, where: str) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 3):
-        raise UserError(f"{where} is {value!r}; allowed: a whole number of tokens, 3 and more")
+        raise UserError(f"{where} is {short(value)}; allowed: a whole number of tokens, 3 and more")
 
 
 def _tokenizer_length(folder: Path) -> int | None:

@@ -67,7 +67,7 @@ class BenchConfig:
     quick: bool = False
     "Fewer models, shapes and rounds where they are not given: about a minute."
     device: Device = "auto"
-    "auto takes an accelerator when there is one."
+    "auto uses an accelerator if there is one."
     overwrite: bool = False
     "Replace the results in --out."
     set: dict[str, str] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import BertConfig
 
 from .bert_rows import BERT_LAYER, LM_HEAD, POOLER, QUESTION_HEAD, TOKEN_HEAD, choice_head
-from .encoder_format import EncoderFormat
+from .encoder_format import EncoderFormat, add_encoder
 
 __all__ = ["BERT"]
 
@@ -34,3 +34,5 @@ BERT = EncoderFormat(
     },
     poolers=("model",),
 )
+
+add_encoder(BERT)

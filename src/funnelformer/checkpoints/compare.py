@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..base.errors import UserError, joined
 from ..config import FunnelformerConfig
 from ..modeling import HEADS
-from .folders import ENCODERS
+from .forms import ENCODERS
 from .loaded import Loaded, Part
 from .transformers_funnel import architecture_name
 from .weights import find_weights, read_state_dict
@@ -185,7 +185,8 @@ def probe_batch(config: FunnelformerConfig, length: int | None = None) -> dict[s
     segments[:, 0] = config.cls_token_type_id
     if config.position == "absolute":
         segments = segments.clamp(max=(config.type_vocab_size or 1) - 1)
-    if config.pad_token_id is not None:  # to RoBERTa a token of this id is padding
-        ids = torch.where(ids == config.pad_token_id, (ids + 1) % config.vocab_size, ids)
-        ids = torch.where(keep == 0, config.pad_token_id, ids)
+    # To RoBERTa a token of this id is padding. Without one it is 0, as the forms write that must have one.
+    padding = config.pad_token_id or 0
+    ids = torch.where(ids == padding, (ids + 1) % config.vocab_size, ids)
+    ids = torch.where(keep == 0, padding, ids)
     return {"input_ids": ids, "attention_mask": keep, "token_type_ids": segments * keep}

@@ -19,29 +19,22 @@ from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_from_vocab
 from ..modeling import HEADS
-from . import native, original_tf, original_torch, transformers_funnel
+from . import native, original_tf, original_torch
 from .archives import is_archive, unpacked
 from .card import CARD, card_text, inherited, model_snippet, vectors_snippet
 from .compare import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .config import ConvertConfig
-from .folders import ENCODERS, map_folder, resolve
+from .folders import map_folder, resolve
 from .foreign_options import make_config
+from .forms import ENCODERS, WRITTEN
 from .loaded import Exported, Loaded, Part
 from .provenance import source_name
 from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
 from .weights import TRANSFORMERS_WEIGHTS
 
-__all__ = ["TARGETS", "Report", "TensorRow", "convert"]
+__all__ = ["Report", "TensorRow", "convert"]
 
-FORMS: dict[str, Any] = {
-    "funnelformer": native,
-    "transformers": transformers_funnel,
-    "original-torch": original_torch,
-    "original-tf": original_tf,
-    **ENCODERS,
-}
-TARGETS = tuple(FORMS)
 _TIED = "lm_head.decoder.weight"
 _MODEL_FILES = (
     "config.json",
@@ -154,7 +147,7 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.
     del loaded, exported
     with atomic_folder(target, overwrite=wishes.overwrite) as folder:
-        FORMS[to].save(changed.config, changed.state_dict, changed.architecture, folder)
+        WRITTEN[to].save(changed.config, changed.state_dict, changed.architecture, folder)
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
@@ -333,7 +326,7 @@ def _export(loaded: Loaded, to: str) -> Exported:
         return Exported(
             loaded.config, loaded.state_dict, {}, {name: name for name in loaded.names}, loaded.architecture
         )
-    return FORMS[to].export(loaded.config, loaded.state_dict, loaded.architecture)
+    return WRITTEN[to].export(loaded.config, loaded.state_dict, loaded.architecture)
 
 
 def _copy_tokenizer(source: Path, to: str, folder: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from transformers import DistilBertConfig
 
 from .bert_rows import EMBEDDINGS, QUESTION_HEAD, TOKEN_HEAD, choice_head, layer_rows, rows_of
-from .encoder_format import EncoderFormat
+from .encoder_format import EncoderFormat, add_encoder
 
 __all__ = ["DISTILBERT"]
 
@@ -76,3 +76,5 @@ DISTILBERT = EncoderFormat(
     lm_decoder="vocab_projector",
     lm_bias="vocab_projector.bias",
 )
+
+add_encoder(DISTILBERT)

@@ -20,11 +20,12 @@ from ..base.errors import UserError, joined
 from ..config import FunnelformerConfig
 from .bert_rows import EMBEDDINGS
 from .foreign_options import check_holds, make_config
+from .form_table import add_form
 from .key_map import Row, encoder_layers, expand, from_ours, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
 from .weights import find_weights, read_json, read_state_dict, write_safetensors
 
-__all__ = ["BERT_KEYS", "EncoderFormat"]
+__all__ = ["BERT_KEYS", "ENCODERS", "EncoderFormat", "add_encoder"]
 
 _LABELLED = ("sequence_classification", "token_classification")
 # our config key -> BERT's, where the value is the same
@@ -379,3 +380,13 @@ def _modern(state: Mapping[str, Tensor], source: Path) -> tuple[dict[str, Tensor
     gone = set(old.values())
     kept = {name: tensor for name, tensor in state.items() if name not in gone}
     return kept | {name: state[theirs] for name, theirs in old.items()}, old
+
+
+# transformers' encoders, by their model_type
+ENCODERS: dict[str, EncoderFormat] = {}
+
+
+def add_encoder(form: EncoderFormat) -> None:
+    """Add one of transformers' encoders to the table of forms, read and written under its `model_type`."""
+    ENCODERS[form.name] = form
+    add_form(form.name, form, model_type=form.name, to=form.name)

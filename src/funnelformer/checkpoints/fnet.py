@@ -8,7 +8,7 @@ from __future__ import annotations
 from transformers import FNetConfig
 
 from .bert_rows import LM_HEAD, OUTPUT, POOLER, QUESTION_HEAD, TOKEN_HEAD, choice_head, layer_rows, rows_of
-from .encoder_format import BERT_KEYS, EncoderFormat
+from .encoder_format import BERT_KEYS, EncoderFormat, add_encoder
 
 __all__ = ["FNET"]
 
@@ -43,3 +43,5 @@ FNET = EncoderFormat(
     poolers=("model", "masked_lm", "token_classification", "question_answering"),
     unread={r".*\.dft_mat_(hidden|seq)": "the matrices of the Fourier transform, the same in every model"},
 )
+
+add_encoder(FNET)

@@ -18,22 +18,15 @@ from ..base.json_toml import read_json
 from ..base.sentence_modules import MODULES, Modules, model_folder, read_modules
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES
-from . import native, original_tf, original_torch, ponet, transformers_funnel
-from .bert import BERT
-from .distilbert import DISTILBERT
-from .encoder_format import EncoderFormat
-from .fnet import FNET
+from . import original_torch
 from .foreign_options import make_config
+from .forms import FORMS, MODEL_TYPES
 from .loaded import SEQUENCE_HEADS, Loaded
 from .model_source import Folder, Hub, find_model, nearest
-from .roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from .tensor_bundle import find_index
-from .transformers_electra import ELECTRA
 from .weights import TRANSFORMERS_WEIGHTS
 
 __all__ = [
-    "ENCODERS",
-    "FORMATS",
     "HUB_NAME",
     "Loaded",
     "detect",
@@ -45,24 +38,6 @@ __all__ = [
     "translated",
 ]
 
-# transformers' encoders, by their model_type
-ENCODERS: dict[str, EncoderFormat] = {
-    form.name: form for form in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, FNET)
-}
-FORMATS: dict[str, Any] = {
-    "funnelformer": native,
-    "transformers-funnel": transformers_funnel,
-    "original-torch": original_torch,
-    "original-tf": original_tf,
-    "ponet": ponet,
-    **ENCODERS,
-}
-_MODEL_TYPES = {
-    "funnelformer": "funnelformer",
-    "funnel": "transformers-funnel",
-    "ponet": "ponet",
-    **{name: name for name in ENCODERS},
-}
 # What stops a type that people may try; all others that transformers knows are refused without a reason.
 _UNSUITABLE = {
     "modernbert": "rotary positions, norms before its layers and a gated feed-forward layer",
@@ -111,7 +86,7 @@ def detect(folder: str | Path) -> str:
         if find_index(folder):
             return "original-tf"
     raise UserError(
-        f"{folder}: no model; looked for config.json (of model_type {', '.join(_MODEL_TYPES)}) and for "
+        f"{folder}: no model; looked for config.json (of model_type {', '.join(sorted(MODEL_TYPES))}) and for "
         f"{' or '.join(original_torch.CONFIGS)} with {', '.join(original_torch.WEIGHTS)} or model.ckpt.index"
     )
 
@@ -132,7 +107,7 @@ def map_folder(folder: str | Path) -> Loaded:
     Nothing is copied: what can be mapped stays in its file, which must not be written to meanwhile.
     """
     folder = Path(folder)
-    form: Any = FORMATS[detect(folder)]
+    form: Any = FORMS[detect(folder)]
     modules = read_modules(folder)
     loaded: Loaded = form.load(folder if modules is None else modules.folder)
     return loaded if modules is None or modules.is_ours else _with_vectors(loaded, modules)
@@ -216,7 +191,7 @@ def _located(source: str | Path, **hub: Any) -> Path | Hub:
 
 def translated(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
     """The config that a foreign `config.json` stands for. Raises UserError naming `source` and the key."""
-    form = FORMATS[_form_of(values, source)]
+    form = FORMS[_form_of(values, source)]
     config: FunnelformerConfig = form.config_from_theirs(values, source)
     return config
 
@@ -228,9 +203,9 @@ def _by_model_type(path: Path) -> str:
 def _form_of(values: Mapping[str, Any], source: str | Path) -> str:
     """The format of a config's model. Raises UserError that says what a model of another type is good for."""
     model_type = values.get("model_type")
-    if isinstance(model_type, str) and model_type in _MODEL_TYPES:
-        return _MODEL_TYPES[model_type]
-    allowed = f"allowed: {', '.join(_MODEL_TYPES)}"
+    if isinstance(model_type, str) and model_type in MODEL_TYPES:
+        return MODEL_TYPES[model_type]
+    allowed = f"allowed: {', '.join(sorted(MODEL_TYPES))}"
     if isinstance(model_type, str) and (model_type in _UNSUITABLE or model_type in CONFIG_MAPPING_NAMES):
         reason = f" ({_UNSUITABLE[model_type]})" if model_type in _UNSUITABLE else ""
         raise UserError(

@@ -51,7 +51,7 @@ class Loaded(Part):
     """A model read from a folder.
 
     ignored: the source's tensors that were left out, and why. names: our name -> the source's.
-    source: the format, a key of `folders.FORMATS`.
+    source: the format, a key of `forms.FORMS`.
     pretraining: of a checkpoint that holds it.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
 from ..modeling import HEADS
 from .foreign_options import make_config
+from .form_table import add_form
 from .loaded import Loaded, Part, Pretraining
 from .weights import find_weights, read_state_dict, write_safetensors
 
@@ -99,3 +101,6 @@ def load_pretraining(folder: str | Path) -> Pretraining | None:
                 f"{folder / OPTIMIZER}: parameter {parameter!r} has {', '.join(sorted(found))} alone"
             )
     return Pretraining(part, moments, int(step))
+
+
+add_form("funnelformer", sys.modules[__name__], model_type="funnelformer", to="funnelformer")

@@ -8,6 +8,7 @@ serve both. Every trained variable has two slots, Adam's moments; `global_step` 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..base.json_toml import read_json
 from ..base.strict_json import json_text
 from ..config import FunnelformerConfig
 from .foreign_options import check_holds, funnel_options, make_config
+from .form_table import add_form
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded, Part, Pretraining
 from .net_config import config_values, tensorflow_net_config
@@ -316,3 +318,6 @@ def _table(config: FunnelformerConfig, architecture: str, theirs: str) -> list[R
         k = config.num_hidden_layers + layer
         rows += expand(_LAYER, config, f"{ours}decoder.layers.{layer}.", f"{theirs}decoder/layer_{k}/")
     return rows + expand(_HEADS.get(architecture, []), config, theirs=theirs)
+
+
+add_form("original-tf", sys.modules[__name__], to="original-tf")

@@ -6,6 +6,7 @@ through the blocks. The code has no decoder, no masked-LM head and no embedding 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..base.json_toml import read_json
 from ..base.strict_json import json_text
 from ..config import FunnelformerConfig
 from .foreign_options import check_holds, funnel_options, make_config
+from .form_table import add_form
 from .key_map import Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import Exported, Loaded
 from .net_config import config_values, net_config
@@ -152,3 +154,6 @@ def _table(config: FunnelformerConfig, architecture: str, prefix: str) -> list[R
     for k, block, layer in encoder_layers(config):
         rows += expand(_LAYER, config, f"{prefix}encoder.blocks.{block}.{layer}.", k=k)
     return rows + (expand(_CLASSIFIER, config) if architecture == "sequence_classification" else [])
+
+
+add_form("original-torch", sys.modules[__name__], to="original-torch")

@@ -6,6 +6,7 @@ vocabulary; here they are in the config.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .bert_rows import (
     rows_of,
 )
 from .foreign_options import make_config, translating
+from .form_table import add_form
 from .key_map import Row, encoder_layers, expand, names, to_ours
 from .loaded import Loaded
 from .weights import find_weights, read_state_dict
@@ -180,3 +182,6 @@ def _ignorable(architecture: str, prefix: str) -> dict[str, str]:
     else:
         reasons[r"cls\.predictions\..*"] = "the masked-LM head: not loaded"
     return reasons
+
+
+add_form("ponet", sys.modules[__name__], model_type="ponet")

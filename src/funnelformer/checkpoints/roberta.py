@@ -11,7 +11,7 @@ from dataclasses import replace
 from transformers import CamembertConfig, RobertaConfig, XLMRobertaConfig
 
 from .bert_rows import BERT_LAYER, EMBEDDINGS, POOLER, QUESTION_HEAD, TOKEN_HEAD, choice_head, rows_of
-from .encoder_format import EncoderFormat
+from .encoder_format import EncoderFormat, add_encoder
 
 __all__ = ["CAMEMBERT", "OUT_PROJ_HEAD", "ROBERTA", "XLM_ROBERTA"]
 
@@ -75,3 +75,6 @@ CAMEMBERT = replace(
     config_class=CamembertConfig,
     architectures=_architectures("Camembert"),
 )
+
+for _form in (ROBERTA, XLM_ROBERTA, CAMEMBERT):
+    add_encoder(_form)

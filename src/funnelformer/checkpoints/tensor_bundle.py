@@ -7,7 +7,7 @@ BundleEntryProto: type, shape, shard, offset, size, CRC-32C. The data files are 
 Why not a package: TensorFlow reads these files and brings 270 MB of wheels for it; the one small reader on PyPI
 (tensorflow-checkpoint-reader) has had no release since February 2023 and checks nothing it reads. The form is
 small and frozen, and what is hard about it, fast CRC-32C, is Google's own google-crc32c: the extra
-`funnelformer[tensorflow]`. tests/checkpoints/test_tensor_bundle.py compares both directions with TensorFlow.
+`funnelformer[tensorflow]`. tests/checkpoints/test_original_tf.py compares both directions with TensorFlow.
 
 Source: tensorflow/core/util/tensor_bundle, tensorflow/core/protobuf/tensor_bundle.proto, and the table format of
 LevelDB (doc/table_format.md).

@@ -11,7 +11,7 @@ from dataclasses import replace
 from transformers import ElectraConfig
 
 from .bert_rows import BERT_LAYER, QUESTION_HEAD, TOKEN_HEAD, choice_head, rows_of
-from .encoder_format import BERT_KEYS, EncoderFormat
+from .encoder_format import BERT_KEYS, EncoderFormat, add_encoder
 from .roberta import OUT_PROJ_HEAD
 
 __all__ = ["ELECTRA"]
@@ -67,3 +67,5 @@ ELECTRA = EncoderFormat(
     lm_decoder="generator_lm_head",
     lm_bias="generator_lm_head.bias",
 )
+
+add_encoder(ELECTRA)

@@ -6,6 +6,7 @@ Source: transformers' models/funnel; its differences from the original are kept 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
 from .foreign_options import check_holds, funnel_options, make_config, translating
+from .form_table import add_form
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
 from .weights import find_weights, read_state_dict, write_safetensors
@@ -280,3 +282,6 @@ def _ignorable(name: str, architecture: str, prefix: str) -> dict[str, str]:
     if architecture == "masked_lm":
         reasons["lm_head.weight"] = "tied to the word embeddings"
     return reasons
+
+
+add_form("transformers-funnel", sys.modules[__name__], model_type="funnel", to="transformers")

@@ -18,7 +18,7 @@ from ..mixers.attention import operator  # noqa: F401 - names of torch.ops
 
 __all__ = ["TRANSLATIONS"]
 
-# Queries of a piece; measured, see benchmarks/README.md.
+# Queries of a piece; measured, see benchmarks/LOG.md.
 _ROWS = 256
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -19,9 +20,12 @@ from ..base.packages import need
 from .config import DEFAULT_OPSET
 from .signatures import INPUTS, Target, Traced
 
-__all__ = ["LONGEST", "export_graph", "sample_inputs", "trace"]
+__all__ = ["LONGEST", "MODULE", "export_graph", "sample_inputs", "trace"]
 
 LONGEST = 1 << 20
+# Of a node's notes: the path of the module it is of, by which int8 groups the products.
+MODULE = "module"
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _MOST_SEQUENCES = 1 << 20
 # Of protobuf: a larger model keeps its weights in a file beside it.
 _MOST_BYTES = 2 * 10**9
@@ -137,14 +141,17 @@ def _turn_weights(graph: Any) -> None:
 def _drop_origins(model: Any) -> None:
     """Leave out where in Python each part came from: addresses of functions and files, which differ in every run.
 
-    Two exports of one model are then equal, byte for byte.
+    A node keeps the path of its module. Two exports of one model are then equal, byte for byte.
     """
     model.metadata_props.clear()
     for graph in model.graphs():
         graph.metadata_props.clear()
         values = [*graph.inputs, *graph.initializers.values()]
         for node in graph:
+            module = _module(node)
             node.metadata_props.clear()
+            if module:
+                node.metadata_props[MODULE] = module
             values += node.outputs
         for value in values:
             value.metadata_props.clear()
@@ -152,6 +159,13 @@ def _drop_origins(model: Any) -> None:
         function.metadata_props.clear()
         for node in function.all_nodes():
             node.metadata_props.clear()
+
+
+def _module(node: Any) -> str:
+    """The path of the module that a node is of, as the exporter noted it; "" where it noted none."""
+    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    paths = [path for path in scopes if "." in path]
+    return max(paths, key=len) if paths else ""
 
 
 @contextlib.contextmanager

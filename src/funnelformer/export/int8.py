@@ -7,7 +7,6 @@ with 8, the products of CPUs without VNNI instructions overflow their 16-bit sum
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 
 from ..base.options import Int8
 from ..inference.onnx_model import import_onnxruntime, open_session
+from .graph import MODULE
 
 __all__ = [
     "EMBEDDINGS",
@@ -31,7 +31,6 @@ __all__ = [
 
 Batch = Mapping[str, np.ndarray]
 EMBEDDINGS = "embeddings"  # the group whose int8 form is smaller but not faster
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _MOST_BYTES = 2 * 10**9
 _BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
 
@@ -77,10 +76,8 @@ def products_of(file: Path) -> list[str]:
 
 
 def _module(node: Any) -> str:
-    """The path of the module whose product a node is, as the exporter noted it."""
-    scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
-    paths = [path for path in ast.literal_eval(scopes) if "." in path]
-    return max(paths, key=len) if paths else ""
+    """The path of the module whose product a node is, which `export_graph` left in the graph."""
+    return next((entry.value for entry in node.metadata_props if entry.key == MODULE), "")
 
 
 def _group(path: str) -> str:

@@ -29,10 +29,10 @@ class EvaluateConfig:
     "csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name."
     _: KW_ONLY
     task: str | None = None
-    "Task whose official files the data are; of a folder, and of its name on the Hub, by default the one learned."
+    "Task whose official files you give; by default the one the model learned, for a folder or its name on the Hub."
     part: str | None = None
-    "Part of these, as dev-matched; by default what has labels and was not trained on. Of other folders and names a \
-split; by default test."
+    "Part of the task to read, such as dev-matched; by default one with labels that was not trained on. For other \
+folders and names it is a split; by default test."
     out: Path | None = None
     "File for the metrics (JSON)."
     text: str | None = None
@@ -44,13 +44,13 @@ split; by default test."
     skip_bad_rows: bool = False
     "Leave out rows that cannot be used, and count them."
     max_length: Annotated[int | None, at_least(3)] = None
-    "Tokens at which a text is cut; by default as in training."
+    "Longest text in tokens; longer ones are cut. By default as in training."
     batch_size: Annotated[int, at_least(1)] = 32
-    "Texts a batch."
+    "Texts in a batch."
     device: Device = "auto"
-    "auto takes an accelerator when there is one."
+    "auto uses an accelerator if there is one."
     backend: Backend = "auto"
-    "onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights."
+    "onnx runs an exported graph in ONNX Runtime; auto does so if the folder has a graph and no weights."
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -72,28 +72,28 @@ class PredictConfig:
     'txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin; a folder, or a `datasets` name.'
     _: KW_ONLY
     task: str | None = None
-    "Task whose official files the data are; of a folder, and of its name on the Hub, by default the one learned."
+    "Task whose official files you give; by default the one the model learned, for a folder or its name on the Hub."
     part: str | None = None
-    "Part of these, as dev-matched; by default the first test part. Of other folders and names a split."
+    "Part of the task, such as dev-matched; by default the first test part. For other folders and names, a split."
     submit_to: Annotated[Path | None, Parameter(name="--submit")] = None
-    "Zip for the leaderboard of GLUE, to which the predictions for the task's test parts are added; of squad and \
-squad2 a folder for predictions.json, nbest_predictions.json and null_odds.json."
+    "Zip file for the GLUE leaderboard; predictions for the task's test parts are added to it. For squad and \
+squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json."
     out: Path | None = None
     "File to write; by default stdout."
     format: Literal["jsonl", "csv"] | None = None
-    "Form of the output; by default that of the file's suffix, else jsonl."
+    "Format of the output; by default the file's suffix decides, otherwise jsonl."
     text: str | None = None
     "Column of the text."
     text_pair: str | None = None
     "Column of the second text."
     max_length: Annotated[int | None, at_least(3)] = None
-    "Tokens at which a text is cut; by default as in training."
+    "Longest text in tokens; longer ones are cut. By default as in training."
     batch_size: Annotated[int, at_least(1)] = 32
-    "Texts a batch."
+    "Texts in a batch."
     device: Device = "auto"
-    "auto takes an accelerator when there is one."
+    "auto uses an accelerator if there is one."
     backend: Backend = "auto"
-    "onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights."
+    "onnx runs an exported graph in ONNX Runtime; auto does so if the folder has a graph and no weights."
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -120,24 +120,24 @@ class EmbedConfig:
     text: str | None = None
     "Column of the text."
     pooling: Pooling | None = None
-    "cls: the first of the encoder's states; mean: of all of them; mean_tokens: each as often as the tokens it holds; \
-by default as the model was made, else the mean."
+    "cls takes the encoder's first state; mean averages all states; mean_tokens weighs each by the tokens it holds. \
+By default the model's own pooling, otherwise the mean."
     normalize: Annotated[bool | None, Parameter(negative="--no-normalize")] = None
-    "Give every vector the length 1."
+    "Scale every vector to length 1."
     max_length: Annotated[int | None, at_least(3)] = None
-    "Tokens at which a text is cut; by default as the model was made, else as in fine-tuning, or 512."
+    "Longest text in tokens; longer ones are cut. By default the model's own length, that of fine-tuning, or 512."
     prompt: str | None = None
-    "Name of one of the model's prompts, which is put before every text."
+    "Name of one of the model's prompts, to put before every text."
     batch_size: Annotated[int, at_least(1)] = 32
-    "Texts a batch."
+    "Texts in a batch."
     device: Device = "auto"
-    "auto takes an accelerator when there is one."
+    "auto uses an accelerator if there is one."
     backend: Backend = "auto"
-    "onnx runs an export in ONNX Runtime; auto does where the folder has one and no weights."
+    "onnx runs an exported graph in ONNX Runtime; auto does so if the folder has a graph and no weights."
     save_to: Annotated[Path | None, Parameter(name="--save-sentence-transformers")] = None
     "Folder to write that SentenceTransformer loads, with this pooling, length and normalisation."
     overwrite: bool = False
-    "Replace the files of such a folder that is not empty."
+    "Replace the files of that folder if it is not empty."
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -168,11 +168,11 @@ class RankConfig:
     text: str | None = None
     "Column of the document."
     max_length: Annotated[int | None, at_least(3)] = None
-    "Tokens at which a pair is cut; by default as in training."
+    "Longest pair in tokens; longer ones are cut. By default as in training."
     batch_size: Annotated[int, at_least(1)] = 32
-    "Pairs a batch."
+    "Pairs in a batch."
     device: Device = "auto"
-    "auto takes an accelerator when there is one."
+    "auto uses an accelerator if there is one."
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -1,7 +1,7 @@
 """Weights laid out beforehand as a CPU's kernels read them, and the activation inside the product: for inference.
 
 `nn.Linear` hands its weight to a BLAS that rearranges it at every call; oneDNN takes it rearranged once. The fewer
-rows, the more that saves; see benchmarks/README.md.
+rows, the more that saves; see benchmarks/LOG.md.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from .refused import Refused
 
 __all__ = ["Batcher", "Work"]
 
-# Texts of a batch at most. Source: benchmarks/README.md, more gain nothing on a CPU.
+# Texts of a batch at most. Source: benchmarks/LOG.md, more gain nothing on a CPU.
 _BATCH_SIZE = 32
 _LONGEST_RETRY_S = 60
 

@@ -45,9 +45,9 @@ class ServeConfig:
     backend: Backend = "auto"
     "What runs the model: PyTorch, or ONNX Runtime an export; auto takes what the folder has, PyTorch's first."
     device: Device = "auto"
-    "auto takes an accelerator when there is one."
+    "auto uses an accelerator if there is one."
     max_length: Annotated[int | None, at_least(3)] = None
-    "Tokens at which a text is cut; by default as in training."
+    "Longest text in tokens; longer ones are cut. By default as in training."
     max_delay_ms: Annotated[float, between("0 to 60000", lambda value: 0 <= value <= 60_000)] = 5.0
     "Milliseconds that a text may wait for others to share a batch with, while nothing else is computed."
     max_batch_tokens: Annotated[int | None, at_least(1)] = None

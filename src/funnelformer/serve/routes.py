@@ -35,6 +35,8 @@ _MEDIA_TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+# What `text_problem` takes: some character that is no space, and nowhere NUL.
+_TEXT = r"^[^\x00]*[^\x00\s][^\x00]*$"
 _PAGES = {"/": "index.html", "/docs": "docs.html"}
 _WANTED = {
     "classify": "classifies texts or their tokens",
@@ -185,7 +187,7 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
         results = await batcher.run(job.work)
         return await loop.run_in_executor(tokenising, job.finish, results)
 
-    text = Annotated[str, Field(min_length=1, max_length=config.max_text_chars, pattern=r"\S")]
+    text = Annotated[str, Field(min_length=1, max_length=config.max_text_chars, pattern=_TEXT)]
     pair = Annotated[list[text], Field(min_length=2, max_length=2)]
     several = Field(min_length=1, max_length=config.max_texts)
     text_or_pair = Annotated[text | pair, Field(description="A text, or two that belong together.")]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["LAYER_BYTES", "bias_bytes", "piece_sizes", "ranges", "shifted"]
 
-# Measured, see benchmarks/README.md: what a CPU's cache holds, and how many rows keep its kernel busy.
+# Measured, see benchmarks/LOG.md: what a CPU's cache holds, and how many rows keep its kernel busy.
 _CPU_PIECE_BYTES, _CPU_ROWS = 4 << 20, 256
 # The biases of one layer at once: on an accelerator, and for the backward pass.
 LAYER_BYTES = 256 << 20

@@ -100,7 +100,7 @@ def _attend_piece(
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
     if dropout and query.device.type == "cpu" and not torch.compiler.is_compiling():
-        # With dropout no kernel is fused on a CPU, and its own draws take longest; see benchmarks/README.md.
+        # With dropout no kernel is fused on a CPU, and its own draws take longest; see benchmarks/LOG.md.
         score = query @ key.transpose(-1, -2)
         return mix(score if bias is None else score.add_(bias), value, dropout)[0]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=1.0)

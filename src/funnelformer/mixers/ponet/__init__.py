@@ -136,7 +136,7 @@ def _segment_maximum(values: Float[Tensor, "B T W"], inputs: PoNetInputs) -> Flo
     """The elementwise maximum over each token's segment, at every token of it."""
     batch_size, length, width = values.shape
     if torch.compiler.is_compiling():
-        # What inductor fuses; outside it, whole rows are reduced eight times faster (benchmarks/README.md).
+        # What inductor fuses; outside it, whole rows are reduced eight times faster (benchmarks/LOG.md).
         index = inputs.segments[..., None].expand_as(values)
         slots = values.new_full((batch_size, inputs.num_slots, width), _NOTHING)
         return slots.scatter_reduce(1, index, values, "amax", include_self=False).gather(1, index)

@@ -25,7 +25,7 @@ function describe(schema, all) {
   const limits = [];
   if (schema.maxLength !== undefined) limits.push(`at most ${schema.maxLength.toLocaleString("en")} characters`);
   if (schema.minimum !== undefined) limits.push(`${schema.minimum} to ${schema.maximum}`);
-  if (schema.pattern === "\\S") limits.push("not blank");
+  if (schema.pattern) limits.push("not blank");
   return (schema.type ?? "any") + (limits.length ? ` (${limits.join(", ")})` : "");
 }
 

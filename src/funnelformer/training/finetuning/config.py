@@ -31,15 +31,15 @@ class FinetuneConfig(RunConfig):
     model: str
     "Folder of a pretrained model (any known format), or a layout such as B4-4-4H768 to start from nothing."
     task: str | None = None
-    "A task of the papers, as cola, mnli, imdb, yelp5; its columns, labels and scores are known. With --data."
+    "A task of the papers, such as cola, mnli, imdb or yelp5, whose columns, labels and scores are known. Needs --data."
     data: str | None = None
-    "Where the --task is: the folder of its official files, of several tasks' folders, or a `datasets` name."
+    "Data of the --task: a folder with its official files or with folders of several tasks, or a `datasets` name."
     train: str | None = None
     "Training data: csv, tsv, jsonl, parquet (.gz, .zst, .bz2, .xz), a folder, or a `datasets` name."
     dev: str | None = None
     "Data that selects the best epoch; by default a part of the training data."
     dev_fraction: Annotated[float, FRACTION] = 0.1
-    "That part, drawn from every class alike."
+    "Size of that part; every class gives the same share."
     tokenizer: Path | None = None
     "Tokenizer; by default the model's own."
     text: str | None = None
@@ -55,38 +55,38 @@ class FinetuneConfig(RunConfig):
     label_separator: str | None = None
     "What stands between the labels of a text."
     skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
-    "Leave out rows that cannot be used, and count them; by default the first ends the run."
+    "Leave out rows that cannot be used, and count them; by default the first such row ends the run."
     class_weights: str | None = None
-    "Weight of each class in the loss: balanced, or as no=1,yes=3."
+    "Weight of each class in the loss: balanced, or numbers such as no=1,yes=3."
     max_length: Annotated[int | Literal["auto"], MAX_LENGTH] = 512
-    "Tokens of a sequence; longer ones are cut. auto: what 99% of the training texts fit in."
+    "Tokens of a sequence; longer ones are cut. auto: a length that fits 99% of the training texts."
     doc_stride: Annotated[int | None, at_least(1)] = None
-    "Read longer texts in windows of --max-length that begin so many tokens apart; a text's logits are their mean. Of \
-squad, squad2: passages, 128 by default."
+    "Read longer texts in windows of --max-length that begin this many tokens apart, and average their logits. For \
+squad and squad2, passages are read so; the default is 128."
     max_answer_length: Annotated[int | None, at_least(1)] = None
-    "Of squad, squad2: tokens of an answer at most; 64 by default."
+    "For squad and squad2: most tokens in an answer; 64 by default."
     epochs: Annotated[float, above(0)] = 3.0
     "Passes over the training data."
     steps: Annotated[int | None, at_least(1)] = None
     "Steps of training, in place of --epochs."
     evaluate_every: Annotated[int | None, at_least(1)] = None
-    "Steps between two checkpoints, scored on the dev data; by default an epoch."
+    "Steps between two checkpoints, each scored on the dev data; by default one epoch."
     early_stopping: Annotated[int | None, at_least(1)] = None
-    "End when so many scores on the dev data in a row were no better than the best."
+    "Stop after this many dev scores in a row that did not beat the best."
     layer_decay: Annotated[float, LAYER_DECAY] = 1.0
-    "Factor of the learning rate from each layer to the one below it; 1 is none, 0.75 the paper's on SQuAD."
+    "Factor of the learning rate from each layer to the one below it; 1 means no decay; the paper uses 0.75 on SQuAD."
     sweep: list[str] = field(default_factory=list)
-    "Runs at all points of a grid: lr=1e-5,2e-5 (batch, epochs, any option), once for each option; --seeds at each."
+    "Run a grid: lr=1e-5,2e-5 (batch, epochs, any option); one --sweep for each option. Each point has --seeds runs."
     seeds: Annotated[int, at_least(1)] = 1
-    "Runs with as many seeds, from --seed on, each in a folder of --out, and a table of means."
+    "Number of runs, with seeds counted from --seed, each in a folder of --out, and a table of means."
     split_seed: int | None = None
-    "Seed of the dev part that is drawn; by default --seed."
+    "Seed for choosing the dev part; by default --seed."
     group_by_length: Annotated[bool, Parameter(negative="")] = False
     "Batches of texts of similar length: less padding, so faster where lengths differ much."
     model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
         default_factory=dict
     )
-    "Config keys of the model, as --set.hidden_dropout=0.2."
+    "Keys of the model's config, such as --set.hidden_dropout=0.2."
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -36,13 +36,13 @@ class RunConfig:
     out: Path
     "Folder of the run: the model, its tokenizer, metrics, checkpoints, the resolved config."
     batch_size: Annotated[int, at_least(1)] = 32
-    "Sequences a step on each device, before accumulation."
+    "Sequences in a batch on each device, before accumulation."
     gradient_accumulation: Annotated[int, at_least(1)] = 1
-    "Batches a step."
+    "Batches in a step."
     learning_rate: Annotated[Rate, above(0)] = "auto"
-    "Highest learning rate. auto: by the start, from nothing or pretrained, and the model's width."
+    "Highest learning rate. auto chooses it by the model's width, and by whether the model is pretrained."
     weight_decay: Annotated[float, at_least(0)] = 0.01
-    "Decoupled weight decay of all parameters but dense biases and LayerNorms; attention's \
+    "Decoupled weight decay of all parameters except dense biases and LayerNorms; attention's \
 r_w, r_r and r_s decay, as in the paper's code."
     warmup: Annotated[float, FRACTION_FROM_0] = 0.1
     "Fraction of the steps during which the learning rate rises."
@@ -57,15 +57,15 @@ r_w, r_r and r_s decay, as in the paper's code."
     log_every: Annotated[int, at_least(1)] = 20
     "Steps between two entries of the log."
     keep_checkpoints: Annotated[int, at_least(1)] = 2
-    "Checkpoints that are kept."
+    "Number of checkpoints to keep."
     seed: Annotated[int, SEED] = 42
     "Seed of everything random; the same seed on the same machine repeats the run."
     device: Device = "auto"
-    "auto takes an accelerator when there is one."
+    "auto uses an accelerator if there is one."
     resume: Annotated[bool, Parameter(negative="")] = False
-    "Go on from the last complete checkpoint of --out."
+    "Continue from the last complete checkpoint in --out."
     auto_resume: Annotated[bool, Parameter(negative="")] = False
-    "As --resume if --out holds a complete checkpoint, else begin: for jobs that are started again when they fail."
+    "Resume if --out holds a complete checkpoint, otherwise begin: for jobs that restart when they fail."
     overwrite: Annotated[bool, Parameter(negative="")] = False
     "Replace what is in --out."
 

@@ -9,9 +9,9 @@ from ...base.processes import say
 
 __all__ = ["auto_rate", "choose_rate"]
 
-# From nothing: at a width of 128 and below, less in proportion above. Measured in benchmarks/README.md.
+# From nothing: at a width of 128 and below, less in proportion above. Measured in benchmarks/LOG.md.
 _FROM_NOTHING, _WIDTH = 2e-3, 128
-# Pretrained: the widest model that takes a rate. 5e-4 is that of the small models in benchmarks/README.md; 5e-5 is
+# Pretrained: the widest model that takes a rate. 5e-4 is that of the small models in benchmarks/LOG.md; 5e-5 is
 # customary for BERT (Devlin et al. 2019, arXiv:1810.04805, try 5e-5, 3e-5 and 2e-5) and its distilled kin of width 384;
 # the rate between the two is not measured.
 _PRETRAINED = ((128, 5e-4), (383, 1e-4), (math.inf, 5e-5))
