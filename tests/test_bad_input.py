@@ -237,7 +237,7 @@ def toml(tmp_path, toy):
             "model config: unknown key 'embeding_size'; did you mean 'embedding_size'?",
         ),
         ("[set]\nhidden_dropout = 2", "model config: hidden_dropout is 2; allowed: 0 <= p < 1"),
-        ('[set]\nhidden_dropout = "much"', "hidden_dropout is 'much'; allowed: a number"),
+        ('[set]\nhidden_dropout = "much"', "hidden_dropout is 'much'; allowed: a finite number"),
     ],
 )
 def test_toml(refused, toml, out, text, expected):

@@ -95,7 +95,7 @@ def test_unknown_keys_are_errors_that_name_the_nearest(tmp_path):
         ({"hidden_dropout": 1.5}, "hidden_dropout is 1.5; allowed: 0 <= p < 1"),
         ({"decoder_skip_state": 5}, "states 0..4"),
         ({"pool_q_only": "abc"}, "pool_q_only is 'abc'; allowed: true, false"),
-        ({"layer_norm_eps": "x"}, "layer_norm_eps is 'x'; allowed: a number"),
+        ({"layer_norm_eps": "x"}, "layer_norm_eps is 'x'; allowed: a finite number"),
     ],
     ids=str,
 )

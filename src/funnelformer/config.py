@@ -62,8 +62,8 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda value: isinstance(value, bool), "true, false"),
     "int": (_is_count, "a whole number"),
     "int | None": (lambda value: value is None or _is_count(value), "a whole number, null"),
-    "float": (_is_number, "a number"),
-    "float | None": (lambda value: value is None or _is_number(value), "a number, null"),
+    "float": (_is_number, "a finite number"),
+    "float | None": (lambda value: value is None or _is_number(value), "a finite number, null"),
     "str": (lambda value: isinstance(value, str), "a text"),
     "str | list[str]": (lambda value: isinstance(value, str) or _is_list_of(str, value), "a name, names"),
     "list[int] | None": (

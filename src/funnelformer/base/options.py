@@ -136,7 +136,8 @@ def check_ranges(config: Any) -> None:
             continue
         for number in value if isinstance(value, list | tuple) else (value,):
             if not allowed.holds(number):
-                raise UserError(f"{_flag_of(name, hint)} is {number}; allowed: {allowed.text}")
+                finite = "" if math.isfinite(number) else "a finite number, "
+                raise UserError(f"{_flag_of(name, hint)} is {number}; allowed: {finite}{allowed.text}")
 
 
 def grouped(**groups: str) -> Callable[[type[C]], type[C]]:

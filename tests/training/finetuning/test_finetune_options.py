@@ -280,7 +280,10 @@ def test_one_step_moves_a_layer_as_much_as_its_rate_says(toy, data, tmp_path):
     out = tmp_path / "out"
     torch.manual_seed(0)
     config = FunnelformerConfig.from_name(
-        "B1-1H16", vocab_size=len(load_tokenizer(toy.tokenizer)), decoder_layers=1
+        "B1-1H16",
+        vocab_size=len(load_tokenizer(toy.tokenizer)),
+        decoder_layers=1,
+        id2label={0: "no", 1: "yes"},
     )
     FunnelformerForSequenceClassification(config).save_pretrained(tmp_path / "start")
     load_tokenizer(toy.tokenizer).save_pretrained(tmp_path / "start")
@@ -390,7 +393,7 @@ def test_seeds_make_runs_and_a_table(toy, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--epochs", "inf"), "--epochs is inf; allowed: a number above 0"),
+        (("--epochs", "inf"), "--epochs is inf; allowed: a finite number, more than 0"),
         (("--seeds", 0), "--seeds is 0; allowed: 1 and more"),
         (("--steps", 0), "--steps is 0; allowed: 1 and more"),
         (("--early-stopping", 0), "--early-stopping is 0; allowed: 1 and more"),

@@ -67,7 +67,7 @@ def test_cola_is_trained_and_scored(cola, glue):
     assert (metrics["task"], metrics["kind"]) == ("cola", "classification")
     assert metrics["dev_matthews"] == metrics["dev_accuracy"] == 1.0
     assert list(metrics) == [
-        "model", "task", "kind", "steps", "best_step", "dev_loss", "dev_matthews", "dev_accuracy",
+        "model", "task", "kind", "steps", "best_step", "chosen", "dev_loss", "dev_matthews", "dev_accuracy",
         "metric", "ece", "num_parameters", "cost", "data", "versions",
     ]  # fmt: skip
     assert json.loads((cola / "task.json").read_text())["task"] == "cola"
@@ -111,6 +111,7 @@ def hub(monkeypatch):
     ):  # fmt: skip
         rows = {"sentence": [f"the red {animal} eats ."] * 3, "label": [label] * 3}
         splits[split] = datasets.Dataset.from_dict(rows)
+    monkeypatch.setattr("funnelformer.data.tables.reach_hub", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(splits))
 
 

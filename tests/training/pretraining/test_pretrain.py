@@ -64,7 +64,8 @@ def test_what_a_run_leaves(whole, toy):
         "checkpoint-50",
     ]
     metrics = json.loads((whole / "metrics.json").read_text())
-    assert list(metrics) == ["model", "steps", *(f"validation_{name}" for name in MEASURED), VERSION_KEY]
+    measured = [f"validation_{name}" for name in MEASURED]
+    assert list(metrics) == ["model", "steps", "chosen", *measured, VERSION_KEY]
     assert (metrics["model"], metrics["steps"]) == ("L1H16", 50)
     facts = json.loads((whole / "run.json").read_text())
     assert (facts["command"], facts["torch"]) == ("pretrain", torch.__version__)
@@ -152,7 +153,7 @@ def test_toml_with_flags_that_win(toy, tmp_path):
     )
     assert run("pretrain --config", file, "--steps", 2, "--out", tmp_path / "out") == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics == stamped({"model": "B1-1H16", "steps": 2})
+    assert metrics == stamped({"model": "B1-1H16", "steps": 2, "chosen": {"learning_rate": 2e-3}})
     config = FunnelformerForMaskedLM.from_pretrained(tmp_path / "out").config
     assert (config.pooling, config.decoder_layers) == ("max", 2)
 

@@ -188,6 +188,8 @@ def test_options_of_the_library_are_finite(make, name, value):
 
 def test_finite_options_elsewhere(toy, capsys):
     message = fails(capsys, "serve", toy.pretrained, "--shutdown-timeout-s", "inf")
-    assert message == "--shutdown-timeout-s is inf; allowed: more than 0, up to 86,400"
+    assert (
+        message == "--shutdown-timeout-s is inf; allowed: a finite number, more than 0, up to 86,400 (a day)"
+    )
     assert "finite number" in fails(capsys, PRETRAIN, "--train", toy.corpus, "--tokenizer", toy.tokenizer, "--out",
                                     toy.folder / "never", "--set.hidden_dropout=nan")  # fmt: skip

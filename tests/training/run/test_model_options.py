@@ -80,7 +80,8 @@ def test_a_pretrained_folder_gives_logits_of_every_token(toy, tmp_path, objectiv
 @pytest.mark.parametrize(
     ("width", "from_nothing", "rate"),
     [(64, True, 2e-3), (128, True, 2e-3), (256, True, 1e-3), (768, True, 3.3e-4), (1024, True, 2.5e-4),
-     (128, False, 5e-4), (768, False, 8.3e-5)],
+     (64, False, 5e-4), (128, False, 5e-4), (256, False, 1e-4), (384, False, 5e-5), (768, False, 5e-5),
+     (1024, False, 5e-5)],
 )  # fmt: skip
 def test_the_rate_by_start_and_width(width, from_nothing, rate):
     assert auto_rate(width, from_nothing=from_nothing) == rate

@@ -195,6 +195,7 @@ def test_nan_stops_the_run_and_keeps_the_batch(command, toy, tmp_path, capsys, m
     assert json.loads((out / "metrics.json").read_text()) == {
         "model": "L1H16",
         "steps": 20,
+        "chosen": {"learning_rate": 0.01},
         "skipped_updates": 0,
         "funnelformer_version": __version__,
     }

@@ -1,6 +1,5 @@
 """What `finetune` can be told."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,12 +7,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ...base.errors import UserError
-from ...base.options import FRACTION, at_least, between, grouped, model_options
+from ...base.options import FRACTION, above, at_least, between, grouped, model_options
 from ..run.config import RunConfig
 
 __all__ = ["FinetuneConfig"]
 
-EPOCHS = between("a number above 0", lambda value: 0 < value < math.inf)
 LAYER_DECAY = between("0 < factor <= 1", lambda value: 0 < value <= 1)
 MAX_LENGTH = between("3 and more, or auto", lambda value: value >= 3)
 
@@ -67,7 +65,7 @@ class FinetuneConfig(RunConfig):
 squad and squad2, passages are read so; the default is 128."
     max_answer_length: Annotated[int | None, at_least(1)] = None
     "For squad and squad2: most tokens in an answer; 64 by default."
-    epochs: Annotated[float, EPOCHS] = 3.0
+    epochs: Annotated[float, above(0)] = 3.0
     "Passes over the training data."
     steps: Annotated[int | None, at_least(1)] = None
     "Steps of training, in place of --epochs."
