@@ -203,7 +203,7 @@ class Demo:
 
 
 def precision() -> str:
-    """bfloat16 where the processor multiplies it: half of the time, and scores within those of two seeds."""
+    """bfloat16 where the processor multiplies it: a step then takes less than half of the time."""
     import torch
 
     can = torch.cpu.get_capabilities()
