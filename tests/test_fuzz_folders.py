@@ -38,6 +38,7 @@ from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.cli.entry import _options_from
 from funnelformer.data.formats import iter_rows
 from funnelformer.data.tables import collect, iter_texts
+from funnelformer.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, tokenizer_from_vocab
 from funnelformer.data.values import Labels
 from funnelformer.inference.load import read_architectures, read_settings
 from funnelformer.modeling import HEADS
@@ -335,6 +336,18 @@ def parquet_of() -> bytes:
     return stream.getvalue()
 
 
+def made_tokenizer() -> dict[str, Any]:
+    """The files of a small tokenizer, by name."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "vocab.txt").write_text("\n".join((*SPECIAL_TOKENS.values(), "a", "##b", "cat")) + "\n")
+        save_tokenizer(tokenizer_from_vocab(folder / "vocab.txt"), folder / "saved")
+        return {
+            file.name: json.loads(file.read_text(encoding="utf-8"))
+            for file in sorted((folder / "saved").glob("*.json"))
+        }
+
+
 Reader = tuple[str, Any, Callable[[Path], object]]
 # Name of the file, what it holds when sound, and what reads it.
 READERS: dict[str, Reader] = {
@@ -363,7 +376,7 @@ READERS: dict[str, Reader] = {
     "Funnel's config.json": (
         "config.json",
         FUNNEL,
-        lambda path: transformers_funnel.config_from_theirs(read_json(path), True, str(path)),
+        lambda path: transformers_funnel.config_from_theirs(read_json(path), str(path), True),
     ),
     "net_config.json": (
         "net_config.pytorch.json",
@@ -379,6 +392,11 @@ READERS: dict[str, Reader] = {
     "rows.tsv": ("rows.tsv", ROWS, read_table),
     "rows.parquet": ("rows.parquet", None, read_table),
     "archive.tar": ("archive.tar", None, read_archive),
+}
+# Each file of a tokenizer's folder, the other one sound.
+TOKENIZER = made_tokenizer()
+READERS |= {
+    name: (name, value, lambda path: load_tokenizer(path.parent)) for name, value in TOKENIZER.items()
 }
 _LINES = ("log.jsonl", "rows.jsonl", "stdin")
 
@@ -423,6 +441,9 @@ def fuzz(reader: str, folder: Path, number: int) -> None:
     if reader in ("modules.json", "sentence_bert_config.json"):
         path.with_name("modules.json").write_bytes(dumps(MODULES))
         path.with_name("sentence_bert_config.json").write_bytes(dumps(SENTENCE))
+    if reader in TOKENIZER:
+        for other, content in TOKENIZER.items():
+            path.with_name(other).write_bytes(dumps(content))
     path.write_bytes(sound(path.name, value) if value is not None or name == "rows.parquet" else plain_tar())
     read(path)
     refused = 0
