@@ -127,6 +127,14 @@ def log_of(out: Path) -> list[dict]:
     return [{k: v for k, v in entry.items() if not k.endswith(unlike)} for entry in entries]
 
 
+def metrics_of(out: Path) -> dict:
+    """What metrics.json says of a run's result, without what it cost."""
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics.pop("cost")["train_seconds"] > 0
+    assert metrics.pop("versions")
+    return metrics
+
+
 class StopAt(TrainerCallback):
     """Interrupts the training after a step, as Ctrl-C would."""
 
@@ -161,6 +169,7 @@ __all__ = [
     "interrupted_at",
     "log_of",
     "make_toy",
+    "metrics_of",
     "run",
     "save_model",
     "sentence",

@@ -23,6 +23,7 @@ from training.toy import (
     fails,
     interrupted_at,
     log_of,
+    metrics_of,
     run,
     weights_equal,
     write_table,
@@ -65,7 +66,8 @@ def test_what_a_run_leaves(whole, toy):
     ]
     metrics = json.loads((whole / "metrics.json").read_text())
     measured = [f"validation_{name}" for name in MEASURED]
-    assert list(metrics) == ["model", "steps", "chosen", *measured, VERSION_KEY]
+    expected = ["model", "steps", "chosen", "num_parameters", "cost", *measured, VERSION_KEY, "versions"]
+    assert sorted(metrics) == sorted(expected)
     assert (metrics["model"], metrics["steps"]) == ("L1H16", 50)
     facts = json.loads((whole / "run.json").read_text())
     assert (facts["command"], facts["torch"]) == ("pretrain", torch.__version__)
@@ -85,7 +87,7 @@ def test_the_same_seed_repeats_the_run_bit_for_bit(whole, pretrain, tmp_path):
     assert pretrain(tmp_path / "again", *FIFTY) == 0
     assert weights_equal(whole, tmp_path / "again")
     assert log_of(whole)[:-1] == log_of(tmp_path / "again")[:-1]
-    assert (whole / "metrics.json").read_text() == (tmp_path / "again" / "metrics.json").read_text()
+    assert metrics_of(whole) == metrics_of(tmp_path / "again")
     assert pretrain(tmp_path / "other", *FIFTY, "--seed", 1) == 0
     assert not weights_equal(whole, tmp_path / "other")
 
@@ -104,7 +106,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(whole, pretrain, tmp_path, capsys,
     assert pretrain(out, *FIFTY, "--resume") == 0
     assert weights_equal(whole, out)
     assert log_of(whole)[:-1] == log_of(out)[:-1]
-    assert (whole / "metrics.json").read_text() == (out / "metrics.json").read_text()
+    assert metrics_of(whole) == metrics_of(out)
 
 
 def test_resumed_with_accumulation(pretrain, tmp_path):
@@ -152,8 +154,10 @@ def test_toml_with_flags_that_win(toy, tmp_path):
         'block_size = 16\nbatch-size = 4\ndevice = "cpu"\nvalidation-fraction = 0\n[set]\npooling = "max"\n'
     )
     assert run("pretrain --config", file, "--steps", 2, "--out", tmp_path / "out") == 0
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics == stamped({"model": "B1-1H16", "steps": 2, "chosen": {"learning_rate": 2e-3}})
+    metrics = metrics_of(tmp_path / "out")
+    number = FunnelformerForMaskedLM.from_pretrained(tmp_path / "out").num_parameters()
+    chosen = {"learning_rate": 2e-3}
+    assert metrics == stamped({"model": "B1-1H16", "steps": 2, "chosen": chosen, "num_parameters": number})
     config = FunnelformerForMaskedLM.from_pretrained(tmp_path / "out").config
     assert (config.pooling, config.decoder_layers) == ("max", 2)
 
@@ -190,8 +194,7 @@ def test_prepared_data_give_the_run_of_their_text(pretrain, toy, tmp_path):
     assert pretrain(tmp_path / "text") == 0
     assert pretrain(tmp_path / "data-run", "--train", data) == 0
     assert weights_equal(tmp_path / "text", tmp_path / "data-run")
-    first, second = (tmp_path / name / "metrics.json" for name in ("text", "data-run"))
-    assert first.read_text() == second.read_text()
+    assert metrics_of(tmp_path / "text") == metrics_of(tmp_path / "data-run")
 
 
 def test_both_losses_are_logged_and_the_folder_goes_on(pretrain, toy, prepared, tmp_path):

@@ -21,6 +21,7 @@ from ...corpus.prepared import is_prepared, open_prepared
 from ...corpus.row_settings import RowSettings
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ...inference.load import check_length, load_model
+from ...modeling import FunnelformerForMaskedLM, head_of
 from ..run.facts import run_cost, write_metrics
 from ..run.folder import check_run, config_from_name, open_run
 from ..run.input_files import files_of, input_files, tokenizer_files
@@ -171,12 +172,15 @@ def _card(config: PretrainConfig, model: Any, metrics: dict[str, Any]) -> str:
             ],
         ),
     }
+    # The head for sentence structure is pretraining's alone; its folder loads as a masked language model.
+    class_name = type(saved).__name__
+    class_name = class_name if head_of(class_name) else FunnelformerForMaskedLM.__name__
     start = "from random weights" if is_layout(config.model) else f"from `{source_name(config.model)}`"
     return card_text(
         title=f"{model.config.name}, pretrained",
         introduction=f"An encoder of texts with {metrics['num_parameters']:,} parameters, pretrained {start}. "
         "It is meant to be fine-tuned.",
-        snippet=model_snippet(type(saved).__name__),
+        snippet=model_snippet(class_name),
         sections=sections,
         pipeline_tag="fill-mask" if config.objective != "electra" else None,
         metrics=["perplexity"] if "validation_perplexity" in scores else None,
