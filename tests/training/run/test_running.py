@@ -25,6 +25,7 @@ from training.toy import (
     fails,
     interrupted_at,
     log_of,
+    metrics_of,
     run,
     weights_equal,
     write_table,
@@ -192,10 +193,11 @@ def test_nan_stops_the_run_and_keeps_the_batch(command, toy, tmp_path, capsys, m
         assert file.metadata()["step"] == "13"
     # It goes on from the last checkpoint, and may be told to skip now.
     assert run(*command(out, *flags, "--resume", "--on-nan", "skip")) == 0
-    assert json.loads((out / "metrics.json").read_text()) == {
+    assert metrics_of(out) == {
         "model": "L1H16",
         "steps": 20,
         "chosen": {"learning_rate": 0.01},
+        "num_parameters": 5262,
         "skipped_updates": 0,
         "funnelformer_version": __version__,
     }
