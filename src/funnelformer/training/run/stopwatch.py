@@ -38,8 +38,12 @@ class Stopwatch:
         """Go on from `seconds`."""
         self._before, self._since = seconds, now(self.device)
 
+    def stand_at(self, seconds: float) -> None:
+        """Show `seconds` and stand still."""
+        self._before, self._since = seconds, None
+
     def stop(self) -> None:
-        self._before, self._since = self.seconds, None
+        self.stand_at(self.seconds)
 
     @contextmanager
     def pause(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ class NanWatch(TrainerCallback):
             state.log_history[-1][_SKIPPED] = self.num_skipped
 
 
+def _seconds_in(log: Sequence[dict[str, float]]) -> float:
+    """Seconds of the steps up to a checkpoint, from its log; 0 of one that has noted none."""
+    return next((entry[_SECONDS] for entry in reversed(log) if _SECONDS in entry), 0.0)
+
+
 class _Watched(TrainerCallback):
     """A resumed run goes on counting its seconds."""
 
@@ -108,8 +114,7 @@ class _Watched(TrainerCallback):
         self.watch = watch
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        found = (entry[_SECONDS] for entry in reversed(state.log_history) if _SECONDS in entry)
-        self.watch.start(next(found, 0.0))
+        self.watch.start(_seconds_in(state.log_history))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.watch.stop()
@@ -173,6 +178,7 @@ class RunTrainer(Trainer):
             is_ended_early = control.get("should_training_stop") and state.global_step < state.max_steps
             if state.global_step >= self.args.max_steps or is_ended_early:
                 self.state = state
+                self.watch.stand_at(_seconds_in(state.log_history))
                 if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
                     self._load_best_model()
                 return TrainOutput(state.global_step, 0.0, {})
