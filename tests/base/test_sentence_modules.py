@@ -184,7 +184,7 @@ WIDTH = {"word_embedding_dimension": 16}
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("modules.json", "[{", "modules.json: line 1 is not valid JSON"),
+        ("modules.json", "[{", "modules.json: line 1: not valid JSON"),
         ("modules.json", {"type": "x"}, "modules.json: is no list of modules with their types and paths"),
         ("modules.json", ["x"], "modules.json: is no list of modules with their types and paths"),
         ("modules.json", [], "modules.json: the first module is missing; allowed: Transformer"),
@@ -230,7 +230,7 @@ WIDTH = {"word_embedding_dimension": 16}
             "the states are 16 wide, and the pooling's config says 32",
         ),
         ("1_Pooling/config.json", {**WIDTH, "include_prompt": False}, "include_prompt is false"),
-        ("1_Pooling/config.json", "", "config.json: line 1 is not valid JSON"),
+        ("1_Pooling/config.json", "", "config.json: the file is empty"),
         ("1_Pooling/config.json", None, "config.json: no such file"),
         (
             "sentence_bert_config.json",

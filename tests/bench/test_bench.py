@@ -469,10 +469,12 @@ def test_results_are_not_replaced_unasked(capsys, tmp_path):
 def test_files_that_are_no_results(capsys, tmp_path):
     good = write(results(timing([1.0], [2.0])), tmp_path / "good.json")
     missing, bad = tmp_path / "none.json", tmp_path / "bad.json"
-    assert fails(capsys, "bench compare", good, missing) == f"{missing}: no such file"
+    assert (
+        fails(capsys, "bench compare", good, missing) == f"{missing}: no such file; did you mean 'good.json'?"
+    )
     assert fails(capsys, "bench compare", tmp_path, good) == f"{tmp_path / 'results.json'}: no such file"
     bad.write_text("{")
-    assert "is not valid JSON" in fails(capsys, "bench compare", bad, good)
+    assert "line 1: not valid JSON" in fails(capsys, "bench compare", bad, good)
     bad.write_text("[1]")
     assert fails(capsys, "bench compare", good, bad) == f"{bad}: a JSON object is needed, not list"
     bad.write_text("{}")

@@ -17,8 +17,9 @@ from transformers import AutoModel
 
 from funnelformer import FunnelformerConfig
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints.convert import TARGETS, convert
+from funnelformer.checkpoints.convert import convert
 from funnelformer.checkpoints.folders import map_folder
+from funnelformer.checkpoints.forms import WRITTEN
 from funnelformer.checkpoints.verify import compare_with_cases, read_cases
 from golden_cases import golden_folders
 
@@ -60,7 +61,7 @@ def stock_difference(folder: Path, cases: Path) -> float | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", WRITTEN)
 @pytest.mark.parametrize("prefix", ["pt_", "tf_", "ponet_"])
 def test_after_every_conversion(prefix: str, target: str, tmp_path: Path) -> None:
     if "original-tf" in target or prefix == "tf_":

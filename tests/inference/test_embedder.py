@@ -296,5 +296,5 @@ def test_a_saved_embedder_is_read_with_its_options(model, texts, tmp_path):
     ):
         load_embedder(str(tmp_path / "out"))
     file.write_text("{")
-    with pytest.raises(UserError, match="line 1 is not valid JSON"):
+    with pytest.raises(UserError, match="line 1: not valid JSON"):
         load_embedder(str(tmp_path / "out"))

@@ -166,6 +166,7 @@ def test_the_cli_writes_the_folder(model, texts, tmp_path, capsys):
     assert capsys.readouterr().out == f"the sentence_transformers model is in {out}\n"
     assert sorted(path.name for path in out.iterdir()) == [
         "1_Normalize",
+        "README.md",
         "config.json",
         "config_sentence_transformers.json",
         "model.safetensors",

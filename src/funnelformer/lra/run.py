@@ -183,8 +183,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     }
 
     def finish() -> dict[str, Any]:
-        write_metrics(config.out, metrics)
-        return metrics
+        return write_metrics(config.out, metrics)
 
     return first(finish)
 

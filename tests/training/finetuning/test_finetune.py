@@ -112,8 +112,10 @@ def test_regression(toy, tmp_path):
     assert metrics["dev_pearson"] > 0.9
     assert metrics["dev_loss"] == pytest.approx(metrics["dev_mse"], rel=1e-5)
     scores = evaluate(str(out), str(dev), device="cpu")
-    for name in ("pearson", "spearman", "mse"):
+    for name in ("pearson", "mse"):
         assert scores[name] == pytest.approx(metrics[f"dev_{name}"], abs=1e-5)
+    # Answers that differ by rounding alone change their ranks with the batch they are in (measured: 0.001).
+    assert scores["spearman"] == pytest.approx(metrics["dev_spearman"], abs=5e-3)
 
 
 def test_pairs(toy, tmp_path):

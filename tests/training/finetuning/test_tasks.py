@@ -9,6 +9,7 @@ import datasets
 import pytest
 
 from funnelformer import FunnelformerForSequenceClassification
+from funnelformer.base.version import VERSION_KEY
 from funnelformer.inference.evaluate import evaluate
 from funnelformer.inference.predict import predict
 from training.toy import FINETUNE, animal_rows, fails, run, write_table
@@ -68,7 +69,7 @@ def test_cola_is_trained_and_scored(cola, glue):
     assert metrics["dev_matthews"] == metrics["dev_accuracy"] == 1.0
     assert list(metrics) == [
         "model", "task", "kind", "steps", "best_step", "chosen", "dev_loss", "dev_matthews", "dev_accuracy",
-        "metric", "ece", "num_parameters", "cost", "data", "versions",
+        "metric", "ece", "num_parameters", "cost", "data", "versions", VERSION_KEY,
     ]  # fmt: skip
     assert json.loads((cola / "task.json").read_text())["task"] == "cola"
     scores = evaluate(str(cola), str(glue), device="cpu")

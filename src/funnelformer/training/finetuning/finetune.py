@@ -199,8 +199,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         )
         write_report(run)
         write_json(config.out / TASK_FILE, _task_entry(tuned, max_length))
-        write_metrics(config.out, metrics)
-        return metrics
+        return write_metrics(config.out, metrics)
 
     return first(finish)
 

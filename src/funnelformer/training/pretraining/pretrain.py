@@ -142,13 +142,12 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         names = ("loss", *objective.logged, "masked_accuracy", "perplexity")
         metrics |= {f"validation_{name}": measured[f"eval_{name}"] for name in names}
 
-    def finish() -> None:
+    def finish() -> dict[str, Any]:
         with atomic_writer(config.out / CARD) as file:
             file.write(_card(config, model, metrics))
-        write_metrics(config.out, metrics)
+        return write_metrics(config.out, metrics)
 
-    first(finish)
-    return metrics
+    return first(finish)
 
 
 def _card(config: PretrainConfig, model: Any, metrics: dict[str, Any]) -> str:

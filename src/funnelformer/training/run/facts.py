@@ -29,6 +29,11 @@ def run_cost(trainer: RunTrainer, **more: Any) -> dict[str, Any]:
     }
 
 
-def write_metrics(out: Path, metrics: dict[str, Any]) -> None:
-    """Write the file that says a run has come to its end, so the last one; the first process alone calls it."""
-    write_json(out / METRICS_FILE, stamped({**metrics, "versions": versions()}))
+def write_metrics(out: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Write the file that says a run has come to its end, so the last one; the first process alone calls it.
+
+    Returns what the file holds: the metrics, with the versions of what made them.
+    """
+    whole = stamped({**metrics, "versions": versions()})
+    write_json(out / METRICS_FILE, whole)
+    return whole
