@@ -172,8 +172,8 @@ def _card(config: PretrainConfig, model: Any, metrics: dict[str, Any]) -> str:
         ),
     }
     # The head for sentence structure is pretraining's alone; its folder loads as a masked language model.
-    class_name = type(saved).__name__
-    class_name = class_name if head_of(class_name) else FunnelformerForMaskedLM.__name__
+    head = head_of(type(saved).__name__)  # sharded, a class has a name before its own
+    class_name = (FunnelformerForMaskedLM if head is None else head.model_class).__name__
     start = "from random weights" if is_layout(config.model) else f"from `{source_name(config.model)}`"
     return card_text(
         title=f"{model.config.name}, pretrained",
