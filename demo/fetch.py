@@ -100,7 +100,7 @@ def _download(project: str, version: str) -> bytes:
 
     pip has no command that does not run what it downloads, so this asks the parts of pip that its command is made of.
     """
-    by_hand = f"put {PACKAGE} there yourself (https://pypi.org/project/vaderSentiment/3.3.2/#files)"
+    by_hand = f"put {PACKAGE} there yourself: the source distribution of vaderSentiment 3.3.2"
     try:
         from pip._internal.commands import create_command
         from pip._vendor.packaging.specifiers import SpecifierSet
