@@ -33,8 +33,8 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["funnelformer.cli"])
 
 
-def measured(arguments: Sequence[object], log: Path, num_threads: int | None = None) -> float:
-    """Run a `funnelformer` command in a process of its own, which has its imports; its peak memory (MiB)."""
+def measured(arguments: Sequence[object], log: Path, num_threads: int | None = None) -> int:
+    """Run a `funnelformer` command in a process of its own, which has its imports; its peak memory in bytes."""
     texts = [str(argument) for argument in arguments]
     receiver, sender = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=_run, args=(texts, log, num_threads, sender))
@@ -54,7 +54,8 @@ def _run(arguments: list[str], log: Path, num_threads: int | None, sender: Conne
         torch.set_num_threads(num_threads)
     main(arguments)
     sys.stdout.flush()
-    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    unit = 1 if sys.platform == "darwin" else 1024
+    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 def split_file(folder: Path, split: str) -> Path:
@@ -78,8 +79,8 @@ def finetune_and_test(
     """`funnelformer finetune` with the options and the score on the test part, in processes of their own.
 
     task: read `data` as the release of that task; by default its tables are trained on, and `evaluate` tests.
-    The result, `what` with the score, training_seconds, training_flops and peak_mib, is written beside `folder`; one
-    that is there already is read, so that an interrupted benchmark goes on.
+    The result, `what` with the score, training_seconds, training_flops and peak_memory_bytes, is written beside
+    `folder`; one that is there already is read, so that an interrupted benchmark goes on.
     """
     result = folder.with_name(f"{folder.name}.json")
     if result.is_file():
@@ -103,7 +104,7 @@ def finetune_and_test(
         score: value,
         "training_seconds": metrics["cost"]["train_seconds"],
         "training_flops": metrics["cost"]["train_flops"],
-        "peak_mib": peak,
+        "peak_memory_bytes": peak,
     }
     write_json(result, values)
     return values

@@ -17,7 +17,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from finetuning import finetune_and_test, mean_and_deviation, measured, split_file, work_through, write_json
+from finetuning import finetune_and_test, mean_and_deviation, measured, split_file, work_through
+from recording import Recording
 
 from funnelformer.base.markdown import markdown_table
 
@@ -63,7 +64,7 @@ def table(results: list[dict[str, Any]]) -> str:
         peers = {r["seed"]: r["training_seconds"] for r in groups.get((length, "transformer"), [])}
         ratios = [seconds[seed] / peers[seed] for seed in seconds if seed in peers]
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
-        peak = max(result["peak_mib"] for result in group)
+        peak = max(result["peak_memory_bytes"] for result in group) / 2**20
         spent = f"{statistics.median(seconds.values()):.0f}"
         counted = [f"{length:,}", name, str(len(group)), mean_and_deviation(accuracy)]
         rows.append([*counted, spent, ratio, f"{peak:,.0f}"])
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
+    recording = Recording(options, given=("data",))
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "tokenizer").is_dir():
         arguments = ["--train", split_file(options.data, "train"), "--out", options.out / "tokenizer"]
@@ -97,7 +99,7 @@ def main() -> None:
     ]
     results = work_through(jobs, options.jobs)
     print(table(results))
-    write_json(options.out / "results.json", results)
+    recording.write(options.out / "results.json", rows=results)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ does. Synthetic ids with words of 1 to 4 tokens, full rows.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ from types import SimpleNamespace
 import datasets
 import numpy as np
 import torch
+from recording import Recording
 
 from funnelformer.corpus.masking import STRATEGIES, MaskedBlocks, Masking
 from funnelformer.corpus.prepare import write_arrow
@@ -64,6 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    recording = Recording(arguments)
     tokenizer = Tokenizer(all_special_ids=[0, 1, 2, 3, 4], mask_token_id=4)
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -82,20 +82,8 @@ def main() -> None:
         del blocks, data
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "what": "masking.collate, one core",
-            "length": arguments.length,
-            "batch_size": arguments.batch_size,
-            "rows": arguments.rows,
-            "repeats": arguments.repeats,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "torch": torch.__version__,
-            "datasets": datasets.__version__,
-            "command": "python benchmarks/masking.py",
-            "results": results,
-        }
-        arguments.out.write_text(json.dumps(facts, indent=2) + "\n")
+    libraries = {"numpy": np.__version__, "datasets": datasets.__version__}
+    recording.write(arguments.out, libraries=libraries, results=results)
 
 
 if __name__ == "__main__":

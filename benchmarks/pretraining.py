@@ -34,8 +34,8 @@ from finetuning import (
     measured,
     split_file,
     work_through,
-    write_json,
 )
+from recording import Recording
 from transformers import TrainingArguments, set_seed
 
 from funnelformer.base.files import iter_lines
@@ -142,7 +142,7 @@ def run_facts(objective: str, model: Path, options: argparse.Namespace) -> dict[
         "steps": steps or speeds[-1]["step"],
         "tokens_per_second": statistics.median(entry["tokens_per_second"] for entry in speeds),
         "mfu": statistics.median(entry["mfu"] for entry in speeds),
-        "peak_mib": max(entry["peak_memory_bytes"] for entry in speeds) / 2**20,
+        "peak_memory_bytes": max(entry["peak_memory_bytes"] for entry in speeds),
         "held_out": held_out(objective, model, options),
     }
 
@@ -290,6 +290,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="of fine-tuning, from any start")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
+    recording = Recording(options, given=("corpus", "held_out", "task"))
     options.task = {name: Path(folder) for name, folder in (text.split("=", 1) for text in options.task)}
     options.few = [(name, int(count)) for name, count in (text.split("=", 1) for text in options.few)]
     options.stop_at = {name: int(step) for name, step in (text.split("=", 1) for text in options.stop_at)}
@@ -314,7 +315,7 @@ def main() -> None:
     results = work_through(jobs, options.jobs)
     print(json.dumps(runs, indent=2))
     print(table(results))
-    write_json(options.out / "results.json", {"pretraining": runs, "finetuning": results})
+    recording.write(options.out / "results.json", pretraining=runs, finetuning=results)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def run_cell(name: str, model: str, seed: int, options: argparse.Namespace) -> d
         "parameters": metrics["num_parameters"],
         "training_seconds": metrics["cost"]["train_seconds"],
         "training_flops": metrics["cost"]["train_flops"],
-        "peak_mib": peak,
+        "peak_memory_bytes": peak,
         "threads": options.threads,
         "load_average": [before, after],
         "made_with": None if made is None else shown(made),

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetuning import finetune_and_test, mean_and_deviation, work_through, write_json
+from finetuning import finetune_and_test, mean_and_deviation, work_through
+from recording import Recording
 
 # Of equal FLOPs a token without decoder; where tokens are tagged or found, the funnel has its decoder as well.
 MODELS = {"funnel": "B1-1-1H128", "transformer": "L2H128"}
@@ -103,12 +104,13 @@ def table(results: list[dict[str, Any]]) -> str:
         peers = {} if model == "transformer" else scores_of(groups.get((name, start, "transformer"), []))
         gains = ", ".join(f"{scores[seed] - peers[seed]:+.1f}" for seed in scores if seed in peers)
         flops, peak = (
-            statistics.median(result[key] for result in group) for key in ("training_flops", "peak_mib")
+            statistics.median(result[key] for result in group)
+            for key in ("training_flops", "peak_memory_bytes")
         )
         seconds = min(result["training_seconds"] for result in group)  # what else ran can only add to it
         lines.append(
             f"| {name} | {start} | {model} | {len(group)} | {mean_and_deviation(scores.values())} "
-            f"| {gains} | {flops / 1e12:.1f} | {seconds:.0f} | {peak:,.0f} |"
+            f"| {gains} | {flops / 1e12:.1f} | {seconds:.0f} | {peak / 2**20:,.0f} |"
         )
     return "\n".join(lines)
 
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
+    recording = Recording(options, given=("data", "tokenizer", "pretrained"))
     options.pretrained = dict(text.split("=", 1) for text in options.pretrained)
     options.out.mkdir(parents=True, exist_ok=True)
     pairs = [("nothing", model) for model in options.models]
@@ -139,7 +142,7 @@ def main() -> None:
     ]
     results = work_through(jobs, options.jobs)
     print(table(results))
-    write_json(options.out / "results.json", results)
+    recording.write(options.out / "results.json", rows=results)
 
 
 if __name__ == "__main__":
