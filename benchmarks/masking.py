@@ -20,7 +20,7 @@ import torch
 from recording import Recording
 
 from funnelformer.corpus.masking import STRATEGIES, MaskedBlocks, Masking
-from funnelformer.corpus.prepare import write_arrow
+from funnelformer.corpus.parts import write_arrow
 from funnelformer.corpus.rows import NO_LABEL, Rows
 
 VOCABULARY = 30522
@@ -29,6 +29,9 @@ VOCABULARY = 30522
 class Tokenizer(SimpleNamespace):
     def __len__(self) -> int:
         return VOCABULARY
+
+    def get_vocab(self) -> dict[str, int]:
+        return {str(number): number for number in range(VOCABULARY)}
 
 
 def make_rows(num_rows: int, length: int) -> Rows:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import masking
 import pytest
 import recording
 
@@ -70,3 +71,17 @@ def test_a_recorded_command_hides_the_users_files():
     assert recording.command_line(words, ("data", "peer_model")) == (
         "python benchmarks/tasks.py --data DATA --seeds 3 --out OUT --peer-model PEER_MODEL --jobs 2"
     )
+
+
+def test_the_masking_benchmark_runs_and_says_what_made_it(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "masking.json"
+    monkeypatch.setattr(
+        "sys.argv", ["masking.py", "--rows", "32", "--length", "32", "--repeats", "1", "--out", str(out)]
+    )
+    monkeypatch.setattr(masking.torch, "set_num_threads", lambda number: None)  # the process is shared
+    masking.main()
+    found = json.loads(out.read_text())
+    assert found["command"] == "python benchmarks/masking.py --rows 32 --length 32 --repeats 1 --out OUT"
+    assert [row["strategy"] for row in found["results"]] == list(masking.STRATEGIES)
+    assert found["hardware"]["device"] == "cpu"
+    assert found["versions"]["torch"]
