@@ -23,7 +23,7 @@ from .foreign_options import check_holds, make_config
 from .form_table import add_form
 from .key_map import Row, encoder_layers, expand, from_ours, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
-from .weights import find_weights, read_json, read_state_dict, write_safetensors
+from .weights import find_weights, read_json, read_state_dict, write_model
 
 __all__ = ["BERT_KEYS", "ENCODERS", "EncoderFormat", "add_encoder"]
 
@@ -181,10 +181,7 @@ class EncoderFormat:
     ) -> dict[str, str]:
         """Write `config.json` and `model.safetensors` for stock transformers; returns and raises as `export`."""
         theirs, tensors, ignored, *_ = self.export(config, state, architecture)
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        theirs.save_pretrained(folder)
-        write_safetensors(tensors, folder / "model.safetensors")
+        write_model(theirs, tensors, folder)
         return ignored
 
     def class_name(self, architecture: str) -> str:

@@ -17,7 +17,7 @@ from ..modeling import HEADS
 from .foreign_options import make_config
 from .form_table import add_form
 from .loaded import Loaded, Part, Pretraining
-from .weights import find_weights, read_state_dict, write_safetensors
+from .weights import find_weights, read_state_dict, write_model, write_safetensors
 
 __all__ = ["GENERATOR", "OPTIMIZER", "load", "load_pretraining", "save", "save_pretraining"]
 
@@ -53,12 +53,9 @@ def save(
     config: FunnelformerConfig, state: Mapping[str, Tensor], architecture: str, folder: str | Path
 ) -> None:
     """Write `config.json` and `model.safetensors`, as `save_pretrained` would, without building the model."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(config)
     config.architectures = [HEADS[architecture].model_class.__name__]
-    config.save_pretrained(folder)
-    write_safetensors(state, folder / "model.safetensors")
+    write_model(config, state, folder)
 
 
 def save_pretraining(pretraining: Pretraining, folder: str | Path) -> None:

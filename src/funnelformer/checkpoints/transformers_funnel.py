@@ -22,7 +22,7 @@ from .foreign_options import check_holds, funnel_options, make_config, translati
 from .form_table import add_form
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
-from .weights import find_weights, read_state_dict, write_safetensors
+from .weights import find_weights, read_state_dict, write_model
 
 __all__ = ["architecture_name", "config_from_theirs", "config_to_theirs", "export", "load", "save"]
 
@@ -168,10 +168,7 @@ def save(
 ) -> dict[str, str]:
     """Write `config.json` and `model.safetensors` for stock transformers; returns and raises as `export`."""
     theirs, tensors, ignored, *_ = export(config, state, architecture)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    theirs.save_pretrained(folder)
-    write_safetensors(tensors, folder / "model.safetensors")
+    write_model(theirs, tensors, folder)
     return ignored
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from ..base.errors import UserError, short
 from ..base.files import check_readable
@@ -23,6 +24,7 @@ __all__ = [
     "check_finite",
     "find_weights",
     "read_state_dict",
+    "write_model",
     "write_safetensors",
 ]
 
@@ -92,6 +94,14 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
             and not bool(tensor.isfinite().all())
         ):
             raise UserError(f"{path}: tensor {name!r} holds NaN or infinity")
+
+
+def write_model(config: PreTrainedConfig, state: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Write `config.json` and `model.safetensors`, as `save_pretrained` would, without building the model."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    write_safetensors(state, folder / "model.safetensors")
 
 
 def write_safetensors(state: Mapping[str, Tensor], path: str | Path) -> None:

@@ -294,16 +294,16 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         last = encoded if decoder is None else decoder(encoded, encoded_state, skip, state, trace)
 
         hidden_states, encoder_mask, encoder_positions = trace.hidden_states, None, None
-        counts = encoded_state.counts.expand(
-            encoded_state.counts.size(0) if arrangement.is_packed else batch_size, -1
-        )
+        # Of packed rows as many as there are sequences; else one row may stand for all of the batch.
+        counts = encoded_state.counts
         if arrangement.is_packed:
             encoder_positions = _packed_positions(encoded_state)
             counts = packed(counts, encoded_state.packing)
         elif config.num_blocks == 1:
             encoded, encoder_mask = arrangement.put_back(encoded, encoded_state.packing), attention_mask
-            counts = arrangement.put_back(counts, None)
+            counts = arrangement.put_back(counts.expand(batch_size, -1), None)
         else:
+            counts = counts.expand(batch_size, -1)
             encoded = padded(encoded, encoded_state.packing)
             encoder_mask = None if encoded_state.keep is None else encoded_state.keep.long()
         if hidden_states is not None and not arrangement.is_packed:

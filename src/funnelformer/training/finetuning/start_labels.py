@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ...base.errors import one_line
-from ...checkpoints.weights import read_json
+from transformers.utils import cached_file
+
+from ...base.json_toml import read_json
+from ...base.sentence_modules import model_folder
+from ...checkpoints.model_source import Folder, Layout, find_model
 from ...data.values import Labels
 from ...tasks.kind import Kind
 
@@ -45,18 +47,18 @@ def was_regression(model: str) -> bool:
 
 
 def _config(model: str) -> dict[str, Any]:
-    folder = Path(model)
-    if folder.is_dir():
-        file = folder / "config.json"
+    found = find_model(model)
+    if isinstance(found, Folder):
+        file = model_folder(found.path) / "config.json"
         return read_json(file) if file.is_file() else {}
-    if "/" not in model:
+    if isinstance(found, Layout):
         return {}
-    from transformers.utils import cached_file
-
     try:
-        return read_json(str(cached_file(model, "config.json")))
-    except Exception as error:  # of the network and the Hub; loading the model says it in full
-        return {"architectures": [one_line(error)]}
+        return read_json(str(cached_file(found.name, "config.json")))
+    except (
+        Exception
+    ):  # of the network and the Hub, which have no common base class; loading the model says it in full
+        return {}
 
 
 def in_order_of(start: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[str, ...] | None:
