@@ -17,13 +17,14 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from ..base.errors import UserError, joined
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
 from .bert_rows import EMBEDDINGS
 from .foreign_options import check_holds, make_config
 from .form_table import add_form
 from .key_map import Row, encoder_layers, expand, from_ours, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
-from .weights import find_weights, read_json, read_state_dict, write_model
+from .weights import find_weights, read_state_dict, write_model
 
 __all__ = ["BERT_KEYS", "ENCODERS", "EncoderFormat", "add_encoder"]
 

@@ -15,10 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from ..base.errors import UserError
+from ..base.json_toml import read_json
 from ..config import FunnelformerConfig, parse_layout
 from .foreign_options import make_config
 from .loaded import SEQUENCE_HEADS, Loaded
-from .weights import read_json
 
 __all__ = ["deal", "spread_layers", "without_token_head"]
 
