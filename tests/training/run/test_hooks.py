@@ -6,6 +6,7 @@ from transformers import Trainer, TrainingArguments
 
 from funnelformer import FunnelformerForMaskedLM
 from funnelformer.base.errors import UserError
+from funnelformer.training.distillation.trainer import DistillTrainer
 from funnelformer.training.finetuning.trainer import FinetuneTrainer
 from funnelformer.training.pretraining.electra_trainer import ElectraTrainer
 from funnelformer.training.run.hooks import PRIVATE_HOOKS, check_hooks
@@ -15,7 +16,7 @@ from models import small_config
 def test_every_overridden_hook_is_listed():
     ours = {
         name
-        for trainer_class in (ElectraTrainer, FinetuneTrainer)
+        for trainer_class in (ElectraTrainer, FinetuneTrainer, DistillTrainer)
         for base in trainer_class.__mro__
         if base.__module__.startswith("funnelformer.")
         for name in vars(base)

@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import TrainerCallback
 
 from ...base.options import OnNan
 from ...base.processes import first, rank
-from ...base.strict_json import json_text
 from ...cost.peak import device_peak
+from ..run.log_file import LogFile
 from ..run.nan_watch import SKIPPED, NanWatch
 from ..run.optimizer import build_optimizer
 from ..run.sharded_trainer import ShardedTrainer
@@ -72,29 +71,6 @@ class _Means:
             for total, weight in zip(totals, weight_totals, strict=True)
         ]
         return dict(zip(names, means, strict=True))
-
-
-class _LogFile(TrainerCallback):
-    """Write the log while it grows; a resumed run goes on from what its checkpoint holds."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.is_open = path, False
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.is_open = rank() == 0
-        if self.is_open:
-            self.path.write_text("".join(json_text(entry) + "\n" for entry in state.log_history))
-        else:
-            # Of its own, or its dropout would be that of process 0.
-            torch.manual_seed(args.seed + rank())
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self.is_open:
-            with self.path.open("a") as file:
-                file.write(json_text(state.log_history[-1]) + "\n")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.is_open = False
 
 
 class _Watch(NanWatch):
@@ -160,7 +136,7 @@ class PretrainTrainer(ShardedTrainer):
         self._num_skipped_since_log = 0
         self._spike: tuple[float, float] | None = None
         self._throughput: Throughput | None = None
-        self.add_callback(_LogFile(self._out / "log.jsonl"))
+        self.add_callback(LogFile(self._out / "log.jsonl"))
         self._watch = _Watch(self, on_nan)
         self.add_callback(self._watch)
 

@@ -13,6 +13,7 @@ __all__ = ["PRIVATE_HOOKS", "check_hooks"]
 PRIVATE_HOOKS = (
     "_get_eval_sampler",
     "_get_num_items_in_batch",
+    "_get_train_sampler",
     "_init_training_state",
     "_inner_training_loop",
     "_load_from_checkpoint",
