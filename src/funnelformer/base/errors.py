@@ -17,7 +17,13 @@ _HARMLESS = "\u200c\u200d"
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used; the message names the file, key or row. The CLI exits with 2."""
+    """Something the user gave cannot be used; the message names the file, key or row. The CLI exits with 2.
+
+    The message is one line that steers no terminal, whatever a name or value of a foreign file in it holds.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
