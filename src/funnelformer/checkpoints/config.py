@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from ..base.errors import UserError, did_you_mean
 from ..base.options import ModelForm, grouped
 
-__all__ = ["ConvertConfig"]
+__all__ = ["ConvertConfig", "Layers"]
 
 
 def _layers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
@@ -24,6 +24,9 @@ def _layers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
         raise UserError(
             f"--layers {text!r}: allowed are numbers of layers, the first being 0, as in 0,2,3,5"
         ) from None
+
+
+Layers = Annotated[tuple[int, ...] | None, Parameter(converter=_layers, n_tokens=1)]
 
 
 @grouped(
@@ -45,7 +48,7 @@ class ConvertConfig:
     _: KW_ONLY
     layout: str | None = None
     "Blocks to put the layers in, as B2-2-2: an encoder of one length becomes a funnel. The width stays."
-    layers: Annotated[tuple[int, ...] | None, Parameter(converter=_layers, n_tokens=1)] = None
+    layers: Layers = None
     "Layers to keep, counted from 0, as 0,2,3,5; by default all, or as many as the layout has, evenly spaced."
     overrides: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(default_factory=dict)
     "Config keys to change on the way, as --set.padding=exact."

@@ -1,10 +1,11 @@
-"""Commands that make models: prepare, pretrain, finetune, tokenizer."""
+"""Commands that make models: prepare, pretrain, distill, finetune, tokenizer."""
 
 from __future__ import annotations
 
 from ..base.hub import check_reachable
 from ..corpus.config import TokenizerConfig
 from ..corpus.prepare_config import PrepareConfig
+from ..training.distillation.config import DistillConfig
 from ..training.finetuning.config import FinetuneConfig
 from ..training.pretraining.config import PretrainConfig
 from .app import app, print_metrics, show
@@ -25,6 +26,16 @@ def _pretrain(settings: PretrainConfig) -> None:
     from ..training.pretraining.pretrain import pretrain
 
     print_metrics(pretrain(settings), f"the model is in {settings.out}")
+
+
+@app.command(name="distill")
+def _distill(settings: DistillConfig) -> None:
+    """Teach a small model what a larger one says of texts; no labels are needed."""
+    for source in (settings.teacher, settings.model):
+        check_reachable(source)
+    from ..training.distillation.distill import distill
+
+    print_metrics(distill(settings), f"the model is in {settings.out}")
 
 
 @app.command(name="finetune")

@@ -20,8 +20,9 @@ from ..training.run.facts import run_cost, write_metrics
 from ..training.run.folder import check_run, finished_metrics, open_run
 from ..training.run.input_files import files_of, input_files
 from ..training.run.learning_rate import choose_rate
+from ..training.run.nan_watch import NanWatch
 from ..training.run.stopwatch import now
-from ..training.run.trainer import NanWatch, RunTrainer, run_trainer, training_arguments
+from ..training.run.trainer import RunTrainer, run_trainer, training_arguments
 from .arena_tasks import Task, find_task
 from .classifiers import build_config, build_model
 from .config import LraConfig

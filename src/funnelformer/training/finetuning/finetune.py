@@ -37,8 +37,9 @@ from ..run.folder import (
 )
 from ..run.input_files import input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
+from ..run.nan_watch import NanWatch
 from ..run.stopwatch import now
-from ..run.trainer import NanWatch, run_trainer, training_arguments
+from ..run.trainer import run_trainer, training_arguments
 from .class_weights import task_weights, weighted_loss
 from .config import FinetuneConfig
 from .data_hashes import data_files, describe_data

@@ -12,17 +12,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-import transformers
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from transformers import TrainerCallback
 
-from ...base.errors import UserError
 from ...base.options import OnNan
 from ...base.processes import first, rank
-from ...base.strict_json import json_text
 from ...cost.peak import device_peak
+from ..run.log_file import LogFile
+from ..run.nan_watch import SKIPPED, NanWatch
 from ..run.optimizer import build_optimizer
 from ..run.sharded_trainer import ShardedTrainer
 from ..run.throughput import Throughput
@@ -76,41 +73,19 @@ class _Means:
         return dict(zip(names, means, strict=True))
 
 
-class _LogFile(TrainerCallback):
-    """Write the log while it grows; a resumed run goes on from what its checkpoint holds."""
+class _Watch(NanWatch):
+    """Follow the loss of the updates that are made, and keep the batch of one that is not."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.is_open = path, False
+    trainer: PretrainTrainer
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.is_open = rank() == 0
-        if self.is_open:
-            self.path.write_text("".join(json_text(entry) + "\n" for entry in state.log_history))
-        else:
-            # Of its own, or its dropout would be that of process 0.
-            torch.manual_seed(args.seed + rank())
+    def take(self, loss: float) -> None:
+        self.trainer.follow(loss)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self.is_open:
-            with self.path.open("a") as file:
-                file.write(json_text(state.log_history[-1]) + "\n")
+    def leave_out(self) -> None:
+        self.trainer.forget_step()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.is_open = False
-
-
-class _GuardHasRun(TrainerCallback):
-    """The last word before an update, in public: no gradient gets here that nobody looked at."""
-
-    def __init__(self, trainer: PretrainTrainer) -> None:
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer.has_unseen_losses:
-            raise UserError(
-                f"transformers {transformers.__version__} did not ask for the norm of the gradient before the update, "
-                "so a loss that is NaN would go by; install transformers>=5.17,<5.24"
-            )
+    def kept(self, step: int, loss: float, norm: float) -> str:
+        return f"the batch is in {self.trainer.keep_batch(step, loss, norm)}; "
 
 
 class PretrainTrainer(ShardedTrainer):
@@ -153,27 +128,22 @@ class PretrainTrainer(ShardedTrainer):
         self.args.logging_nan_inf_filter = False
         self._logged, self._target_logits = dict(logged or {}), target_logits
         self._probe, self._probe_every, self._last_probed = probe, probe_every, 0
-        self._on_nan, self._spike_factor, self._preset = on_nan, spike_factor, optimizer_preset
+        self._spike_factor, self._preset = spike_factor, optimizer_preset
         self._out = Path(out or self.args.output_dir or ".")
         self._in_training, self._in_step, self._in_evaluation = _Means(), _Means(), _Means()
-        self._step_losses: list[Tensor] = []
         self._step_batches: list[dict[str, Tensor]] = []
         self._running_loss: float | None = None
-        self._num_skipped = self._num_skipped_since_log = 0
+        self._num_skipped_since_log = 0
         self._spike: tuple[float, float] | None = None
         self._throughput: Throughput | None = None
-        self.add_callback(_LogFile(self._out / "log.jsonl"))
-        self.add_callback(_GuardHasRun(self))
-
-    @property
-    def has_unseen_losses(self) -> bool:
-        """Whether there are micro-batches that the guard against NaN has not seen."""
-        return bool(self._step_losses)
+        self.add_callback(LogFile(self._out / "log.jsonl"))
+        self._watch = _Watch(self, on_nan)
+        self.add_callback(self._watch)
 
     @property
     def num_skipped(self) -> int:
         """Updates that were not made, from the beginning of the run."""
-        return self._num_skipped
+        return self._watch.num_skipped
 
     def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None:
@@ -199,7 +169,6 @@ class PretrainTrainer(ShardedTrainer):
             (entry for entry in reversed(self.state.log_history) if "running_loss" in entry), {}
         )
         self._running_loss = last.get("running_loss")
-        self._num_skipped = last.get("skipped_updates", 0)
         self._last_logged = self._last_probed = self.state.global_step
         return result
 
@@ -245,44 +214,18 @@ class PretrainTrainer(ShardedTrainer):
         self._in_evaluation.add(values | masked, weights)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        if not self._step_losses:
+        if not self._step_batches:
             self._loss_before = self._tr_loss.clone()
         assert self._throughput is not None
         self._throughput.add(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self._step_losses.append(loss)
         self._step_batches.append(inputs)
         return loss
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The Trainer asks for it between the last micro-batch and the optimizer's step: the place to hold that up.
-
-        It costs one wait for the device a step, where the Trainer's own filter has one a micro-batch.
-        """
-        norm = super()._get_grad_norm(model, grad_norm)
-        if isinstance(norm, DTensor):
-            norm = norm.full_tensor()
-        losses, batches = self._step_losses, self._step_batches
-        self._step_losses, self._step_batches = [], []
-        total = torch.stack(losses).sum().float()
-        loss, norm_value = torch.stack(
-            [self.accelerator.reduce(total, "mean"), torch.as_tensor(norm, device=total.device).float()]
-        ).tolist()
-        if math.isfinite(loss) and math.isfinite(norm_value):
-            self._in_training.take(self._in_step)
-            self._follow(loss)
-            return norm
-        self._in_step.clear()
-        if self._on_nan == "stop":
-            self._stop(loss, norm_value, batches)
-        model.zero_grad()  # None: the optimizer leaves such parameters and their state alone
-        self._tr_loss.copy_(self._loss_before)
-        self._num_skipped += 1
-        self._num_skipped_since_log += 1
-        return None
-
-    def _follow(self, loss: float) -> None:
-        """Keep the running mean; a spike counts in it no more than it must to be one."""
+    def follow(self, loss: float) -> None:
+        """Keep the running mean of an update's loss; a spike counts in it no more than it must to be one."""
+        self._step_batches = []
+        self._in_training.take(self._in_step)
         mean = self._running_loss
         if mean is None:
             self._running_loss = loss
@@ -292,21 +235,27 @@ class PretrainTrainer(ShardedTrainer):
             self._spike = (loss, mean)
         self._running_loss = _KEPT * mean + (1 - _KEPT) * min(loss, limit)
 
-    def _stop(self, loss: float, norm: float, batches: list[dict[str, Tensor]]) -> None:
-        step = self.state.global_step + 1
+    def forget_step(self) -> None:
+        """Leave an update's batches out of everything that is logged."""
+        self._step_batches = []
+        self._in_step.clear()
+        self._tr_loss.copy_(self._loss_before)
+        self._num_skipped_since_log += 1
+
+    def keep_batch(self, step: int, loss: float, norm: float) -> Path:
+        """Write the batches of an update, of all processes, into the run's folder; return the file."""
         batch = {
-            name: self.accelerator.gather(torch.cat([batch[name] for batch in batches]).contiguous()).cpu()
-            for name in batches[0]
+            name: self.accelerator.gather(
+                torch.cat([batch[name] for batch in self._step_batches]).contiguous()
+            ).cpu()
+            for name in self._step_batches[0]
         }
         path = self._out / f"nan_batch_{step}.safetensors"
         if self.args.should_save:
             partial = path.with_name(f"{path.name}.partial")
             save_file(batch, partial, metadata={"step": str(step), "loss": str(loss), "gradient": str(norm)})
             partial.replace(path)
-        raise UserError(
-            f"step {step}: the loss is {loss:g} and the norm of the gradient {norm:g}; the batch is in {path}; "
-            "--on-nan skip leaves such updates out"
-        )
+        return path
 
     # ---- the log
 
@@ -352,8 +301,8 @@ class PretrainTrainer(ShardedTrainer):
             logs |= means
             if self._running_loss is not None:
                 logs["running_loss"] = self._running_loss
-            if self._on_nan == "skip":
-                logs["skipped_updates"] = self._num_skipped
+            if self._watch.on_nan == "skip":
+                logs[SKIPPED] = self.num_skipped
             assert self._throughput is not None
             logs |= self._throughput.read(self.accelerator.reduce, self.accelerator.num_processes)
         super().log(logs, start_time)

@@ -12,8 +12,8 @@ __all__ = ["PRIVATE_HOOKS", "check_hooks"]
 # Overridden where no public callback does: a renamed one would never be called, and what it does be missing in silence.
 PRIVATE_HOOKS = (
     "_get_eval_sampler",
-    "_get_grad_norm",
     "_get_num_items_in_batch",
+    "_get_train_sampler",
     "_init_training_state",
     "_inner_training_loop",
     "_load_from_checkpoint",

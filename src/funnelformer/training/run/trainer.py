@@ -22,7 +22,6 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ...base.errors import UserError
 from ...base.files import atomic_writer
-from ...base.options import OnNan
 from ...base.processes import LONGEST_WAIT_S, first, rank
 from ...base.strict_json import json_text
 from .config import RunConfig
@@ -32,11 +31,10 @@ from .optimizer import is_decayed
 from .shown import ShownProgress
 from .stopwatch import Stopwatch
 
-__all__ = ["NanWatch", "RunTrainer", "run_trainer", "training_arguments"]
+__all__ = ["RunTrainer", "run_trainer", "training_arguments"]
 
 
-# The entries of the log that a resumed run goes on counting from.
-_SKIPPED = "skipped_updates"
+# The entry of the log that a resumed run goes on counting from.
 _SECONDS = "train_seconds"
 
 
@@ -66,40 +64,6 @@ def training_arguments(
         "dataloader_pin_memory": False,
     }
     return TrainingArguments(**{**settings, **overrides})
-
-
-class NanWatch(TrainerCallback):
-    """No update is made with a loss or a gradient that is NaN or infinite: the run stops, or goes on without it.
-
-    It looks between the last micro-batch and the optimizer's step, when the gradients are those of all processes.
-    Raises UserError with on_nan="stop".
-    """
-
-    def __init__(self, trainer: RunTrainer, on_nan: OnNan) -> None:
-        self.trainer, self.on_nan, self.num_skipped = trainer, on_nan, 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.num_skipped = next((e[_SKIPPED] for e in reversed(state.log_history) if _SKIPPED in e), 0)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        loss = self.trainer.take_loss()
-        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).float().to(loss.device)
-        loss_value, norm_value = torch.stack([self.trainer.accelerator.reduce(loss, "mean"), norm]).tolist()
-        if math.isfinite(loss_value) and math.isfinite(norm_value):
-            return
-        if self.on_nan == "stop":
-            raise UserError(
-                f"step {state.global_step + 1}: the loss is {loss_value:g} and the norm of the gradient "
-                f"{norm_value:g}; nothing more is saved; try a lower --learning-rate, or --on-nan skip leaves such "
-                "updates out"
-            )
-        kwargs["model"].zero_grad()  # None: the optimizer leaves such parameters and their state alone
-        self.num_skipped += 1
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.num_skipped:
-            state.log_history[-1][_SKIPPED] = self.num_skipped
 
 
 def _seconds_in(log: Sequence[dict[str, float]]) -> float:

@@ -1,0 +1,124 @@
+"""What `distill` can be told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ...base.errors import UserError
+from ...base.options import FRACTION_FROM_0, Files, Parallel, at_least, between, grouped, model_options
+from ...checkpoints.config import Layers
+from ..run.config import RunConfig
+
+__all__ = ["LESSONS", "DistillConfig"]
+
+# What a student can learn of its teacher.
+LESSONS = ("vectors", "states")
+_SHARE = between("0 <= share <= 1", lambda value: 0 <= value <= 1)
+
+
+@grouped(
+    most="teacher model layout train learn steps",
+    data="text skip_bad_rows tokenizer cache validation_fraction pairs",
+    model="layers max_length embedding_size model_options",
+    optimisation="state_share state_texts similarity_weight frozen_share dropout evaluate_every",
+    run="parallel",
+)
+@dataclass(kw_only=True)
+class DistillConfig(RunConfig):
+    """What `distill` can be told."""
+
+    teacher: str
+    "Folder or Hub name of the model to learn from; it gives vectors of texts."
+    model: str
+    "The student: a folder or Hub name of an encoder to begin from (with --layout or --layers: shortened first), or a \
+layout such as B2-2-2H384 to begin from nothing."
+    train: Files
+    "Texts without labels: txt (a text a line), jsonl, csv, tsv, parquet, or globs; .gz, .zst, .bz2, .xz."
+    layout: str | None = None
+    "Blocks to put the layers of --model in, as B2-2-2."
+    layers: Layers = None
+    "Layers of --model to keep, counted from 0, as 0,2,3,5."
+    learn: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(
+        default_factory=lambda: ["vectors"]
+    )
+    "What the student learns, each with its weight in the loss if it is not 1, as vectors states=0.5. vectors: those \
+of the texts, and how alike the texts of a batch are. states: those after each block, averaged over the same windows; \
+for students made of the teacher."
+    steps: Annotated[int, at_least(1)] = 10_000
+    "Optimizer steps."
+    text: str | None = None
+    "Column of the text in tables."
+    skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
+    "Leave out rows that cannot be used, and count them; by default the first such row ends the run."
+    tokenizer: Path | None = None
+    "Tokenizer of a student that begins from nothing; by default the teacher's."
+    cache: Path | None = None
+    "Folder for the tokens of the texts and the teacher's outputs, which other students, seeds and resumed runs use \
+again; by default the folder teacher-outputs beside --out."
+    validation_fraction: Annotated[float, FRACTION_FROM_0] = 0.01
+    "Fraction of the texts held out to measure agreement with the teacher; 2,000 of them at most are measured."
+    pairs: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(default_factory=list)
+    "Tables of two texts and how alike they are: the Spearman correlation is measured while the student learns, and \
+the checkpoint where it is best is kept."
+    max_length: Annotated[int | None, at_least(3)] = None
+    "Tokens at which the student cuts a text; by default those of the teacher."
+    embedding_size: Annotated[int | None, at_least(8)] = None
+    "Width of the student's token embeddings: fewer parameters. They begin as the best approximation of this rank to \
+those of --model."
+    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
+        default_factory=dict
+    )
+    "Keys of the student's config, such as --set.pooling=max."
+    state_share: Annotated[float, _SHARE] = 0.1
+    "Share of the steps, from the first, in which the states are learned."
+    state_texts: Annotated[int, at_least(1)] = 20_000
+    "Texts whose states are kept on disk for those steps, about 1.3 KB a token at a width of 384."
+    similarity_weight: Annotated[float, at_least(0)] = 1.0
+    "Weight, within vectors, of the squared differences between the cosines of a batch's texts and the teacher's."
+    frozen_share: Annotated[float, _SHARE] = 0.0
+    "Share of the steps, from the first, in which the token embeddings do not change."
+    dropout: Annotated[float, FRACTION_FROM_0] = 0.0
+    "Dropout while the student learns; its config keeps what fine-tuning will use."
+    evaluate_every: Annotated[int, at_least(1)] = 500
+    "Steps between two checkpoints, each measured."
+    parallel: Parallel = "ddp"
+    "What several processes hold. ddp: each the whole student. fsdp: each a share of it."
+    warmup: Annotated[float, FRACTION_FROM_0] = 0.08
+    "Fraction of the steps during which the learning rate rises."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tokenizer = None if self.tokenizer is None else Path(self.tokenizer)
+        self.cache = None if self.cache is None else Path(self.cache)
+        self.lessons  # noqa: B018  # checks
+        model_options(self.model_options)
+
+    @property
+    def lessons(self) -> dict[str, float]:
+        """What is learned, with its weight in the loss. Raises UserError for what cannot be."""
+        found: dict[str, float] = {}
+        for entry in self.learn:
+            name, _, weight = entry.partition("=")
+            if name not in LESSONS or name in found:
+                raise UserError(
+                    f"--learn {entry!r}: {'is there twice' if name in found else 'is nothing to learn'}; allowed: "
+                    f"{', '.join(LESSONS)}, each once, or with a weight as {LESSONS[0]}=0.5"
+                )
+            found[name] = _weight(entry, weight) if "=" in entry else 1.0
+        return found
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache or self.out.absolute().parent / "teacher-outputs"
+
+
+def _weight(entry: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 < weight < float("inf"):
+        raise UserError(f"--learn {entry!r}: allowed is a weight above 0, as 0.5")
+    return weight

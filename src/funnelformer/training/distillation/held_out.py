@@ -1,0 +1,123 @@
+"""What a student is worth so far: agreement with its teacher on held-out texts, and with people on pairs of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from ...base.errors import UserError
+from ...data.formats import row_name
+from ...data.tables import guess_columns, read_table
+from ...data.values import BadValue, read_amount, read_text
+from ...inference.embedder import Embedder
+
+__all__ = ["Agreement", "Pairs", "Score", "neighbour_overlap", "read_pairs"]
+
+_NEIGHBOURS = 10
+
+
+class Score(Protocol):
+    """A measurement of an embedder."""
+
+    def measure(self, embedder: Embedder) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """With the teacher on held-out texts.
+
+    cosine: of the two vectors of a text, on average. overlap@10: share of a text's ten nearest among these texts that
+    are its ten nearest by the teacher, too.
+    """
+
+    texts: Sequence[str]
+    vectors: np.ndarray
+    "The teacher's, [N, D]."
+
+    def measure(self, embedder: Embedder) -> dict[str, float]:
+        ours, theirs = _unit(embedder.vectors(self.texts, advance=_quiet)), _unit(self.vectors)
+        found = {}
+        if ours.shape == theirs.shape:
+            found["cosine"] = float((ours * theirs).sum(1).mean())
+        if len(self.texts) > _NEIGHBOURS:
+            found[f"overlap@{_NEIGHBOURS}"] = neighbour_overlap(ours, theirs)
+        return found
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Texts in pairs, and how alike people say they are. name: of the file."""
+
+    name: str
+    first: list[str]
+    second: list[str]
+    amounts: np.ndarray
+
+    def measure(self, embedder: Embedder) -> dict[str, float]:
+        """The Spearman correlation of the vectors' cosines with the amounts."""
+        vectors = _unit(embedder.vectors([*self.first, *self.second], advance=_quiet))
+        number = len(self.first)
+        cosines = (vectors[:number] * vectors[number:]).sum(1)
+        return {f"spearman_{self.name}": float(spearmanr(cosines, self.amounts).statistic)}
+
+
+def read_pairs(files: Sequence[str]) -> list[Pairs]:
+    """Raises UserError for a table that does not have two texts and an amount in every row."""
+    found = []
+    for file in files:
+        table = read_table(file)
+        columns, _ = guess_columns(table)
+        if columns.text_pair is None or columns.label is None:
+            raise UserError(
+                f"--pairs {file}: allowed is a table of two texts, sentence1 and sentence2, and a label"
+            )
+        values: dict[str, list] = {}
+        readers = {columns.text: read_text, columns.text_pair: read_text, columns.label: read_amount}
+        for column, reader in readers.items():
+            values[column] = []
+            for index, value in enumerate(table.columns[column]):
+                try:
+                    values[column].append(reader(value))
+                except BadValue as problem:
+                    where = row_name(file, index, table.lines[index])
+                    raise UserError(f"{where}: column {column!r} {problem}") from None
+        amounts = np.array(values[columns.label])
+        if len(amounts) < 2 or amounts.std() == 0:
+            raise UserError(f"--pairs {file}: needs two rows and more, with different amounts")
+        name = Path(file).name.partition(".")[0]
+        found.append(Pairs(name, values[columns.text], values[columns.text_pair], amounts))
+    names = [pairs.name for pairs in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--pairs: two files are called {name}; the scores would have one name")
+    return found
+
+
+def neighbour_overlap(ours: np.ndarray, theirs: np.ndarray, number: int = _NEIGHBOURS) -> float:
+    """Of each vector's nearest the share that is among its nearest in the other space; both of length 1, [N, D]."""
+    mine, other = _nearest(ours, number), _nearest(theirs, number)
+    return float(np.mean([len(np.intersect1d(a, b)) / number for a, b in zip(mine, other, strict=True)]))
+
+
+def _nearest(vectors: np.ndarray, number: int, rows_at_once: int = 1024) -> np.ndarray:
+    found = []
+    for start in range(0, len(vectors), rows_at_once):
+        cosines = vectors[start : start + rows_at_once] @ vectors.T
+        rows = np.arange(len(cosines))
+        cosines[rows, start + rows] = -np.inf  # not itself
+        found.append(np.argpartition(-cosines, number, axis=1)[:, :number])
+    return np.concatenate(found)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    whole = vectors.astype(np.float32)
+    return whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), 1e-12)
+
+
+def _quiet(number: int) -> None:
+    """No bar of its own: it is shown beside the training's line."""

@@ -1,0 +1,168 @@
+"""The teacher's outputs for the texts: computed once, in float16 on disk, in parts that survive being killed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...base.processes import first, num_processes, rank
+from ...base.progress import progress_bar
+from ...config import FunnelformerConfig
+from ...inference.batches import cut, most_padding
+from .state_windows import StateTarget, pooled_states
+from .stored_parts import StoredParts, open_parts
+from .teacher import Teacher
+from .token_rows import ROWS_PER_PART, TokenRows
+
+__all__ = [
+    "TeacherStates",
+    "TeacherVectors",
+    "compute_states",
+    "compute_vectors",
+    "state_bytes",
+    "vector_bytes",
+]
+
+_BYTES = 2
+_BATCH_SIZE, _BATCH_TOKENS = 128, 8192
+_STATE_ROWS_PER_PART = 1024
+
+
+class TeacherVectors:
+    """The teacher's vector of every text, mapped, in float16."""
+
+    def __init__(self, parts: StoredParts) -> None:
+        self._parts = parts
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """[B, D] in float32."""
+        size = self._parts.rows_per_part
+        found = [self._parts.read(int(row) // size, "vectors")[int(row) % size] for row in rows]
+        return torch.from_numpy(np.stack(found).astype(np.float32))
+
+
+class TeacherStates:
+    """The teacher's states of some texts in the student's windows, mapped, in float16. order: those texts."""
+
+    def __init__(self, parts: StoredParts, order: np.ndarray) -> None:
+        self._parts = parts
+        self._place = {int(row): place for place, row in enumerate(order)}
+        counts = [np.asarray(parts.read(number, "counts")) for number in range(parts.num_parts)]
+        self._counts = counts
+        self._starts = [
+            np.concatenate([[0], np.cumsum(part.sum(1), dtype=np.int64)])
+            if len(part)
+            else np.zeros(1, np.int64)
+            for part in counts
+        ]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> list[tuple[Tensor, Tensor]]:
+        """For each target its states [B, S, D] in float32, zero where there are none, and where there are [B, S]."""
+        places = [divmod(self._place[int(row)], self._parts.rows_per_part) for row in rows]
+        counts = np.stack([self._counts[part][index] for part, index in places])
+        values = []
+        for part, index in places:
+            start, end = self._starts[part][index], self._starts[part][index + 1]
+            values.append(self._parts.read(part, "states")[start:end])
+        found = []
+        begin = np.zeros(len(values), dtype=np.int64)
+        for target in range(counts.shape[1]):
+            number = counts[:, target]
+            whole = np.zeros((len(values), int(number.max()), values[0].shape[1]), dtype=np.float32)
+            for place, rows_of_text in enumerate(values):
+                whole[place, : number[place]] = rows_of_text[begin[place] : begin[place] + number[place]]
+            begin += number
+            keep = np.arange(whole.shape[1])[None] < number[:, None]
+            found.append((torch.from_numpy(whole), torch.from_numpy(keep)))
+        return found
+
+
+def vector_bytes(num_texts: int, teacher: Teacher) -> int:
+    """Of disk, for the vectors of so many texts."""
+    return num_texts * teacher.size * _BYTES
+
+
+def state_bytes(lengths: np.ndarray, targets: Sequence[StateTarget], teacher: Teacher) -> int:
+    """Of disk, for the states of texts of these lengths, within a row a text and target."""
+    rows = sum(int(np.ceil(lengths / 2**target.level).sum()) for target in targets)
+    return rows * teacher.size * _BYTES
+
+
+def vector_parts(tokens: TokenRows, teacher: Teacher, texts_digest: str, cache: Path) -> StoredParts:
+    settings = {"texts": texts_digest, **teacher.key}
+    return open_parts(cache, "vectors", settings, ("vectors",), len(tokens), ROWS_PER_PART)
+
+
+def compute_vectors(tokens: TokenRows, teacher: Teacher, texts_digest: str, cache: Path) -> TeacherVectors:
+    """The vectors of all texts, from the cache as far as they are there; of several processes each does some parts.
+
+    tokens: of the teacher's own tokenizer.
+    """
+    parts = vector_parts(tokens, teacher, texts_digest, cache)
+    missing = parts.missing()[rank() :: num_processes()]
+    with progress_bar("teacher's vectors", sum(len(parts.rows(number)) for number in missing)) as advance:
+        for number in missing:
+            rows = np.array(parts.rows(number))
+            vectors = np.empty((len(rows), teacher.size), dtype=np.float16)
+            for places in _batches(tokens.lengths[rows], teacher):
+                vectors[places] = teacher.vectors(tokens.batch(rows[places])).cpu().numpy()
+                advance(len(places))
+            parts.write(number, {"vectors": vectors})
+    first(lambda: None)  # all wait for the last part
+    return TeacherVectors(parts)
+
+
+def compute_states(
+    tokens: TokenRows,
+    teacher: Teacher,
+    targets: list[StateTarget],
+    config: FunnelformerConfig,
+    order: np.ndarray,
+    texts_digest: str,
+    cache: Path,
+) -> TeacherStates:
+    """The states of the texts of `order`, as `compute_vectors`. config: of the student, see `pooled_states`."""
+    settings = {
+        "texts": texts_digest,
+        **teacher.key,
+        "targets": [{"teacher": target.teacher, "level": target.level} for target in targets],
+        "windows": {"separate_cls": config.separate_cls, "truncate_seq": config.truncate_seq},
+        "order": _digest_of(order),
+    }
+    parts = open_parts(cache, "states", settings, ("states", "counts"), len(order), _STATE_ROWS_PER_PART)
+    missing = parts.missing()[rank() :: num_processes()]
+    with progress_bar("teacher's states", sum(len(parts.rows(number)) for number in missing)) as advance:
+        for number in missing:
+            rows = order[parts.rows(number)]
+            counts = np.zeros((len(rows), len(targets)), dtype=np.int32)
+            values: list[list[np.ndarray]] = [[] for _ in rows]
+            for places in _batches(tokens.lengths[rows], teacher):
+                batch = tokens.batch(rows[places])
+                keep = batch["attention_mask"].bool() if "attention_mask" in batch else None
+                found = pooled_states(teacher.states(batch), keep, targets, config)
+                for column, (states, kept) in enumerate(found):
+                    for index, place in enumerate(places):
+                        of_text = states[index][kept[index]].half().cpu().numpy()
+                        counts[place, column] = len(of_text)
+                        values[place].append(of_text)
+                advance(len(places))
+            whole = np.concatenate([array for of_text in values for array in of_text])
+            parts.write(number, {"states": whole, "counts": counts})
+    first(lambda: None)
+    return TeacherStates(parts, order)
+
+
+def _batches(lengths: np.ndarray, teacher: Teacher) -> list[np.ndarray]:
+    """Places of rows of similar length, longest first."""
+    order = np.argsort(-lengths, kind="stable")
+    slices = cut(lengths[order].tolist(), _BATCH_SIZE, most_padding(teacher.model), _BATCH_TOKENS)
+    return [order[part] for part in slices]
+
+
+def _digest_of(order: np.ndarray) -> str:
+    return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
