@@ -53,13 +53,17 @@ def test_vectors_are_ours(python, toy, tmp_path):
     tokenizer = load_tokenizer(toy.tokenizer)
     vectors = {"pooling": "mean_tokens", "normalize": True, "max_length": 12}
     config = FunnelformerConfig.from_name(
-        "B1-1H16", vocab_size=len(tokenizer), initializer_std=0.4, decoder_layers=0, sentence_embedding=vectors
+        "B1-1H16",
+        vocab_size=len(tokenizer),
+        initializer_std=0.4,
+        decoder_layers=0,
+        sentence_embedding=vectors,
     )
     FunnelformerModel(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     export(str(tmp_path / "model"), tmp_path / "onnx", check_to=20, say=lambda line: None)
-    words = "the cat sleeps while seven dogs bark at night and nobody minds them at all".split()
-    texts = [" ".join(words[:number]) for number in (1, 2, 5, 9, 14, 3, 7)]
+    sentence = "the cat sleeps while seven dogs bark at night and nobody minds them at all"
+    texts = [" ".join(sentence.split()[:number]) for number in (1, 2, 5, 9, 14, 3, 7)]
     file = tmp_path / "vectors.npy"
     environment = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
     script = [str(python), "-c", SCRIPT, str(tmp_path / "onnx"), json.dumps(texts), str(file)]
