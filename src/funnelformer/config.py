@@ -75,6 +75,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 _FOREIGN_KEYS = (
     "model_type",
     "num_labels",
+    "num_hidden_layers",  # said by an export, and the sum of blocks
     "name_or_path",
     "_name_or_path",
     "_commit_hash",
@@ -317,6 +318,11 @@ class FunnelformerConfig(PreTrainedConfig):
         kwargs.pop(VERSION_KEY, None)
         self.blocks = list(_positive_integers("blocks", self.blocks))
         num_blocks = len(self.blocks)
+        num_layers = kwargs.pop("num_hidden_layers", None)  # an export says it to those who read nothing else
+        if num_layers is not None and num_layers != self.num_hidden_layers:
+            raise UserError(
+                f"model config: num_hidden_layers is {short(num_layers)}; the blocks have {self.num_hidden_layers}"
+            )
         self.repeats = list(
             _positive_integers("repeats", [1] * num_blocks if self.repeats is None else self.repeats)
         )
