@@ -58,6 +58,7 @@ Rate = float | Literal["auto"]
 Int8 = Literal["dynamic", "static"]
 ModelForm = Literal[
     "funnelformer",
+    "remote-code",
     "transformers",
     "original-torch",
     "original-tf",
