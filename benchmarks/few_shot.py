@@ -4,8 +4,8 @@
     python benchmarks/few_shot.py $from --sets sst2 --shots 8 16 --seeds 0 1 2
     python benchmarks/few_shot.py --report
 
-A cell is one set, number of texts a class, seed and method; all methods have the same training texts, drawn by the seed,
-and the same test texts. Seconds are those of the processor, on one thread, from the texts to the score: training,
+A cell is one set, number of texts a class, seed and method; all methods have the same training texts, drawn by the
+seed, and the same test texts. Seconds are those of the processor, on one thread, from the texts to the score: training,
 what a run writes, and scoring. `few_shot` and `setfit` read the encoder `--passes` times a text: of setfit these are
 its iterations times four, as each draws a pair of one class and a pair of two. A cell's row is added to `--results` as
 soon as it is there, and a cell that has a row is not run again; `--report` prints the table, with what was not run.

@@ -19,7 +19,7 @@ __all__ = ["FittedHead", "check_gold", "fit_head", "put_in"]
 _STRENGTHS = tuple(10.0**power for power in range(-4, 2))
 _PENALTIES = tuple(10.0**power for power in range(-1, 6))
 _NOT_CHOSEN = 1.0  # the C of data that are too few to choose one
-_MOST_STEPS = 2000
+_MOST_STEPS, _TOLERANCE = 2000, 1e-7
 # Beyond so many rows three folds tell the values of C apart, and five take longer than computing the vectors.
 _MANY, _FOLDS, _FEW_FOLDS = 2000, 5, 3
 
@@ -74,7 +74,7 @@ def fit_head(
         models = [_logistic(scaled, column.astype(int), None, seed) for column in gold.T]
         weight = np.concatenate([model.coef_ for model in models])
         bias = np.concatenate([model.intercept_ for model in models])
-        chosen = {"C": [_strength(model) for model in models]}
+        chosen = {"C": [float(model.C) for model in models]}
     else:
         weights = None if class_weights is None else dict(enumerate(class_weights.tolist()))
         model = _logistic(scaled, gold, weights, seed)
@@ -83,7 +83,7 @@ def fit_head(
             len(weight) == 1
         ):  # of two classes one is given: softmax of half of it, and of minus that, is its sigmoid
             weight, bias = (np.concatenate([-part, part]) / 2 for part in (weight, bias))
-        chosen = {"C": _strength(model)}
+        chosen = {"C": float(model.C)}
     weight = weight / scaler.scale_
     return FittedHead(weight, bias - weight @ scaler.mean_, chosen)
 
@@ -91,22 +91,23 @@ def fit_head(
 def _logistic(scaled: np.ndarray, gold: np.ndarray, weights: dict[int, float] | None, seed: int) -> Any:
     fewest = int(np.bincount(gold)[np.unique(gold)].min())
     folds = min(_FOLDS if len(gold) <= _MANY else _FEW_FOLDS, fewest)
-    if folds < 2:
-        alone = LogisticRegression(C=_NOT_CHOSEN, class_weight=weights, max_iter=_MOST_STEPS)
-        return alone.fit(scaled, gold)
-    return LogisticRegressionCV(
-        Cs=_STRENGTHS,
-        l1_ratios=(0.0,),
-        cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
-        scoring="neg_log_loss",
-        class_weight=weights,
-        max_iter=_MOST_STEPS,
-        use_legacy_attributes=False,
-    ).fit(scaled, gold)
-
-
-def _strength(model: Any) -> float:
-    return float(np.ravel(model.C_ if hasattr(model, "C_") else model.C)[0])
+    strength = _NOT_CHOSEN
+    if folds > 1:
+        chosen = LogisticRegressionCV(
+            Cs=_STRENGTHS,
+            l1_ratios=(0.0,),
+            cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
+            scoring="neg_log_loss",
+            class_weight=weights,
+            max_iter=_MOST_STEPS,
+            refit=False,
+            use_legacy_attributes=False,
+        ).fit(scaled, gold)
+        strength = float(chosen.C_)
+    # To where a further step changes nothing, so that it does not matter where the solver began.
+    return LogisticRegression(C=strength, class_weight=weights, max_iter=_MOST_STEPS, tol=_TOLERANCE).fit(
+        scaled, gold
+    )
 
 
 def put_in(model: Any, head: FittedHead) -> None:
