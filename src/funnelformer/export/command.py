@@ -24,8 +24,9 @@ from ..checkpoints.folders import find_foreign, map_folder
 from ..checkpoints.provenance import source_name
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
+from ..inference.engines import EXPORT_REPORT, MODEL_FILE, import_onnxruntime, open_session
 from ..inference.load import TASK_FILE, load_model, read_settings
-from ..inference.onnx_model import MODEL_FILE, OnnxModel, import_onnxruntime, open_session
+from ..inference.onnx_model import OnnxModel
 from ..inference.predictor import Predictor
 from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
 from .calibration import Calibration, read_calibration
@@ -35,9 +36,8 @@ from .graph import export_graph
 from .int8 import products_of, quantise, quantise_measured
 from .signatures import INPUTS, Target, find_target, of_head, target_of
 
-__all__ = ["REPORT_FILE", "export"]
+__all__ = ["export"]
 
-REPORT_FILE = "export.json"
 _INT8_FILE = "model.int8.onnx"
 _EMBEDDINGS = "embeddings"
 
@@ -97,7 +97,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
             report["int8"] = _make_int8(folder, network, target, int8, examples, config.check_to, say)
             report["int8"]["calibration"] = calibration
         report["versions"] = _versions()
-        (folder / REPORT_FILE).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
+        (folder / EXPORT_REPORT).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
         card = card_text(
             title=f"{source_name(model)} in ONNX",
             introduction=f"The graph of `{source_name(model)}` ({network.config.name}) for {task}, for ONNX Runtime; "

@@ -30,7 +30,7 @@ def rank(config: RankConfig) -> int:
     """
     if problem := text_problem(config.query):
         raise UserError(f"--query {problem}")
-    predictor = load_predictor(config.model, config.max_length, config.device)
+    predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
     score_column = _score_column(predictor, config.model, config.label)
     table = read_texts(config.documents)
     column, messages = guess_single_text(table, config.text)

@@ -22,6 +22,7 @@ from ..run.log_file import LogFile
 from ..run.nan_watch import NanWatch
 from ..run.trainer import run_trainer, training_arguments
 from .config import DistillConfig
+from .factorised import factorised
 from .held_out import Agreement, Score, read_pairs
 from .state_windows import state_targets
 from .step_plan import StepPlan, in_random_order
@@ -92,6 +93,9 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         cache,
         again,
     )
+    if config.embedding_size is not None and not is_layout(config.model):
+        counts = tokens.counts(student.config.vocab_size)
+        student.encoder = factorised(student.encoder, config.embedding_size, counts)
     order = in_random_order(rows, _STATE_SEED, 0)[: config.state_texts] if targets else rows[:0]
     if targets and len(order) < per_step:
         raise UserError(f"--state-texts {len(order)}: too few for a step of {per_step}")
