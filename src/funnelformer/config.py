@@ -120,6 +120,11 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "PoNet-base": ("L12H768", {**_BERT, "mixer": "ponet", "hidden_act": "gelu"}),
     "FNet-base": ("L12H768", {**_BERT, "mixer": "fourier", "project_embeddings": True}),
     "Hybrid-4-4-4H768": ("B4-4-4H768", {"mixer": ["ponet", "attention", "attention"]}),
+    # As TITE (Schlatt et al. 2025) a half from the fourth layer on, [CLS] too: up to 512 tokens end in one state.
+    "one-vector-base": (
+        "B3-1-1-1-1-1-1-1-1-1H768",
+        {"decoder_layers": 0, "separate_cls": False, "classifier_pooling": "mean_tokens"},
+    ),
 }
 
 
