@@ -76,6 +76,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 _FOREIGN_KEYS = (
     "model_type",
     "num_labels",
+    "num_hidden_layers",  # said by an export, and the sum of blocks
     "name_or_path",
     "_name_or_path",
     "_commit_hash",
@@ -120,6 +121,11 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "PoNet-base": ("L12H768", {**_BERT, "mixer": "ponet", "hidden_act": "gelu"}),
     "FNet-base": ("L12H768", {**_BERT, "mixer": "fourier", "project_embeddings": True}),
     "Hybrid-4-4-4H768": ("B4-4-4H768", {"mixer": ["ponet", "attention", "attention"]}),
+    # As TITE (Schlatt et al. 2025) a half from the fourth layer on, [CLS] too: up to 512 tokens end in one state.
+    "one-vector-base": (
+        "B3-1-1-1-1-1-1-1-1-1H768",
+        {"decoder_layers": 0, "separate_cls": False, "classifier_pooling": "mean_tokens"},
+    ),
 }
 
 
@@ -321,6 +327,11 @@ class FunnelformerConfig(PreTrainedConfig):
         kwargs.pop(VERSION_KEY, None)
         self.blocks = list(_positive_integers("blocks", self.blocks))
         num_blocks = len(self.blocks)
+        num_layers = kwargs.pop("num_hidden_layers", None)  # an export says it to those who read nothing else
+        if num_layers is not None and num_layers != self.num_hidden_layers:
+            raise UserError(
+                f"model config: num_hidden_layers is {short(num_layers)}; the blocks have {self.num_hidden_layers}"
+            )
         self.repeats = list(
             _positive_integers("repeats", [1] * num_blocks if self.repeats is None else self.repeats)
         )

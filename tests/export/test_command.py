@@ -93,6 +93,22 @@ def test_the_folder(texts):
     onnx.checker.check_model(onnx.load(folder / "model.onnx"))
 
 
+def test_what_other_servers_read(texts):
+    """text-embeddings-inference asks for sizes that are defaults of ours, and both it and FastEmbed for a length."""
+    _, folder, _ = texts
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["hidden_size"]) == (2, 16)
+    assert config["max_position_embeddings"] == 512
+    assert config["id2label"] == {"0": "no", "1": "perhaps", "2": "yes"}
+    assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] == 40
+    assert json.loads((folder / "sentence_bert_config.json").read_text()) == {"max_seq_length": 40}
+    assert FunnelformerConfig.from_pretrained(folder).blocks == [1, 1]
+    (folder.parent / "wrong").mkdir()
+    (folder.parent / "wrong" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(UserError, match="num_hidden_layers is 3; the blocks have 2"):
+        FunnelformerConfig.from_pretrained(folder.parent / "wrong")
+
+
 def test_logits_are_those_of_pytorch(texts):
     source, folder, _ = texts
     lines = [" ".join(text for text, _ in animal_rows(number + 1)) for number in range(7)]

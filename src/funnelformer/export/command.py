@@ -16,7 +16,7 @@ from ..base.errors import UserError
 from ..base.files import atomic_folder, check_file
 from ..base.options import Int8, takes
 from ..base.packages import need
-from ..base.sentence_modules import SentenceEmbedding, model_folder
+from ..base.sentence_modules import SentenceEmbedding, model_folder, write_length
 from ..base.strict_json import json_text
 from ..base.version import __version__
 from ..checkpoints.card import CARD, card_text, inherited, onnx_snippet
@@ -155,9 +155,15 @@ def _write_settings(
 ) -> None:
     config = copy.deepcopy(config)
     config.architectures = [target.model_class.__name__]
-    config.save_pretrained(folder)
+    # Whole, unlike `save_pretrained`'s: others read a size where it is one of the defaults, too, and know no blocks.
+    values = {**config.to_dict(), "num_hidden_layers": config.num_hidden_layers}
+    (folder / "config.json").write_text(json_text(values, indent=2) + "\n", encoding="utf-8")
     if tokenizer is not None:
+        # Where FastEmbed cuts a text, and where text-embeddings-inference does: as we do.
+        length = (config.vectors and config.vectors.max_length) or settings.get("max_length", 512)
+        tokenizer.model_max_length = length
         save_tokenizer(tokenizer, folder)
+        write_length(folder, length)
     if settings:
         (folder / TASK_FILE).write_text(json_text(settings, indent=2) + "\n", encoding="utf-8")
 
