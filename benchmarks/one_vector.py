@@ -1,6 +1,6 @@
 """Documents a second of encoders that end in one vector, beside BERT's, and what TITE's authors published.
 
-    python benchmarks/one_vector.py [--threads 1] [--rounds 7] [--out benchmarks/results/one_vector.json]
+    python benchmarks/one_vector.py [--threads 1] [--rounds 7] [--out one_vector.json]
 
 Random weights, token ids in, one vector a document out; all take turns, and a ratio is of one round. As TITE's paper
 (Schlatt et al. 2025, SIGIR), which reads 2.3 to 4.2 times as many documents a second as BERT on a GPU, and says that
