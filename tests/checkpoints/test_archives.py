@@ -197,7 +197,7 @@ def test_a_url_as_it_travels(url: str, travels: str) -> None:
 def test_a_password_is_not_repeated() -> None:
     with pytest.raises(UserError) as error:
         archives._in_ascii("https://me:secret@example.org/x.tar.gz")
-    assert str(error.value) == "https://...@example.org: a URL with the name of a user is not read"
+    assert str(error.value) == "https://...@example.org: a URL with a user name is not read"
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])

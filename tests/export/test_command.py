@@ -324,7 +324,7 @@ def _refuse(*arguments, **options):
         ("--task fill-mask", "masked language modelling needs a decoder"),
         ("--task translation", "--task 'translation' is unknown"),
         ("--int8 static", "--int8 static takes its ranges from texts"),
-        ("--calibration table.tsv", "--calibration is for --int8"),
+        ("--calibration table.tsv", "--calibration is only for --int8"),
         ("--int8 dynamic --calibration none.tsv", "none.tsv: no such file"),
         ("--opset 9", "--opset is 9; allowed: 18 to"),
         ("--check-to 0", "--check-to is 0"),

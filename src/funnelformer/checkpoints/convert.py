@@ -102,7 +102,7 @@ def convert(config: ConvertConfig) -> Report:
     """
     source, target = Path(config.source), config.target
     if source.is_dir() and target.resolve() == source.resolve():
-        raise UserError(f"{target}: is the source; choose another folder")
+        raise UserError(f"{target}: is the source itself; choose another folder")
     _check_target(target, config.to, config.overwrite)
     if config.verify is not None and config.verify != STOCK:
         read_cases(Path(config.verify))
@@ -116,7 +116,9 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
     target, to, verify = wishes.target, wishes.to, wishes.verify
     loaded = map_folder(source)
     if verify is not None and verify == STOCK and not has_stock(loaded):
-        raise UserError(f"{source}: --verify {STOCK} is for its own folders; give recorded cases (.npz)")
+        raise UserError(
+            f"{source}: --verify {STOCK} is for that library's own folders; give recorded cases (.npz)"
+        )
     source_format, num_layers = loaded.source, loaded.config.num_hidden_layers
     is_dealt = not (wishes.layout is None and wishes.layers is None)
     if is_dealt:
@@ -367,9 +369,11 @@ def _vocabulary(source: Path) -> list[str] | None:
         return None
     vocabulary = model.get("vocab")
     if not isinstance(vocabulary, dict) or not all(type(number) is int for number in vocabulary.values()):
-        raise UserError(f"{source / 'tokenizer.json'}: its 'vocab' is no table of tokens and whole numbers")
+        raise UserError(
+            f"{source / 'tokenizer.json'}: its 'vocab' is not a table of tokens and whole numbers"
+        )
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise UserError(
-            f"{source / 'tokenizer.json'}: the ids of its tokens have gaps; a file of a token a line cannot hold them"
+            f"{source / 'tokenizer.json'}: the ids of its tokens have gaps; a vocab.txt cannot hold them"
         )
     return sorted(vocabulary, key=vocabulary.__getitem__)
