@@ -18,7 +18,13 @@ OUTSIDE = {
     "index.md": "README.md",
     **{
         name: name
-        for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md", "benchmarks/LOG.md")
+        for name in (
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
+            "SECURITY.md",
+            "benchmarks/README.md",
+            "benchmarks/LOG.md",
+        )
     },
 }
 LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)\s#]+)")
@@ -40,7 +46,9 @@ def python() -> str:
         "Functions and other classes": [
             name for name in names if not name.startswith("Funnelformer") and not name.endswith("Config")
         ],
-        "Configurations": [name for name in names if name.endswith("Config") and name != "FunnelformerConfig"],
+        "Configurations": [
+            name for name in names if name.endswith("Config") and name != "FunnelformerConfig"
+        ],
     }
     parts = ["# Python\n\nImport these names from `funnelformer`; each is loaded when you first use it.\n"]
     for title, members in groups.items():
