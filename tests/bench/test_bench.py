@@ -520,7 +520,10 @@ def test_files_that_are_no_results(capsys, tmp_path):
             lambda v: v["timings"][0]["ours"].update(seconds=[]),
             "timings[0]: the seconds of ours and of the peer are no",
         ),
-        (lambda v: v["timings"][0]["ours"].update(seconds=[0.0]), "timings[0]: seconds of ours and the peer"),
+        (
+            lambda v: v["timings"][0]["ours"].update(seconds=[0.0]),
+            "timings[0]: the seconds of ours and of the peer",
+        ),
         (lambda v: v["timings"][0]["ours"].update(seconds=[True]), "seconds[0] is True, which is not float"),
         (lambda v: v.update(is_complete=1), "is_complete is 1, which is not bool"),
     ):
