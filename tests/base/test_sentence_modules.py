@@ -192,7 +192,7 @@ WIDTH = {"word_embedding_dimension": 16}
         (
             "modules.json",
             [TRANSFORMER, POOLING, entry("sentence_transformers.models.Dense", "2_Dense")],
-            "modules.json: the module sentence_transformers.models.Dense is none that can be had here",
+            "modules.json: the module sentence_transformers.models.Dense is not supported",
         ),
         (
             "modules.json",

@@ -452,7 +452,7 @@ def test_compare_on_the_command_line(tmp_path, capsys):
         (["--peers", "bert:huge"], "--peers bert:huge: model name 'huge' cannot be read"),
         (["--dtypes", "float31"], "--dtypes: 'float31' is unknown; allowed: float32, bfloat16, float16; did"),
         (["--modes", "sleeping"], "--modes: 'sleeping' is unknown; allowed: inference, training"),
-        (["--dtypes", "float16"], "--dtypes float16: training in it would need a scaled loss"),
+        (["--dtypes", "float16"], "--dtypes float16: training in float16 would need a scaled loss"),
         (["--shapes", "8by128"], "--shapes: '8by128' cannot be read; allowed: sequences x tokens, as 8x128"),
         (["--shapes", "0x128"], "--shapes: '0x128' cannot be read"),
         (
@@ -518,9 +518,12 @@ def test_files_that_are_no_results(capsys, tmp_path):
         (lambda v: v["timings"][0].update(ours=None), "timings[0].ours is None; allowed: a table"),
         (
             lambda v: v["timings"][0]["ours"].update(seconds=[]),
-            "timings[0]: seconds of ours and the peer are no",
+            "timings[0]: the seconds of ours and of the peer are no",
         ),
-        (lambda v: v["timings"][0]["ours"].update(seconds=[0.0]), "timings[0]: seconds of ours and the peer"),
+        (
+            lambda v: v["timings"][0]["ours"].update(seconds=[0.0]),
+            "timings[0]: the seconds of ours and of the peer",
+        ),
         (lambda v: v["timings"][0]["ours"].update(seconds=[True]), "seconds[0] is True, which is not float"),
         (lambda v: v.update(is_complete=1), "is_complete is 1, which is not bool"),
     ):

@@ -91,7 +91,7 @@ def test_options_stand_in_the_groups_and_five_at_most_are_most_used(capsys):
         panels = dict(re.findall(r"(?s)╭─ ([\w ]+?) ─+╮\n(.*?)╰", text))
         assert "Most used" in panels, path
         assert panels.keys() <= GROUPS, path
-        assert len(re.findall(r"(?m)^│ \*? *(?:--)?[A-Za-z]", panels["Most used"])) <= 5, path
+        assert len(re.findall(r"(?m)^│ (?:\*  |   )(?:--)?\w", panels["Most used"])) <= 5, path
         assert "object at 0x" not in text, path
         assert ": ," not in text, path  # a name in angle brackets is lost: the help is markup
 

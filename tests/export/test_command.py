@@ -183,7 +183,7 @@ def test_vectors(toy, texts, tmp_path):
     assert np.abs(found["mean"] - found["cls"]).max() > 0.01
     default = load_embedder(str(tmp_path / "out"), normalize=True)
     np.testing.assert_array_equal(default.vectors(lines), found["mean"])
-    with pytest.raises(UserError, match="wants the weights, and an export has none"):
+    with pytest.raises(UserError, match="needs the weights, and an export has none"):
         embed(str(tmp_path / "out"), save_to=tmp_path / "saved")
     with pytest.raises(UserError, match="gives no vectors; export the model with --task embeddings"):
         load_embedder(str(texts[1]))

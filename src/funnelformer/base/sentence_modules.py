@@ -237,7 +237,7 @@ def _read_entry(entry: Any, file: Path) -> tuple[str, str]:
     name = kind.rpartition(".")[2]
     if not kind.startswith(_LIBRARY) or name not in ("Transformer", "Pooling", "Normalize"):
         raise UserError(
-            f"{file}: the module {kind} is not supported; allowed are sentence_transformers' Transformer, "
+            f"{file}: the module {kind} is not supported; allowed: sentence_transformers' Transformer, "
             "Pooling and Normalize"
         )
     return name, path

@@ -77,7 +77,7 @@ def test_a_value_that_only_the_data_refuse_ends_it_before_the_first_run(toy, tmp
     flags = ["--model", str(toy.pretrained), "--train", str(table), "--out", str(out)]
     with pytest.raises(SystemExit):
         main([*tokens(FINETUNE), *flags, "--sweep", "class-weights=yes=2,none=1"])
-    assert "'none=1' is no LABEL=WEIGHT" in capsys.readouterr().err
+    assert "'none=1' is not LABEL=WEIGHT" in capsys.readouterr().err
     assert not out.exists()
 
 

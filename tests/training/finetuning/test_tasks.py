@@ -296,5 +296,5 @@ def test_submissions_that_cannot_be(cola, glue, tmp_path, capsys):
         "cola has no part 'dve'; it has train, dev, test"
     )
     path.write_text("not a zip")
-    assert "is no zip of a submission" in fails(capsys, "predict", cola, glue, "--submit", path)
+    assert "is not the zip of a submission" in fails(capsys, "predict", cola, glue, "--submit", path)
     assert path.read_text() == "not a zip"

@@ -30,11 +30,12 @@ _OF_STEPS = (
 
 
 @grouped(
-    most="model train task epochs frozen few_shot",
+    most="model train task epochs",
     data="data dev dev_fraction tokenizer text text_pair label regression multi_label label_separator "
     "skip_bad_rows split_seed",
     model="max_length doc_stride max_answer_length model_options",
-    optimisation="contrastive_epochs steps evaluate_every early_stopping layer_decay class_weights group_by_length",
+    optimisation="frozen few_shot contrastive_epochs steps evaluate_every early_stopping layer_decay class_weights "
+    "group_by_length",
     run="sweep seeds",
 )
 @dataclass(kw_only=True)
