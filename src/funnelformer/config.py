@@ -11,6 +11,7 @@ from typing import Any, ClassVar, get_args
 from transformers import AutoConfig, PreTrainedConfig
 
 from .base.errors import UserError, did_you_mean, reject_unknown, short
+from .base.foreign_code import without_own_code
 from .base.foreign_models import reader
 from .base.sentence_modules import Pooling, SentenceEmbedding
 from .base.version import VERSION_KEY, stamped
@@ -30,6 +31,7 @@ _CHOICES = {
     "initializer": ("truncated_normal", "normal", "uniform"),
     "mlm_head": ("dense", "linear"),
     "classifier_pooling": get_args(Pooling),
+    "classifier_head": ("dense", "linear"),
     "classifier_activation": ("tanh", "gelu", "gelu_new", "relu", "silu", "linear"),
     "qa_head": ("simple", "conditional"),
     "ponet_segments": ("separators", "sentences", "chunks"),
@@ -120,6 +122,11 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "PoNet-base": ("L12H768", {**_BERT, "mixer": "ponet", "hidden_act": "gelu"}),
     "FNet-base": ("L12H768", {**_BERT, "mixer": "fourier", "project_embeddings": True}),
     "Hybrid-4-4-4H768": ("B4-4-4H768", {"mixer": ["ponet", "attention", "attention"]}),
+    # As TITE (Schlatt et al. 2025) a half from the fourth layer on, [CLS] too: up to 512 tokens end in one state.
+    "one-vector-base": (
+        "B3-1-1-1-1-1-1-1-1-1H768",
+        {"decoder_layers": 0, "separate_cls": False, "classifier_pooling": "mean_tokens"},
+    ),
 }
 
 
@@ -228,7 +235,9 @@ class FunnelformerConfig(PreTrainedConfig):
         padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
         ("cls", the paper's), the mean of the encoder's real states ("mean"), or that mean with each state counted as
         often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled);
-        classifier_activation: after its dense layer, "tanh" (the paper's), or what another family has. qa_head: of
+        classifier_head: of that vector, "dense" (dense, classifier_activation, dropout, linear: the paper's) or
+        "linear" (dropout and linear alone); classifier_activation: "tanh" (the paper's), or what another family has.
+        qa_head: of
         question answering, "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the
         end given the start, and whether there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts,
         and ends of each, it looks at.
@@ -295,6 +304,7 @@ class FunnelformerConfig(PreTrainedConfig):
 
     mlm_head: str = "dense"
     classifier_pooling: str = "cls"
+    classifier_head: str = "dense"
     classifier_activation: str = "tanh"
     qa_head: str = "simple"
     qa_start_beam: int = 5
@@ -448,7 +458,7 @@ class FunnelformerConfig(PreTrainedConfig):
         """As in transformers, but a keyword that is no config key is an error unless the caller asks for it back."""
         known = {field.name for field in fields(cls)}
         config_dict = {
-            **config_dict,
+            **without_own_code(config_dict),
             **{key: kwargs.pop(key) for key in known & kwargs.keys() if key != "dtype"},
         }
         if kwargs.get("return_unused_kwargs"):

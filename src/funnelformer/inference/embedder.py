@@ -29,7 +29,7 @@ from .finite import refuse_not_finite
 from .load import check_length, load_model, read_settings, ready
 from .onnx_model import OnnxModel, choose_backend
 
-__all__ = ["Embedder", "load_embedder", "save_sentence_transformers"]
+__all__ = ["Embedder", "load_embedder", "save_sentence_transformers", "vectors_of"]
 
 _NUM_TOKENS = 512
 
@@ -74,7 +74,7 @@ class Embedder:
         """The model of PyTorch. Raises UserError when it is an export."""
         if isinstance(self.model, OnnxModel):
             raise UserError(
-                "sentence_transformers wants the weights, and an export has none; name the folder it was made from"
+                "sentence_transformers needs the weights, and an export has none; name the folder it was made from"
             )
         return self.model
 
@@ -140,7 +140,7 @@ def load_embedder(
         model, _ = load_model(FunnelformerModel, source, **settings)
         ready(model, device, only_runs=only_runs)
     check_vocabulary(tokenizer, model.config.vocab_size, source)
-    saved = _vectors_of(source, model.config)
+    saved = vectors_of(source, model.config)
     origin = saved or SentenceEmbedding()
     model.config.classifier_pooling = pooling or origin.pooling
     if (
@@ -149,7 +149,7 @@ def load_embedder(
         and not model.gives_counts
     ):
         raise UserError(
-            f"{source}: its graph gives no encoder_token_counts, which mean_tokens needs; export it anew"
+            f"{source}: its graph gives no encoder_token_counts, which mean_tokens needs; export it again"
         )
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")
@@ -162,7 +162,7 @@ def load_embedder(
     return Embedder(model, tokenizer, max_length, normalize, origin.prompt(prompt, source), origin, source)
 
 
-def _vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | None:
+def vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | None:
     """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
     modules = read_modules(source)
     if modules is None:
