@@ -33,6 +33,7 @@ __all__ = [
     "atomic_path",
     "atomic_writer",
     "check_file",
+    "check_output",
     "check_readable",
     "decode_lines",
     "expand_paths",
@@ -335,6 +336,24 @@ def _open_text(file: Path, path: str | Path) -> TextIO:
         return open(file, "w", encoding="utf-8", errors=ESCAPED, newline="")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+# Of a model's folder: the rest of what lies there may be results of before.
+_OF_A_MODEL = (".json", ".safetensors", ".bin", ".onnx", ".txt", ".toml", ".md")
+
+
+def check_output(out: Path | None, model: str, data: str | None) -> None:
+    """Raise UserError where writing `out` would destroy what is read: the data, or a file of the model.
+
+    By any name: a link, another way to the folder. What else there is, is replaced as ever.
+    """
+    if out is None or not os.path.isfile(out):
+        return
+    if data is not None and os.path.isfile(data) and os.path.samefile(out, data):
+        raise UserError(f"--out {out}: is the file that is read; choose another")
+    target = Path(os.path.realpath(out))
+    if target.suffix in _OF_A_MODEL and target.is_relative_to(os.path.realpath(model)):
+        raise UserError(f"--out {out}: is a file of the model; choose another")
 
 
 @contextmanager

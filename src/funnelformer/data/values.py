@@ -151,9 +151,16 @@ class Labels:
 
     @classmethod
     def from_id2label(cls, id2label: Mapping[Any, str]) -> Labels:
-        """Take the names from a model's config, whose keys are ids (numbers, or text in raw JSON)."""
+        """Take the names from a model's config, whose keys are ids (numbers, or text in raw JSON).
+
+        Raises UserError for two classes of one name: of their probabilities one would be lost.
+        """
         by_id = {int(number): name for number, name in id2label.items()}
-        return cls(tuple(str(by_id[number]) for number in sorted(by_id)))
+        names = tuple(str(by_id[number]) for number in sorted(by_id))
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"model config: id2label has two classes of the name {short(twice)}")
+        return cls(names)
 
     def id(self, name: str) -> int:
         """The id of a name; raises BadValue for one that is not known."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import UserError, did_you_mean, printable
+from ..base.files import check_output
 from ..base.options import takes
 from ..base.streams import output
 from ..base.strict_json import json_line
@@ -30,6 +31,7 @@ def rank(config: RankConfig) -> int:
     """
     if problem := text_problem(config.query):
         raise UserError(f"--query {problem}")
+    check_output(config.out, config.model, config.documents)
     predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
     score_column = _score_column(predictor, config.model, config.label)
     table = read_texts(config.documents)
