@@ -242,7 +242,8 @@ def _model_type(model: ServedModel) -> dict[str, dict[str, Any]]:
     predictor = model.backend.predictor
     if "classify" not in model.abilities or predictor.kind == "tokens":
         vectors = predictor.model.config.vectors
-        return {"embedding": {"pooling": "mean" if vectors is None else vectors.pooling}}
+        is_cls = vectors is not None and vectors.pooling == "cls"
+        return {"embedding": {"pooling": "cls" if is_cls else "mean"}}
     labels = predictor.labels
     ranks = "rank" in model.abilities and (
         predictor.kind == "regression" or (len(labels) == 2 and bool(predictor.task.get("text_pair")))
