@@ -58,12 +58,12 @@ def _run(arguments: list[str], log: Path, num_threads: int | None, sender: Conne
     sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def split_file(folder: Path, split: str) -> Path:
+def split_file(folder: Path, split: str, suffix: str = ".tsv") -> Path:
     """train.tsv or train.tsv.gz of a folder."""
-    for name in (f"{split}.tsv", f"{split}.tsv.gz"):
+    for name in (f"{split}{suffix}", f"{split}{suffix}.gz"):
         if (folder / name).is_file():
             return folder / name
-    raise SystemExit(f"{folder}: holds neither {split}.tsv nor {split}.tsv.gz")
+    raise SystemExit(f"{folder}: holds neither {split}{suffix} nor {split}{suffix}.gz")
 
 
 def finetune_and_test(

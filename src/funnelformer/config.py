@@ -30,6 +30,7 @@ _CHOICES = {
     "initializer": ("truncated_normal", "normal", "uniform"),
     "mlm_head": ("dense", "linear"),
     "classifier_pooling": get_args(Pooling),
+    "classifier_head": ("dense", "linear"),
     "classifier_activation": ("tanh", "gelu", "gelu_new", "relu", "silu", "linear"),
     "qa_head": ("simple", "conditional"),
     "ponet_segments": ("separators", "sentences", "chunks"),
@@ -75,6 +76,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 _FOREIGN_KEYS = (
     "model_type",
     "num_labels",
+    "num_hidden_layers",  # said by an export, and the sum of blocks
     "name_or_path",
     "_name_or_path",
     "_commit_hash",
@@ -119,6 +121,11 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "PoNet-base": ("L12H768", {**_BERT, "mixer": "ponet", "hidden_act": "gelu"}),
     "FNet-base": ("L12H768", {**_BERT, "mixer": "fourier", "project_embeddings": True}),
     "Hybrid-4-4-4H768": ("B4-4-4H768", {"mixer": ["ponet", "attention", "attention"]}),
+    # As TITE (Schlatt et al. 2025) a half from the fourth layer on, [CLS] too: up to 512 tokens end in one state.
+    "one-vector-base": (
+        "B3-1-1-1-1-1-1-1-1-1H768",
+        {"decoder_layers": 0, "separate_cls": False, "classifier_pooling": "mean_tokens"},
+    ),
 }
 
 
@@ -227,7 +234,9 @@ class FunnelformerConfig(PreTrainedConfig):
         padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
         ("cls", the paper's), the mean of the encoder's real states ("mean"), or that mean with each state counted as
         often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled);
-        classifier_activation: after its dense layer, "tanh" (the paper's), or what another family has. qa_head: of
+        classifier_head: of that vector, "dense" (dense, classifier_activation, dropout, linear: the paper's) or
+        "linear" (dropout and linear alone); classifier_activation: "tanh" (the paper's), or what another family has.
+        qa_head: of
         question answering, "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the
         end given the start, and whether there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts,
         and ends of each, it looks at.
@@ -294,6 +303,7 @@ class FunnelformerConfig(PreTrainedConfig):
 
     mlm_head: str = "dense"
     classifier_pooling: str = "cls"
+    classifier_head: str = "dense"
     classifier_activation: str = "tanh"
     qa_head: str = "simple"
     qa_start_beam: int = 5
@@ -317,6 +327,11 @@ class FunnelformerConfig(PreTrainedConfig):
         kwargs.pop(VERSION_KEY, None)
         self.blocks = list(_positive_integers("blocks", self.blocks))
         num_blocks = len(self.blocks)
+        num_layers = kwargs.pop("num_hidden_layers", None)  # an export says it to those who read nothing else
+        if num_layers is not None and num_layers != self.num_hidden_layers:
+            raise UserError(
+                f"model config: num_hidden_layers is {short(num_layers)}; the blocks have {self.num_hidden_layers}"
+            )
         self.repeats = list(
             _positive_integers("repeats", [1] * num_blocks if self.repeats is None else self.repeats)
         )

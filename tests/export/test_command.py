@@ -18,13 +18,16 @@ from funnelformer.export.signatures import TARGETS
 from funnelformer.inference.answer import answer
 from funnelformer.inference.embed import embed
 from funnelformer.inference.embedder import load_embedder
+from funnelformer.inference.engines import OnnxRuntimeSession, OpenVinoSession
 from funnelformer.inference.evaluate import evaluate
 from funnelformer.inference.onnx_model import OnnxModel, is_export
 from funnelformer.inference.predict import predict
 from funnelformer.inference.predictor import load_predictor
+from funnelformer.inference.rank import rank
 from training.toy import animal_rows, fails, write_table
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+pytest.importorskip("openvino", reason="needs the extra openvino")
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
 LABELS = ("no", "perhaps", "yes")
@@ -90,15 +93,33 @@ def test_the_folder(texts):
     onnx.checker.check_model(onnx.load(folder / "model.onnx"))
 
 
+def test_what_other_servers_read(texts):
+    """text-embeddings-inference asks for sizes that are defaults of ours, and both it and FastEmbed for a length."""
+    _, folder, _ = texts
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["hidden_size"]) == (2, 16)
+    assert config["max_position_embeddings"] == 512
+    assert config["id2label"] == {"0": "no", "1": "perhaps", "2": "yes"}
+    assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] == 40
+    assert json.loads((folder / "sentence_bert_config.json").read_text()) == {"max_seq_length": 40}
+    assert FunnelformerConfig.from_pretrained(folder).blocks == [1, 1]
+    (folder.parent / "wrong").mkdir()
+    (folder.parent / "wrong" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(UserError, match="num_hidden_layers is 3; the blocks have 2"):
+        FunnelformerConfig.from_pretrained(folder.parent / "wrong")
+
+
 def test_logits_are_those_of_pytorch(texts):
     source, folder, _ = texts
     lines = [" ".join(text for text, _ in animal_rows(number + 1)) for number in range(7)]
     ours = load_predictor(str(source), device="cpu")
-    theirs = load_predictor(str(folder))
-    assert isinstance(theirs.model, OnnxModel)
-    assert not any(isinstance(value, torch.nn.Module) for value in vars(theirs.model).values())
-    assert theirs.labels == list(LABELS)
-    np.testing.assert_allclose(theirs.logits(lines), ours.logits(lines), rtol=0, atol=TOLERANCE)
+    for engine, session in (("onnx", OnnxRuntimeSession), ("openvino", OpenVinoSession)):
+        theirs = load_predictor(str(folder), backend=engine)
+        assert isinstance(theirs.model, OnnxModel)
+        assert isinstance(theirs.model.session, session)
+        assert not any(isinstance(value, torch.nn.Module) for value in vars(theirs.model).values())
+        assert theirs.labels == list(LABELS)
+        np.testing.assert_allclose(theirs.logits(lines), ours.logits(lines), rtol=0, atol=TOLERANCE)
 
 
 def test_predict_and_evaluate(texts, table, tmp_path):
@@ -113,6 +134,27 @@ def test_predict_and_evaluate(texts, table, tmp_path):
     for ours, theirs in zip(*read, strict=True):
         assert theirs["prediction"] == ours["prediction"]
         assert theirs["probabilities"] == pytest.approx(ours["probabilities"], abs=2e-6)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_rank(texts, engine, tmp_path):
+    source, folder, _ = texts
+    documents = tmp_path / "documents.txt"
+    documents.write_text("".join(text + "\n" for text, _ in animal_rows(6)))
+    found = []
+    for model, backend in ((source, "torch"), (folder, engine)):
+        rank(
+            str(model),
+            str(documents),
+            query="the red cat",
+            label="yes",
+            backend=backend,
+            out=tmp_path / "ranked",
+        )
+        found.append([json.loads(line) for line in (tmp_path / "ranked").read_text().splitlines()])
+    ours, theirs = found
+    assert len(ours) == 6
+    assert theirs == [row | {"score": pytest.approx(row["score"], abs=TOLERANCE)} for row in ours]
 
 
 def test_tags_of_tokens(toy, tmp_path):
@@ -311,18 +353,18 @@ def test_without_the_extra(texts, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"onnx is not installed: pip install 'funnelformer\[onnx\]'"):
         export(str(source), tmp_path / "out")
     with pytest.raises(UserError, match="onnxruntime is not installed"):
-        load_predictor(str(folder))
+        load_predictor(str(folder), backend="onnx")
 
 
 def test_folders_that_hold_no_graph(texts, tmp_path):
     source, folder, _ = texts
-    with pytest.raises(UserError, match=r"no model\.onnx; make one with funnelformer export"):
+    with pytest.raises(UserError, match=r"no model\.onnx, which --backend onnx runs; make one: funnelformer"):
         load_predictor(str(source), backend="onnx")
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match="ONNX Runtime cannot load it"):
-        load_predictor(str(tmp_path))
+        load_predictor(str(tmp_path), backend="onnx")
 
 
 def test_inputs_that_the_graph_lacks(texts):

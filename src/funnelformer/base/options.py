@@ -51,7 +51,7 @@ __all__ = [
     "takes",
 ]
 
-Backend = Literal["auto", "torch", "onnx"]
+Backend = Literal["auto", "torch", "onnx", "openvino"]
 Device = Literal["auto", "cpu"]
 Form = Literal["single", "continuation", "structure"]
 Rate = float | Literal["auto"]

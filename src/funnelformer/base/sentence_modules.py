@@ -21,6 +21,7 @@ __all__ = [
     "SentenceEmbedding",
     "model_folder",
     "read_modules",
+    "write_length",
     "write_modules",
 ]
 
@@ -215,6 +216,11 @@ def write_modules(folder: Path, vectors: SentenceEmbedding, stock_width: int | N
         _write(
             folder / paths[-1] / "config.json", {"module_input_name": _VECTOR, "module_output_name": _VECTOR}
         )
+
+
+def write_length(folder: Path, max_length: int) -> None:
+    """Say at which token a text is cut, in a folder that has no modules."""
+    _write(folder / _SETTINGS[0], {"max_seq_length": max_length})
 
 
 def _read_entry(entry: Any, file: Path) -> tuple[str, str]:

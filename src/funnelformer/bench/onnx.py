@@ -16,7 +16,7 @@ from ..config import FunnelformerConfig
 from ..export.graph import export_graph, trace
 from ..export.int8 import products_of, quantise
 from ..export.signatures import TARGETS
-from ..inference.onnx_model import MODEL_FILE, open_session
+from ..inference.engines import MODEL_FILE, open_session
 
 __all__ = ["OnnxEncoder"]
 
@@ -46,7 +46,7 @@ class OnnxEncoder(nn.Module):
         self.counted = model.to("meta")
 
     def forward(self, input_ids: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B S D"]]:
-        return (torch.from_numpy(self.session.run(None, {"input_ids": input_ids.numpy()})[0]),)
+        return (torch.from_numpy(next(iter(self.session.run({"input_ids": input_ids.numpy()}).values()))),)
 
     def to(self, *args: Any, **kwargs: Any) -> OnnxEncoder:
         """The runtime has it where it is, in float32 or int8."""

@@ -14,9 +14,10 @@ from transformers import DataCollatorWithPadding
 from ..base.errors import UserError
 from ..data.tables import guess_columns, read_texts
 from ..data.values import load_task
+from ..inference.engines import open_session
 from ..inference.evaluate import score
 from ..inference.examples import read_examples
-from ..inference.onnx_model import OnnxModel, open_session
+from ..inference.onnx_model import OnnxModel
 from ..inference.predictor import Predictor
 from ..tasks.kind import Kind
 from ..tasks.scores import DEFAULT_SCORES
@@ -73,7 +74,7 @@ class Calibration:
         session = open_session(file)
         answers = []
         for batch in self.batches:
-            output = session.run(None, dict(batch))[0]
+            output = next(iter(session.run(batch).values()))
             best = output.argmax(-1) if output.shape[-1] > 1 else output[..., 0] > 0
             answers.append(best.ravel())
         return np.concatenate(answers)

@@ -112,7 +112,7 @@ def check_graph(
     traced = Traced(model, target).eval()
     found = []
     for batch_size, length, padding in grid(config, longest):
-        names = [value.name for value in session.get_inputs()]
+        names = session.input_names
         inputs = make_inputs(config, target, names, batch_size, length, padding)
         found.append(compare(traced, session, inputs, padding))
     worst = max(found, key=lambda difference: difference.relative)
@@ -131,10 +131,10 @@ def compare(traced: Traced, session: Any, inputs: dict[str, Tensor], padding: Pa
     with torch.inference_mode():
         expected = dict(zip(traced.outputs, traced(**inputs), strict=True))
     try:
-        values = session.run(list(traced.outputs), {name: tensor.numpy() for name, tensor in inputs.items()})
+        values = session.run({name: tensor.numpy() for name, tensor in inputs.items()})
     except Exception as error:  # its exceptions have no base class of their own
         raise UserError(f"the exported graph fails in ONNX Runtime at {case}: {joined(error)}") from error
-    found = {name: torch.from_numpy(value) for name, value in zip(traced.outputs, values, strict=True)}
+    found = {name: torch.from_numpy(values[name]) for name in traced.outputs}
     if "start_index" in found and found["start_index"].shape == expected["start_index"].shape:
         _follow_starts(expected, found)
     absolute = relative = 0.0

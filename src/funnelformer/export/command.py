@@ -16,7 +16,7 @@ from ..base.errors import UserError
 from ..base.files import atomic_folder, check_file
 from ..base.options import Int8, takes
 from ..base.packages import need
-from ..base.sentence_modules import SentenceEmbedding, model_folder
+from ..base.sentence_modules import SentenceEmbedding, model_folder, write_length
 from ..base.strict_json import json_text
 from ..base.version import __version__
 from ..checkpoints.card import CARD, card_text, inherited, onnx_snippet
@@ -24,8 +24,9 @@ from ..checkpoints.folders import find_foreign, map_folder
 from ..checkpoints.provenance import source_name
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
+from ..inference.engines import EXPORT_REPORT, MODEL_FILE, import_onnxruntime, open_session
 from ..inference.load import TASK_FILE, load_model, read_settings
-from ..inference.onnx_model import MODEL_FILE, OnnxModel, import_onnxruntime, open_session
+from ..inference.onnx_model import OnnxModel
 from ..inference.predictor import Predictor
 from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
 from .calibration import Calibration, read_calibration
@@ -35,9 +36,8 @@ from .graph import export_graph
 from .int8 import products_of, quantise, quantise_measured
 from .signatures import INPUTS, Target, find_target, of_head, target_of
 
-__all__ = ["REPORT_FILE", "export"]
+__all__ = ["export"]
 
-REPORT_FILE = "export.json"
 _INT8_FILE = "model.int8.onnx"
 _EMBEDDINGS = "embeddings"
 
@@ -97,7 +97,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
             report["int8"] = _make_int8(folder, network, target, int8, examples, config.check_to, say)
             report["int8"]["calibration"] = calibration
         report["versions"] = _versions()
-        (folder / REPORT_FILE).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
+        (folder / EXPORT_REPORT).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
         card = card_text(
             title=f"{source_name(model)} in ONNX",
             introduction=f"The graph of `{source_name(model)}` ({network.config.name}) for {task}, for ONNX Runtime; "
@@ -155,9 +155,15 @@ def _write_settings(
 ) -> None:
     config = copy.deepcopy(config)
     config.architectures = [target.model_class.__name__]
-    config.save_pretrained(folder)
+    # Whole, unlike `save_pretrained`'s: others read a size where it is one of the defaults, too, and know no blocks.
+    values = {**config.to_dict(), "num_hidden_layers": config.num_hidden_layers}
+    (folder / "config.json").write_text(json_text(values, indent=2) + "\n", encoding="utf-8")
     if tokenizer is not None:
+        # Where FastEmbed cuts a text, and where text-embeddings-inference does: as we do.
+        length = (config.vectors and config.vectors.max_length) or settings.get("max_length", 512)
+        tokenizer.model_max_length = length
         save_tokenizer(tokenizer, folder)
+        write_length(folder, length)
     if settings:
         (folder / TASK_FILE).write_text(json_text(settings, indent=2) + "\n", encoding="utf-8")
 

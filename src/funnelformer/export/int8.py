@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..base.options import Int8
-from ..inference.onnx_model import import_onnxruntime, open_session
+from ..inference.engines import import_onnxruntime, open_session
 from .graph import MODULE
 
 __all__ = [
@@ -169,7 +169,7 @@ def quantise_measured(
 
 def _outputs(file: Path, batches: Sequence[Batch]) -> list[np.ndarray]:
     session = open_session(file)
-    return [session.run(None, dict(batch))[0] for batch in batches]
+    return [next(iter(session.run(batch).values())) for batch in batches]
 
 
 def _error(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:

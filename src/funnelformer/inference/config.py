@@ -50,7 +50,7 @@ folders and names it is a split; by default test."
     device: Device = "auto"
     "auto uses an accelerator if there is one."
     backend: Backend = "auto"
-    "onnx runs an exported graph in ONNX Runtime; auto does so if the folder has a graph and no weights."
+    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -93,7 +93,7 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     device: Device = "auto"
     "auto uses an accelerator if there is one."
     backend: Backend = "auto"
-    "onnx runs an exported graph in ONNX Runtime; auto does so if the folder has a graph and no weights."
+    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -133,7 +133,7 @@ By default the model's own pooling, otherwise the mean."
     device: Device = "auto"
     "auto uses an accelerator if there is one."
     backend: Backend = "auto"
-    "onnx runs an exported graph in ONNX Runtime; auto does so if the folder has a graph and no weights."
+    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
     save_to: Annotated[Path | None, Parameter(name="--save-sentence-transformers")] = None
     "Folder to write that SentenceTransformer loads, with this pooling, length and normalisation."
     overwrite: bool = False
@@ -146,7 +146,7 @@ By default the model's own pooling, otherwise the mean."
 @grouped(
     most="model documents query top_k out",
     data="label text max_length",
-    run="batch_size device",
+    run="batch_size device backend",
 )
 @dataclass
 class RankConfig:
@@ -173,6 +173,8 @@ class RankConfig:
     "Pairs in a batch."
     device: Device = "auto"
     "auto uses an accelerator if there is one."
+    backend: Backend = "auto"
+    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -27,9 +27,9 @@ from ..modeling import FunnelformerModel
 from .batches import in_batches
 from .finite import refuse_not_finite
 from .load import check_length, load_model, read_settings, ready
-from .onnx_model import OnnxModel, is_export
+from .onnx_model import OnnxModel, choose_backend
 
-__all__ = ["Embedder", "load_embedder", "save_sentence_transformers"]
+__all__ = ["Embedder", "load_embedder", "save_sentence_transformers", "vectors_of"]
 
 _NUM_TOKENS = 512
 
@@ -120,7 +120,8 @@ def load_embedder(
     pooling, normalize, max_length: by default what the model says of itself (`config.sentence_embedding`, or modules of
         sentence_transformers); else the mean, as they are, and the length of fine-tuning or 512.
     prompt: the name of one of the model's prompts; by default its default one, if it has any.
-    backend: "onnx" runs the folder's graph in ONNX Runtime; "auto" does where it has one and no weights.
+    backend: "onnx" and "openvino" run the folder's graph; "auto" does where it has one and no weights, see
+        `choose_backend`.
     only_runs: it will not be saved, see `ready`.
     Raises UserError when there is no model, or one whose vectors need more than this.
     """
@@ -130,15 +131,16 @@ def load_embedder(
     tokenizer = load_tokenizer(source)
     settings: dict[str, Any] = {"decoder_layers": 0, "decoder_skip_state": None}
     model: Any
-    if backend == "onnx" or (backend == "auto" and is_export(source)):
-        model = OnnxModel(source)
+    chosen = choose_backend(source, backend)
+    if chosen != "torch":
+        model = OnnxModel(source, engine=chosen)
         if not model.gives_vectors:
             raise UserError(f"{source}: its graph gives no vectors; export the model with --task embeddings")
     else:
         model, _ = load_model(FunnelformerModel, source, **settings)
         ready(model, device, only_runs=only_runs)
     check_vocabulary(tokenizer, model.config.vocab_size, source)
-    saved = _vectors_of(source, model.config)
+    saved = vectors_of(source, model.config)
     origin = saved or SentenceEmbedding()
     model.config.classifier_pooling = pooling or origin.pooling
     if (
@@ -160,7 +162,7 @@ def load_embedder(
     return Embedder(model, tokenizer, max_length, normalize, origin.prompt(prompt, source), origin, source)
 
 
-def _vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | None:
+def vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | None:
     """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
     modules = read_modules(source)
     if modules is None:

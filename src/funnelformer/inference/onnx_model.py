@@ -1,29 +1,27 @@
-"""An exported model in ONNX Runtime, called as the model it was exported from."""
+"""An exported model, called as the model it was exported from."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.errors import UserError, one_line
+from ..base.errors import UserError
 from ..base.files import check_readable
 from ..base.foreign_code import refuse_foreign_code
 from ..base.json_toml import read_json
-from ..base.packages import need
+from ..base.options import Backend
 from ..checkpoints.foreign_options import make_config
 from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
 from ..modeling import head_of
 from ..modeling.model import sequence_vector
 from ..modeling.span_head import hide
+from .engines import MODEL_FILE, Engine, best_engine, open_session
 
-__all__ = ["MODEL_FILE", "OnnxModel", "import_onnxruntime", "is_export", "open_session"]
-
-MODEL_FILE = "model.onnx"
+__all__ = ["OnnxModel", "choose_backend", "is_export"]
 
 
 def is_export(folder: str | Path) -> bool:
@@ -34,34 +32,20 @@ def is_export(folder: str | Path) -> bool:
     )
 
 
-def import_onnxruntime() -> Any:
-    """The module, with its telemetry off: it would note a device in the user's home, and send what was run.
+def choose_backend(source: str | Path, backend: Backend) -> Literal["torch"] | Engine:
+    """What runs a model: what was asked for; by "auto" PyTorch, or of an export without weights the faster engine.
 
-    Raises UserError when it is not installed.
+    Raises UserError when an engine for graphs was asked for and the source has none.
     """
-    need("onnxruntime")
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, when the module is loaded
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-    return onnxruntime
-
-
-def open_session(file: Path) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU, with as many threads as torch has.
-
-    Raises UserError for a file that it cannot read.
-    """
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # which plans for one shape, and every batch has another
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no base class of their own
-        raise UserError(f"{file}: ONNX Runtime cannot load it ({one_line(error)})") from error
+    if backend == "auto":
+        return best_engine(source) if is_export(source) else "torch"
+    if backend == "torch":
+        return "torch"
+    if not (Path(source) / MODEL_FILE).is_file():
+        raise UserError(
+            f"{source}: no {MODEL_FILE}, which --backend {backend} runs; make one: funnelformer export {source} OUT"
+        )
+    return backend
 
 
 class Outputs(dict[str, Any]):
@@ -82,7 +66,7 @@ class OnnxModel:
 
     device = torch.device("cpu")
 
-    def __init__(self, folder: str | Path, file: Path | None = None) -> None:
+    def __init__(self, folder: str | Path, file: Path | None = None, engine: Engine = "onnx") -> None:
         """file: the graph, by default the folder's own. Raises UserError when there is none, or it cannot be read."""
         folder = Path(folder)
         file = file or folder / MODEL_FILE
@@ -98,9 +82,8 @@ class OnnxModel:
                 f"{folder / 'config.json'}: architectures is {architecture!r}, which is none of ours"
             )
         self.model_class: Any = head.model_class
-        self.session = open_session(file)
-        self.input_names = [value.name for value in self.session.get_inputs()]
-        self.output_names = [value.name for value in self.session.get_outputs()]
+        self.session = open_session(file, engine)
+        self.input_names, self.output_names = self.session.input_names, self.session.output_names
 
     def __call__(self, answer_mask: Tensor | None = None, **batch: Tensor | None) -> Outputs:
         """Run a batch; returns the outputs, by name, as tensors. Without `attention_mask` all tokens are real.
@@ -117,8 +100,8 @@ class OnnxModel:
             given["answer_mask"] = mask.astype(np.int64)
         if given.keys() != set(self.input_names):
             raise ValueError(f"the graph reads {', '.join(self.input_names)}, not {', '.join(given)}")
-        values = map(torch.from_numpy, self.session.run(None, given))
-        outputs: dict[str, Any] = dict(zip(self.output_names, values, strict=True))
+        values = self.session.run(given)
+        outputs: dict[str, Any] = {name: torch.from_numpy(value) for name, value in values.items()}
         for name in ("start_logits", "end_logits"):
             if name in outputs and not is_inside:
                 outputs[name] = hide(outputs[name], answer_mask)

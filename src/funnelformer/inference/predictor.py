@@ -25,7 +25,7 @@ from ..tasks.windows import encode_windows, mean_by_owner
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .load import check_length, load_model, read_architectures, read_settings, ready
-from .onnx_model import OnnxModel, is_export
+from .onnx_model import OnnxModel, choose_backend
 
 __all__ = ["Predictor", "load_predictor"]
 
@@ -146,14 +146,16 @@ def load_predictor(
 ) -> Predictor:
     """Load the folder of a fine-tuned model. Raises UserError when it is none.
 
-    backend: "onnx" runs the folder's graph in ONNX Runtime; "auto" does where it has one and no weights.
+    backend: "onnx" and "openvino" run the folder's graph; "auto" does where it has one and no weights, see
+        `choose_backend`.
     """
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
     tokenizer = load_tokenizer(folder)
     model: Any
-    if backend == "onnx" or (backend == "auto" and is_export(folder)):
-        model = OnnxModel(folder)
+    chosen = choose_backend(folder, backend)
+    if chosen != "torch":
+        model = OnnxModel(folder, engine=chosen)
         head = head_of(model.model_class.__name__)
         if head is None or head.task_kind is None:
             raise UserError(f"{folder}: the graph is of a {model.model_class.__name__}, which labels nothing")

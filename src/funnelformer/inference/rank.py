@@ -30,7 +30,7 @@ def rank(config: RankConfig) -> int:
     """
     if problem := text_problem(config.query):
         raise UserError(f"--query {problem}")
-    predictor = load_predictor(config.model, config.max_length, config.device)
+    predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
     check_ranks(predictor.kind, predictor.task, config.model)
     label = score_column(predictor.kind, predictor.labels, config.label, config.model)
     table = read_texts(config.documents)

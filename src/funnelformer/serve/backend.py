@@ -16,7 +16,7 @@ from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..inference.answer import questions_of
 from ..inference.finite import refuse_not_finite
 from ..inference.load import check_length, load_model, read_architectures, read_settings, ready
-from ..inference.onnx_model import OnnxModel, is_export
+from ..inference.onnx_model import OnnxModel, choose_backend
 from ..inference.predictor import Predictor, load_predictor
 from ..modeling import HEADS, head_of
 from ..modeling.model import sequence_vector
@@ -148,7 +148,7 @@ def _of_head(model_class: type) -> set[Ability]:
 
 
 class OnnxBackend(TorchBackend):
-    """An exported graph in ONNX Runtime; it has the outputs it was exported with, and no layers to look into."""
+    """An exported graph: it has the outputs it was exported with, and no layers to look into."""
 
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
         batch = self._batch(features)
@@ -167,8 +167,9 @@ class OnnxBackend(TorchBackend):
 
 def load_backend(config: ServeConfig) -> Backend:
     """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
-    if config.backend == "onnx" or (config.backend == "auto" and is_export(config.model)):
-        graph = OnnxModel(config.model)
+    chosen = choose_backend(config.model, config.backend)
+    if chosen != "torch":
+        graph = OnnxModel(config.model, engine=chosen)
         return OnnxBackend(_limited(graph, config), _vector_length(graph.config, config))
     predictor = _load_predictor(config)
     # Out of the pages of their file: a change of the file would change them, or end the process.

@@ -47,7 +47,7 @@ class ServeConfig:
     token_file: Path | None = None
     "File with the bearer token that requests must carry; by default that of FUNNELFORMER_TOKEN, or none."
     backend: Backend = "auto"
-    "What runs the model: PyTorch, or ONNX Runtime an export; auto takes what the folder has, PyTorch's first."
+    "What runs the model: PyTorch, or onnx and openvino an export; auto takes what the folder has, PyTorch's first."
     device: Device = "auto"
     "auto uses an accelerator if there is one."
     max_length: Annotated[int | None, at_least(3)] = None

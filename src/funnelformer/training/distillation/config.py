@@ -20,7 +20,7 @@ _SHARE = between("0 <= share <= 1", lambda value: 0 <= value <= 1)
 
 @grouped(
     most="teacher model layout train learn steps",
-    data="text skip_bad_rows tokenizer cache validation_fraction pairs",
+    data="text skip_bad_rows tokenizer cache validation_fraction pairs retrieval labelled",
     model="layers max_length embedding_size model_options",
     optimisation="state_share state_texts similarity_weight frozen_share dropout evaluate_every",
     run="parallel",
@@ -62,6 +62,14 @@ again; by default the folder teacher-outputs beside --out."
     pairs: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(default_factory=list)
     "Tables of two texts and how alike they are: the Spearman correlation is measured while the student learns, and \
 the checkpoint where it is best is kept."
+    retrieval: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(
+        default_factory=list
+    )
+    "Questions with their passages, in SQuAD's form: how well the passage of a question is found is measured, too."
+    labelled: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(
+        default_factory=list
+    )
+    "Tables of a text and a label: the accuracy of a logistic regression on the student's vectors is measured, too."
     max_length: Annotated[int | None, at_least(3)] = None
     "Tokens at which the student cuts a text; by default those of the teacher."
     embedding_size: Annotated[int | None, at_least(8)] = None

@@ -22,7 +22,10 @@ from ..run.log_file import LogFile
 from ..run.nan_watch import NanWatch
 from ..run.trainer import run_trainer, training_arguments
 from .config import DistillConfig
+from .factorised import factorised
 from .held_out import Agreement, Score, read_pairs
+from .linear_heads import read_heads
+from .retrieval import read_retrieval
 from .state_windows import state_targets
 from .step_plan import StepPlan, in_random_order
 from .student import make_student
@@ -44,7 +47,8 @@ _STATE_SEED = 0
 @input_files.register
 def _(config: DistillConfig) -> list[Path]:
     """The texts and the pairs, and the tokenizer's files."""
-    found = [file for name in config.pairs for file in files_of(name)]
+    measured = (*config.pairs, *config.retrieval, *config.labelled)
+    found = [file for name in measured for file in files_of(name)]
     for source in TextFiles.find(config.train).sources:
         found += files_of(source if isinstance(source, Path) else source.name)
     return [*found, *(tokenizer_files(config.tokenizer) if config.tokenizer else [])]
@@ -67,7 +71,11 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     teacher = load_teacher(config.teacher, config.precision, config.device, config.max_length)
     student, tokenizer = make_student(config, teacher)
     targets = state_targets(student.config, teacher) if "states" in lessons else []
-    pairs = read_pairs(config.pairs)
+    scores: list[Score] = [
+        *read_pairs(config.pairs),
+        *read_retrieval(config.retrieval),
+        *read_heads(config.labelled),
+    ]
     files = TextFiles.find(config.train, config.text)
     bad = BadRows(config.skip_bad_rows)
     survey = files.survey(bad, config.validation_fraction)
@@ -92,6 +100,9 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         cache,
         again,
     )
+    if config.embedding_size is not None and not is_layout(config.model):
+        counts = tokens.counts(student.config.vocab_size)
+        student.encoder = factorised(student.encoder, config.embedding_size, counts)
     order = in_random_order(rows, _STATE_SEED, 0)[: config.state_texts] if targets else rows[:0]
     if targets and len(order) < per_step:
         raise UserError(f"--state-texts {len(order)}: too few for a step of {per_step}")
@@ -125,7 +136,6 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         state_rows=order if targets else None,
         state_steps=round(config.state_share * config.steps),
     )
-    scores: list[Score] = list(pairs)
     if len(survey.measured):
         scores.insert(0, Agreement(survey.measured_texts, vectors.take(survey.measured).numpy()))
     embedder = Embedder(

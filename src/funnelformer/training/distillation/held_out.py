@@ -16,7 +16,7 @@ from ...data.tables import guess_columns, read_table
 from ...data.values import BadValue, read_amount, read_text
 from ...inference.embedder import Embedder
 
-__all__ = ["Agreement", "Pairs", "Score", "neighbour_overlap", "read_pairs"]
+__all__ = ["Agreement", "Pairs", "Score", "neighbour_overlap", "quiet", "read_pairs", "unit"]
 
 _NEIGHBOURS = 10
 
@@ -40,7 +40,7 @@ class Agreement:
     "The teacher's, [N, D]."
 
     def measure(self, embedder: Embedder) -> dict[str, float]:
-        ours, theirs = _unit(embedder.vectors(self.texts, advance=_quiet)), _unit(self.vectors)
+        ours, theirs = unit(embedder.vectors(self.texts, advance=quiet)), unit(self.vectors)
         found = {}
         if ours.shape == theirs.shape:
             found["cosine"] = float((ours * theirs).sum(1).mean())
@@ -60,7 +60,7 @@ class Pairs:
 
     def measure(self, embedder: Embedder) -> dict[str, float]:
         """The Spearman correlation of the vectors' cosines with the amounts."""
-        vectors = _unit(embedder.vectors([*self.first, *self.second], advance=_quiet))
+        vectors = unit(embedder.vectors([*self.first, *self.second], advance=quiet))
         number = len(self.first)
         cosines = (vectors[:number] * vectors[number:]).sum(1)
         return {f"spearman_{self.name}": float(spearmanr(cosines, self.amounts).statistic)}
@@ -114,10 +114,11 @@ def _nearest(vectors: np.ndarray, number: int, rows_at_once: int = 1024) -> np.n
     return np.concatenate(found)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """The vectors in float32, of length 1."""
     whole = vectors.astype(np.float32)
     return whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), 1e-12)
 
 
-def _quiet(number: int) -> None:
+def quiet(number: int) -> None:
     """No bar of its own: it is shown beside the training's line."""

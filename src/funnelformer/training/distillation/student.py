@@ -21,6 +21,7 @@ from ...modeling import FunnelformerModel
 from ...modeling.model import sequence_vector
 from ..run.folder import config_from_name
 from .config import DistillConfig
+from .factorised import check_size
 from .teacher import Teacher
 
 __all__ = ["Student", "make_student"]
@@ -92,6 +93,8 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
             raise UserError("--layout and --layers shorten a model that is there; --model is a layout itself")
         tokenizer = teacher.tokenizer if config.tokenizer is None else load_tokenizer(config.tokenizer)
         settings = replace(teacher.settings, pooling="mean_tokens")
+        if config.embedding_size is not None:
+            options["embedding_size"] = config.embedding_size
         values = {**model_ids(tokenizer), "classifier_pooling": settings.pooling, **options, **_NO_DECODER}
         encoder = FunnelformerModel(config_from_name(config.model, values))
     else:
@@ -108,6 +111,8 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
         tokenizer = load_tokenizer(config.model)
         settings = encoder.config.vectors or replace(teacher.settings, pooling="mean_tokens")
     check_vocabulary(tokenizer, encoder.config.vocab_size, config.model)
+    if config.embedding_size is not None and not is_layout(config.model):
+        check_size(encoder, config.embedding_size)
     kept = {name: getattr(encoder.config, name) for name in _DROPOUTS}
     _set_dropout(encoder, dropouts)
     length = config.max_length or teacher.max_length

@@ -41,6 +41,13 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def counts(self, vocab_size: int) -> np.ndarray:
+        """[vocabulary] how often each token is in the texts."""
+        total = np.zeros(vocab_size, dtype=np.int64)
+        for number in range(self._parts.num_parts):
+            total += np.bincount(self._parts.read(number, "ids"), minlength=vocab_size)
+        return total
+
     def ids(self, row: int) -> np.ndarray:
         part, index = divmod(row, self._parts.rows_per_part)
         starts = self._starts[part]
