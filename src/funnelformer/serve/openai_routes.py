@@ -15,8 +15,8 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from . import jobs
 from .backend import Backend
 from .config import ServeConfig
-from .forms import Forms, Strict, whole
 from .refused import Refused
+from .request_forms import Forms, Strict, whole
 from .served import Served, ServedModel
 
 __all__ = ["add_openai_routes"]

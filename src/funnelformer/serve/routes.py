@@ -22,12 +22,12 @@ from . import jobs
 from .backend import Backend
 from .batching import Batcher
 from .config import ServeConfig
-from .forms import Forms, Strict
 from .gate import OPEN_PATHS, Gate
 from .metrics import Metrics
 from .openai_routes import add_openai_routes
 from .protocols import FAILED, error_of, speak
 from .refused import Reason, Refused
+from .request_forms import Forms, Strict
 from .served import Served, ServedModel
 from .tei_routes import REFUSALS as TEI_REFUSALS
 from .tei_routes import TeiForms, add_tei_routes, embed_as_tei

@@ -14,7 +14,7 @@ from ..base.version import __version__
 from . import jobs
 from .backend import Backend
 from .config import ServeConfig
-from .forms import Forms, Strict
+from .request_forms import Forms, Strict
 from .served import Served, ServedModel
 
 __all__ = ["REFUSALS", "TeiForms", "add_tei_routes", "embed_as_tei"]
