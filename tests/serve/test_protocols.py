@@ -345,7 +345,7 @@ def test_rank_by_a_label(service, texts, logits):
     scores = np.array([softmax(logits(QUERY, text))[1] for text in texts])
     assert [row["score"] for row in found] == pytest.approx(sorted(scores, reverse=True), abs=TOLERANCE)
     for label, said in (
-        (None, "the model: name the label whose probability is the score with label: no, perhaps, yes"),
+        (None, "the model: use label to name the label whose probability is the score: no, perhaps, yes"),
         ("yess", "label yess: no label of the model; did you mean 'yes'?; it has no, perhaps, yes"),
     ):
         reply = service.post("/rank", {"query": QUERY, "texts": texts, "label": label})

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ..base.errors import UserError
 from ..base.hub import check_reachable
+from ..base.options import MOST_USED
 from ..inference.config import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
 from ..serve.config import ServeConfig, name_models
 from ..serve.freed_memory import bound_kernel_cache
@@ -39,7 +40,12 @@ def _predict(settings: PredictConfig) -> None:
 def _serve(
     models: Annotated[
         list[str],
-        Parameter(name="MODEL", help="Folder of the model, or of several, each as NAME=FOLDER.", negative=""),
+        Parameter(
+            name="MODEL",
+            help="Folder of the model, or of several, each as NAME=FOLDER.",
+            negative="",
+            group=MOST_USED,
+        ),
     ],
     /,
     *,
@@ -78,7 +84,7 @@ def _embed(settings: EmbedConfig) -> None:
 
 @app.command(name="rank")
 def _rank(settings: RankConfig) -> None:
-    """Order documents by what a model of pairs makes of a query and each of them."""
+    """Order documents by how a model of text pairs scores each one with a query."""
     check_reachable(settings.model)
     from ..inference.rank import rank
 

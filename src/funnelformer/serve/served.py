@@ -56,7 +56,7 @@ class ServedModel:
         if ability not in self.abilities:
             able = ", ".join(f"/{name}" for name in sorted(self.abilities))
             raise Refused(
-                409, f"this model is none that {_WANTED[ability]}; it answers {able}", field="model"
+                409, f"this model is not one that {_WANTED[ability]}; it answers {able}", field="model"
             )
         if self._in_progress >= self._most_requests:
             raise Refused(429, "too many requests of this model are in progress", {"Retry-After": "1"})

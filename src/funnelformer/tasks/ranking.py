@@ -29,13 +29,15 @@ def score_column(
     """
     if kind == "regression":
         if label is not None:
-            raise UserError(f"{option} {label}: {model} is a model of amounts, which are the scores")
+            raise UserError(
+                f"{option} {label}: {model} gives amounts, which are the scores; leave {option} out"
+            )
         return None
     if label is None:
         if kind == "classification" and len(labels) == 2:
             return 1
         raise UserError(
-            f"{model}: name the label whose probability is the score with {option}: {', '.join(labels)}"
+            f"{model}: use {option} to name the label whose probability is the score: {', '.join(labels)}"
         )
     if label not in labels:
         raise UserError(
