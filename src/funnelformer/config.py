@@ -11,6 +11,7 @@ from typing import Any, ClassVar, get_args
 from transformers import AutoConfig, PreTrainedConfig
 
 from .base.errors import UserError, did_you_mean, reject_unknown, short
+from .base.foreign_code import without_own_code
 from .base.foreign_models import reader
 from .base.sentence_modules import Pooling, SentenceEmbedding
 from .base.version import VERSION_KEY, stamped
@@ -457,7 +458,7 @@ class FunnelformerConfig(PreTrainedConfig):
         """As in transformers, but a keyword that is no config key is an error unless the caller asks for it back."""
         known = {field.name for field in fields(cls)}
         config_dict = {
-            **config_dict,
+            **without_own_code(config_dict),
             **{key: kwargs.pop(key) for key in known & kwargs.keys() if key != "dtype"},
         }
         if kwargs.get("return_unused_kwargs"):

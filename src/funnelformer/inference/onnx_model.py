@@ -79,7 +79,7 @@ class OnnxModel:
         head = head_of(architecture)
         if head is None or head.model_class.__name__ != architecture:
             raise UserError(
-                f"{folder / 'config.json'}: architectures is {architecture!r}, which is none of ours"
+                f"{folder / 'config.json'}: architectures is {architecture!r}, which is not one of ours"
             )
         self.model_class: Any = head.model_class
         self.session = open_session(file, engine)

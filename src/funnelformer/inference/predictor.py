@@ -166,7 +166,9 @@ def load_predictor(
         model = OnnxModel(folder, engine=chosen)
         head = head_of(model.model_class.__name__)
         if head is None or head.task_kind is None:
-            raise UserError(f"{folder}: the graph is of a {model.model_class.__name__}, which labels nothing")
+            raise UserError(
+                f"{folder}: the graph is of a {model.model_class.__name__}, which gives no labels"
+            )
     else:
         head = _head_in(folder)
         model, random = load_model(head.model_class, folder, may_miss=("classifier.",))
