@@ -14,8 +14,8 @@ from ..data.values import text_problem
 from ..tasks.passages import cut_passage, encode_passages, most_question_tokens
 from ..tasks.ranking import check_ranks, score_column
 from ..tasks.scores import sigmoid, softmax
-from ..tasks.tokens import first_pieces
-from ..tasks.windows import encode_windows, mean_by_owner
+from ..tasks.tokens import encode_words
+from ..tasks.windows import by_owner, encode_windows
 from .backend import Backend, Feature
 from .batching import Work
 from .funnel import Funnel
@@ -85,21 +85,25 @@ def logits(backend: Backend, texts: Sequence[Text], *, field: str = "texts", may
                 raise Refused(
                     422, f"{field}.{index}: the model was trained on pairs of texts; give two", field=field
                 )
-    if predictor.task.get("doc_stride"):
+    if predictor.windowing is not None:
         return _windows(backend, texts, field)
     features, are_cut = _encode(backend, texts, field=field, may_cut=may_cut)
     return Job(Work("classify", features, backend.logits), lambda found: (np.stack(found), are_cut))
 
 
 def _windows(backend: Backend, texts: Sequence[Text], field: str) -> Job:
-    """Of a model of long texts: the mean of the logits of windows, each beginning `stride` tokens after the last."""
+    """Of a model of long texts: what the logits of their windows combine to."""
     predictor = backend.predictor
+    windowing = predictor.windowing
+    assert windowing is not None
     single = _single(texts, "the model reads windows of single texts, not pairs", field)
-    task = predictor.task
-    encoded, owners = encode_windows(predictor.tokenizer, single, task["max_length"], task["doc_stride"])
+    encoded, owners = encode_windows(
+        predictor.tokenizer, single, predictor.task["max_length"], windowing.stride, windowing.most
+    )
 
     def finish(found: list[np.ndarray]) -> Any:
-        return mean_by_owner(np.stack(found), owners), [False] * len(single)
+        combined = by_owner(np.stack(found), owners, windowing, predictor.kind)
+        return combined, [False] * len(single)
 
     return Job(Work("classify", _features(encoded), backend.logits), finish)
 
@@ -129,7 +133,7 @@ def predictions(
 
 def can_rank(backend: Backend) -> bool:
     """Whether the model says of pairs of texts what documents can be ranked by."""
-    if "classify" not in backend.abilities or backend.predictor.task.get("doc_stride"):
+    if "classify" not in backend.abilities or backend.predictor.windowing is not None:
         return False  # windows are of single texts
     try:
         check_ranks(backend.predictor.kind, backend.predictor.task, "")
@@ -191,26 +195,23 @@ def _probabilities(backend: Backend, values: np.ndarray) -> np.ndarray:
 
 
 def _tags(backend: Backend, texts: Sequence[Text]) -> Job:
-    """The tag of every word, the text cut at white space; a word that was cut off, or has no piece, is called O."""
+    """The tag of every word, the text cut at white space and read in windows; a word without a piece is called O."""
     predictor = backend.predictor
     words = [text.split() for text in _single(texts, "a model of tokens reads single texts")]
-    encoded = predictor.tokenizer(
-        words, is_split_into_words=True, truncation=True, max_length=predictor.task["max_length"]
-    )
-    starts = [first_pieces(encoded.word_ids(number)) for number in range(len(words))]
-    are_cut = [bool(part.overflowing) for part in encoded.encodings]
-    labels = predictor.labels
+    task, labels = predictor.task, predictor.labels
+    found = encode_words(predictor.tokenizer, words, task["max_length"], task.get("doc_stride"))
 
     def finish(logits: list[np.ndarray]) -> Any:
-        rows = []
-        for tokens, places, scores, cut in zip(words, starts, logits, are_cut, strict=True):
-            tags = ["O"] * len(tokens)
+        tags = [["O"] * len(tokens) for tokens in words]
+        for owner, places, scores in zip(found.owners, found.places, logits, strict=True):
             for place, word in places.items():
-                tags[word] = labels[int(scores[place].argmax())]
-            rows.append({"tokens": tokens, "prediction": tags, "cut": cut})
-        return rows
+                tags[owner][word] = labels[int(scores[place].argmax())]
+        return [
+            {"tokens": tokens, "prediction": own, "cut": False}
+            for tokens, own in zip(words, tags, strict=True)
+        ]
 
-    return Job(Work("classify", _features(encoded), backend.logits), finish)
+    return Job(Work("classify", _features(found.features), backend.logits), finish)
 
 
 def embed(
