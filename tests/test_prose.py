@@ -187,6 +187,7 @@ def test_the_python_of_the_readme_runs(encoder, capsys):
 TOY_OPTIONS = {
     "finetune": "--dev-fraction 0.3 --epochs 1 --batch-size 8 --max-length 16 --device cpu",
     "export": "--check-to 40",
+    "push": "--dry-run",
     "embed": "--device cpu",
     "predict": "--device cpu",
     "evaluate": "--device cpu",
