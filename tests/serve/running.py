@@ -134,10 +134,12 @@ def until(is_so: Any, what: str) -> None:
 
 
 @contextmanager
-def running(model: Path, **settings: Any) -> Iterator[Client]:
-    """Serve a model on a free port; the block ends when the server has."""
+def running(model: Path | str | None, **settings: Any) -> Iterator[Client]:
+    """Serve a model (None: those in `models`) on a free port; the block ends when the server has."""
     token = settings.pop("token", None)
-    config = ServeConfig(model=str(model), **{"port": 0, "device": "cpu", "max_delay_ms": 1.0} | settings)
+    config = ServeConfig(
+        model=str(model or ""), **{"port": 0, "device": "cpu", "max_delay_ms": 1.0} | settings
+    )
     server = make_server(config, token)
     thread = threading.Thread(target=server.listen)
     thread.start()

@@ -99,7 +99,12 @@ def test_tags_of_tokens(toy, texts, tmp_path):
             (row["tokens"], row["prediction"]) for row in expected
         ]
         assert {tag for row in found for tag in row["prediction"]} - {"O"}
-        assert {row["cut"] for row in found} == {True, False}
+        assert {row["cut"] for row in found} == {False}
+        # The last words of a text beyond the 22 tokens of a window are said what they are said in its last window.
+        long = " ".join(["the", "red", "cat", "sleeps", "."] * 6)
+        (whole,) = client.results("/classify", texts=[long])
+        (end,) = client.results("/classify", texts=[" ".join(long.split()[11:])])
+        assert whole["prediction"][-5:] == end["prediction"][-5:] != ["O"] * 5
         assert client.post("/classify", {"texts": [["a", "b"]]}).status == 422
 
 
@@ -259,7 +264,7 @@ def test_health(service, classifier):
         "layout": "B1-1-1H16",
         "kind": "classification",
         "labels": ["no", "perhaps", "yes"],
-        "abilities": ["classify", "embed", "inspect"],
+        "abilities": ["classify", "embed", "inspect", "rank"],
         "reads_pairs": False,
         "mask_token": "<mask>",
         "max_length": 512,
@@ -285,7 +290,8 @@ def test_metrics_count_requests_batches_and_tokens(classifier):
 def test_the_interface_is_described_without_the_network(service):
     document = service.get("/openapi.json").json
     assert set(document["paths"]) == {
-        "/classify", "/embed", "/fill", "/answer", "/inspect", "/health", "/metrics",
+        "/classify", "/embed", "/fill", "/answer", "/rank", "/inspect", "/predict", "/rerank", "/info",
+        "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/health", "/metrics",
     }  # fmt: skip
     for path in ("/", "/docs", "/page.css", "/page.js", "/docs.js", "/icon.svg"):
         reply = service.get(path)
