@@ -173,7 +173,7 @@ def load_embedder(
 
 def vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | None:
     """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
-    modules = read_modules(source)
+    modules = read_modules(located(source))
     if modules is None:
         return config.vectors
     found = modules.vectors
