@@ -403,9 +403,14 @@ def main() -> None:
     parser.add_argument("--groupings", type=int, default=1, help="see --texts")
     parser.add_argument("--out", type=Path, default=Path("runs/distillation"))
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--students", nargs="+", default=[TEACHER, *STUDENTS, BUNDLED], choices=[TEACHER, *STUDENTS, BUNDLED])
     parser.add_argument(
-        "--seeds", nargs="+", default=[TEACHER, RAW, *map(str, SEEDS)], help="teacher, raw, 0, 1, 2"
+        "--students", nargs="+", default=[TEACHER, *STUDENTS, BUNDLED], choices=[TEACHER, *STUDENTS, BUNDLED]
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        default=[TEACHER, RAW, BUNDLED, *map(str, SEEDS)],
+        help="teacher, raw, mini, 0, 1, 2",
     )
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=64)

@@ -78,7 +78,19 @@ def test_commands_take_the_name(tmp_path, monkeypatch, capsys):
     rows = [{"text": text, "label": label} for text, label in zip(TEXTS, "aab", strict=True)] * 2
     Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     cli.main(
-        ["finetune", "--model", "mini", "--train", "train.jsonl", "--dev", "train.jsonl", "--out", "out", "--steps", "2"]
+        [
+            "finetune",
+            "--model",
+            "mini",
+            "--train",
+            "train.jsonl",
+            "--dev",
+            "train.jsonl",
+            "--out",
+            "out",
+            "--steps",
+            "2",
+        ]
     )
     made = json.loads(Path("out/config.json").read_text())
     assert made["embedding_size"] == 128

@@ -1,6 +1,6 @@
 """A distilled model as data of the package: its weights in half precision, which are read in single precision.
 
-    python recipes/mini/bundle.py runs/mini src/funnelformer/bundled/mini
+python recipes/mini/bundle.py runs/mini src/funnelformer/bundled/mini
 """
 
 from __future__ import annotations

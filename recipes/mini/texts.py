@@ -36,11 +36,36 @@ END = re.compile(r'(?<=[.!?])["\')\]]*\s+(?=["\'(]*[A-Z0-9])')
 NO_SENTENCES = ("ascii-art", "linux", "perl", "zippy", "startrek", "tao")
 STANDARD = (
     *("json", "os", "re", "random", "statistics", "collections", "itertools", "datetime", "pathlib", "email"),
-    *("http", "urllib", "logging", "argparse", "csv", "sqlite3", "decimal", "threading", "asyncio", "unittest"),
+    *(
+        "http",
+        "urllib",
+        "logging",
+        "argparse",
+        "csv",
+        "sqlite3",
+        "decimal",
+        "threading",
+        "asyncio",
+        "unittest",
+    ),
 )
 LIBRARIES = (
-    *("numpy", "scipy.stats", "scipy.signal", "scipy.optimize", "scipy.linalg", "scipy.sparse", "scipy.spatial"),
-    *("sklearn.linear_model", "sklearn.cluster", "sklearn.metrics", "sklearn.ensemble", "sklearn.preprocessing"),
+    *(
+        "numpy",
+        "scipy.stats",
+        "scipy.signal",
+        "scipy.optimize",
+        "scipy.linalg",
+        "scipy.sparse",
+        "scipy.spatial",
+    ),
+    *(
+        "sklearn.linear_model",
+        "sklearn.cluster",
+        "sklearn.metrics",
+        "sklearn.ensemble",
+        "sklearn.preprocessing",
+    ),
     *("sklearn.feature_extraction.text", "pandas"),
 )
 
@@ -111,7 +136,9 @@ class Cutter:
     def documentation(self) -> Iterator[str]:
         for name in (*STANDARD, *LIBRARIES):
             for member, value in inspect.getmembers(importlib.import_module(name)):
-                for paragraph in [] if member.startswith("_") else (inspect.getdoc(value) or "").split("\n\n"):
+                for paragraph in (
+                    [] if member.startswith("_") else (inspect.getdoc(value) or "").split("\n\n")
+                ):
                     text = one_line(paragraph)
                     if len(text.split()) >= 6 and ">>>" not in text and "---" not in text:
                         yield from self.texts(text)
@@ -146,15 +173,21 @@ def is_text(text: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--debian", type=Path, required=True)
     parser.add_argument("--descriptions", type=Path, nargs="+", required=True)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     cutter, share = Cutter(), options.debian / "usr/share"
-    corpus = {name: options.corpus / f"{name}.txt.zst" for name in ("openstax_cc-by", "masc_written", "novels")}
-    corpus |= {name: options.corpus / f"{name}.txt.zst" for name in ("us_presidential_speeches", "un_general_debate")}
+    corpus = {
+        name: options.corpus / f"{name}.txt.zst" for name in ("openstax_cc-by", "masc_written", "novels")
+    }
+    corpus |= {
+        name: options.corpus / f"{name}.txt.zst" for name in ("us_presidential_speeches", "un_general_debate")
+    }
     sources = {
         "wordnet": cutter.wordnet(share / "wordnet"),
         "fortunes": cutter.fortunes(share / "games/fortunes"),
