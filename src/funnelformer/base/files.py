@@ -197,7 +197,7 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
                     yield cast(BinaryIO, bounded)
     except PermissionError as error:
         raise UserError(_denied(path)) from error
-    except _damage() as error:
+    except _damages() as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         raise UserError(f"{path}: the {suffix} file is damaged or cut short ({error})") from error
@@ -459,8 +459,8 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _damage() -> tuple[type[Exception], ...]:
-    """What reading a damaged file raises; of the package zstandard, where a file has made it be loaded."""
-    known: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError, OSError)
+def _damages() -> tuple[type[Exception], ...]:
+    """What a file that is damaged or cut short raises; of the package zstandard, once a file has made it be loaded."""
     package = sys.modules.get("zstandard")
+    known = (EOFError, zlib.error, lzma.LZMAError, OSError)
     return known if package is None else (*known, package.ZstdError)
