@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
 from finetuning import measured, split_file, write_json
@@ -66,6 +67,8 @@ TEACHER = "teacher"
 RAW, TRAINED = "raw", "trained"
 # The student that comes with the package: measured, not trained, see recipes/mini.
 BUNDLED = "mini"
+# The teacher in another library, in the same turns.
+PEER = "sentence-transformers"
 SEEDS = (0, 1, 2)
 ROUNDS = 3
 BATCH_SIZE = 32
@@ -271,6 +274,10 @@ def time_models(students: Sequence[str], length: int, options: argparse.Namespac
         name: functools.partial(embedder.vectors, batch_size=BATCH_SIZE, advance=lambda done: None)
         for name, embedder in embedders.items()
     }
+    if not options.int8:  # the teacher as its users run it
+        peer = SentenceTransformer(str(options.teacher), device="cpu", trust_remote_code=False)
+        peer.max_seq_length = length
+        work[PEER] = functools.partial(peer.encode, batch_size=BATCH_SIZE, show_progress_bar=False)
     return {
         "runs_on": "onnx int8" if options.int8 else "torch prepacked",
         "length": length,
