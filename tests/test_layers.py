@@ -23,7 +23,8 @@ PAGE = ROOT / "docs" / "architecture.md"
 # From the lowest to the highest.
 LAYERS = (
     ("base",),
-    ("config", "data"),
+    ("model_options", "head_table", "data"),
+    ("config",),
     ("mixers", "corpus"),
     ("modeling",),
     ("checkpoints", "tasks"),
@@ -144,15 +145,16 @@ def _packages(text: str) -> set[str]:
 
 
 def optional_packages() -> set[str]:
-    """What the extras of pyproject.toml name and the package itself does not need, by the name of its import."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {
-        re.split(r"[^\w-]", line)[0].replace("-", "_")
-        for extra in project["optional-dependencies"].values()
-        for line in extra
-    }
-    needed = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in project["dependencies"]}
-    return names - needed
+    """What pyproject.toml names and the runtime without PyTorch does not have, by the name of its import."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = content["project"]
+
+    def names(lines):
+        return {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in lines}
+
+    every = names(project["dependencies"]).union(*map(names, project["optional-dependencies"].values()))
+    served = names(project["optional-dependencies"]["serve"]) | {"onnxruntime"}
+    return every - (names(content["dependency-groups"]["runtime"]) - served)
 
 
 def circles(sources: Mapping[str, str]) -> list[str]:
@@ -284,7 +286,7 @@ def test_a_name_that_two_files_have_is_found():
     ]
 
 
-def test_what_is_optional_is_what_the_extras_name():
+def test_what_is_optional_is_what_the_runtime_without_pytorch_lacks():
     optional = optional_packages()
-    assert {"onnx", "fastapi", "triton", "google_crc32c"} <= optional
-    assert not {"torch", "transformers", "numpy"} & optional
+    assert {"onnx", "fastapi", "triton", "google_crc32c", "torch", "transformers"} <= optional
+    assert not {"tokenizers", "numpy", "cyclopts"} & optional

@@ -80,7 +80,7 @@ def inherited(source: str | Path, folder: Path | None = None) -> dict[str, Any]:
 
 def model_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
     """Code that loads a model of ours from its folder and calls it once."""
-    (head,) = (head for head in HEADS.values() if head.model_class.__name__ == model_class)
+    (head,) = (head for head in HEADS.values() if head.class_name == model_class)
     if not has_tokenizer:
         batch = "ids = torch.arange(8)[None]\n"
         given = "ids[None]" if head.has_choices else "ids"

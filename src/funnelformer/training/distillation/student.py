@@ -16,7 +16,8 @@ from ...base.options import model_options
 from ...base.sentence_modules import SentenceEmbedding, write_modules
 from ...checkpoints.model_source import is_layout
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
-from ...inference.load import check_length, load_model
+from ...inference.load import load_model
+from ...inference.settings import check_length
 from ...modeling import FunnelformerModel
 from ...modeling.model import sequence_vector
 from ..run.folder import config_from_name

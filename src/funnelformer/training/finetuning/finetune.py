@@ -22,7 +22,8 @@ from ...base.strict_json import write_json
 from ...checkpoints.model_source import is_layout
 from ...cost.peak import reset_peak_memory
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
-from ...inference.load import TASK_FILE, check_length, load_model
+from ...inference.load import load_model
+from ...inference.settings import TASK_FILE, check_length
 from ...tasks.judge import judge
 from ...tasks.kind import Encoded, Kind
 from ...tasks.kinds import kind_of
