@@ -40,6 +40,11 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "PoNet-base": ("L12H768", {**_BERT, "mixer": "ponet", "hidden_act": "gelu"}),
     "FNet-base": ("L12H768", {**_BERT, "mixer": "fourier", "project_embeddings": True}),
     "Hybrid-4-4-4H768": ("B4-4-4H768", {"mixer": ["ponet", "attention", "attention"]}),
+    # As TITE (Schlatt et al. 2025) a half from the fourth layer on, [CLS] too: up to 512 tokens end in one state.
+    "one-vector-base": (
+        "B3-1-1-1-1-1-1-1-1-1H768",
+        {"decoder_layers": 0, "separate_cls": False, "classifier_pooling": "mean_tokens"},
+    ),
 }
 
 
@@ -148,7 +153,9 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
         padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
         ("cls", the paper's), the mean of the encoder's real states ("mean"), or that mean with each state counted as
         often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled);
-        classifier_activation: after its dense layer, "tanh" (the paper's), or what another family has. qa_head: of
+        classifier_head: of that vector, "dense" (dense, classifier_activation, dropout, linear: the paper's) or
+        "linear" (dropout and linear alone); classifier_activation: "tanh" (the paper's), or what another family has.
+        qa_head: of
         question answering, "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the
         end given the start, and whether there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts,
         and ends of each, it looks at.

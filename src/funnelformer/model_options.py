@@ -26,6 +26,7 @@ _CHOICES = {
     "initializer": ("truncated_normal", "normal", "uniform"),
     "mlm_head": ("dense", "linear"),
     "classifier_pooling": get_args(Pooling),
+    "classifier_head": ("dense", "linear"),
     "classifier_activation": ("tanh", "gelu", "gelu_new", "relu", "silu", "linear"),
     "qa_head": ("simple", "conditional"),
     "ponet_segments": ("separators", "sentences", "chunks"),
@@ -144,6 +145,7 @@ class ModelOptions:
 
     mlm_head: str = "dense"
     classifier_pooling: str = "cls"
+    classifier_head: str = "dense"
     classifier_activation: str = "tanh"
     qa_head: str = "simple"
     qa_start_beam: int = 5

@@ -157,6 +157,15 @@ def test_every_head_with_every_mixer(task, mixer, tmp_path):
 
 
 @pytest.mark.slow
+def test_ten_blocks_that_end_in_one_state(tmp_path):
+    model, _ = exported("embeddings", "B1-1-1-1-1-1-1-1-1-1H16", {"separate_cls": False}, tmp_path)
+    for engine in ENGINES:
+        session = open_session(tmp_path / "model.onnx", engine)
+        found = differences(model, "embeddings", session, (1, 2, 3, 37, 255, 512, 513))
+        assert max(d.relative for d in found) < TOLERANCE
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", ["attention", "fourier", "hybrid"])
 def test_up_to_4096_tokens(mixer, tmp_path):
     model, session = exported("token-classification", "B1-1-1H16", MIXERS[mixer], tmp_path)

@@ -1,4 +1,4 @@
-"""A process in which PyTorch and what comes with it cannot be imported, and one session of all that it must still do."""
+"""Processes in which PyTorch and what comes with it cannot be imported."""
 
 from __future__ import annotations
 

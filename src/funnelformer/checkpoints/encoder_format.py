@@ -267,6 +267,7 @@ class EncoderFormat:
             allowed["mlm_head"] = ["dense"]
         if architecture in SEQUENCE_HEADS:
             allowed["classifier_pooling"] = ["cls"]
+            allowed["classifier_head"] = ["dense"]
             if "classifier_activation" not in keys:
                 allowed["classifier_activation"] = [self.classifier_activation]
         if architecture == "question_answering":

@@ -60,6 +60,7 @@ def funnel_options(config: FunnelformerConfig, architecture: str) -> dict[str, S
     }
     if architecture in SEQUENCE_HEADS:
         allowed["classifier_pooling"] = ["cls"]
+        allowed["classifier_head"] = ["dense"]
     if architecture == "question_answering":
         allowed["qa_head"] = ["simple"]
     return allowed

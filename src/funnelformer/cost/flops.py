@@ -267,9 +267,9 @@ def _head(config: FunnelformerConfig, head: Head, batch: int, targets: int) -> i
             targets, config.hidden_size, 1
         )
     if head == "classification":
-        return product_flops(batch, config.hidden_size, config.hidden_size) + product_flops(
-            batch, config.hidden_size, config.num_labels or 2
-        )
+        dense = product_flops(batch, config.hidden_size, config.hidden_size)
+        outputs = product_flops(batch, config.hidden_size, config.num_labels or 2)
+        return outputs + (dense if config.classifier_head == "dense" else 0)
     return 0
 
 

@@ -26,7 +26,7 @@ from .settings import check_length, read_settings
 if TYPE_CHECKING:
     from ..modeling import FunnelformerModel
 
-__all__ = ["Embedder", "load_embedder"]
+__all__ = ["Embedder", "load_embedder", "vectors_of"]
 
 _NUM_TOKENS = 512
 
@@ -158,7 +158,7 @@ def load_embedder(
         tokenizer = load_tokenizer(source)
         model, is_foreign = load_encoder(source, device, only_runs=only_runs)
     check_vocabulary(tokenizer, model.config.vocab_size, source)
-    saved = _vectors_of(source, model.config, is_foreign)
+    saved = vectors_of(source, model.config, is_foreign)
     origin = saved or SentenceEmbedding()
     model.config.classifier_pooling = pooling or origin.pooling
     if (
@@ -180,7 +180,7 @@ def load_embedder(
     return Embedder(model, tokenizer, max_length, normalize, origin.prompt(prompt, source), origin, source)
 
 
-def _vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:
+def vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:
     """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
     modules = read_modules(source)
     if modules is None:

@@ -210,19 +210,26 @@ class FunnelformerForTokenDetection(FunnelformerPreTrainedModel):
 
 
 class SequenceHead(nn.Module):
-    """Dense with `config.classifier_activation`, dropout, linear. Source: Dai et al. 2020, with tanh (`cls_head`)."""
+    """Dense with `config.classifier_activation`, dropout, linear; `classifier_head="linear"` has the last two alone.
+
+    Source: Dai et al. 2020, with tanh (`cls_head`).
+    """
 
     def __init__(self, config: FunnelformerConfig, num_outputs: int | None = None) -> None:
         """num_outputs: by default one a label."""
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.classifier_activation]
+        self.dense: nn.Linear | None = None
+        if config.classifier_head == "dense":
+            self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+            self.activation = ACT2FN[config.classifier_activation]
         rate = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(rate)
         self.output = nn.Linear(config.hidden_size, num_outputs or config.num_labels or 2)
 
     def forward(self, vector: Float[Tensor, "B D"]) -> Float[Tensor, "B L"]:
-        return self.output(self.dropout(self.activation(self.dense(vector))))
+        if self.dense is not None:
+            vector = self.activation(self.dense(vector))
+        return self.output(self.dropout(vector))
 
 
 class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):

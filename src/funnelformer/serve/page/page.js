@@ -168,9 +168,10 @@ function drawFunnel({ tokens, cut, stages }) {
     });
   });
   const shortens = stages.length > 1;
+  const left = stages.at(-1).members.length;
   const notes = shortens
     ? [
-        `${tokens.length} tokens become ${stages.at(-1).members.length} vectors.`,
+        `${tokens.length} tokens become ${left === 1 ? "one vector" : `${left} vectors`}.`,
         "Choose one: blue frames are what it stands for, orange is where its query looks.",
       ]
     : ["This model has one block: every token keeps its own vector."];

@@ -7,21 +7,34 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ...base.errors import UserError
-from ...base.options import FRACTION, above, at_least, between, grouped, model_options
+from ...base.options import FRACTION, above, at_least, between, flag, grouped, model_options
 from ..run.config import RunConfig
 
 __all__ = ["FinetuneConfig"]
 
 LAYER_DECAY = between("0 < factor <= 1", lambda value: 0 < value <= 1)
 MAX_LENGTH = between("3 and more, or auto", lambda value: value >= 3)
+# Options that say nothing where no step is scored, or none is made.
+_OF_SCORED_STEPS = (
+    "epochs",
+    "steps",
+    "evaluate_every",
+    "early_stopping",
+    "group_by_length",
+    "keep_checkpoints",
+)
+_OF_STEPS = (
+    *("gradient_accumulation", "learning_rate", "weight_decay", "warmup", "schedule", "clip", "precision"),
+    *("on_nan", "layer_decay", "log_every"),
+)
 
 
 @grouped(
-    most="model train task epochs",
+    most="model train task epochs frozen few_shot",
     data="data dev dev_fraction tokenizer text text_pair label regression multi_label label_separator "
     "skip_bad_rows split_seed",
     model="max_length doc_stride max_answer_length model_options",
-    optimisation="steps evaluate_every early_stopping layer_decay class_weights group_by_length",
+    optimisation="contrastive_epochs steps evaluate_every early_stopping layer_decay class_weights group_by_length",
     run="sweep seeds",
 )
 @dataclass(kw_only=True)
@@ -67,6 +80,14 @@ squad and squad2, passages are read so; the default is 128."
     "For squad and squad2: most tokens in an answer; 64 by default."
     epochs: Annotated[float, above(0)] = 3.0
     "Passes over the training data."
+    frozen: Annotated[bool, Parameter(negative="")] = False
+    "Leave the encoder as it is, compute the vector of each text once, and fit a logistic head to them: seconds in \
+place of minutes."
+    few_shot: Annotated[bool, Parameter(negative="")] = False
+    "For 8 to 64 texts a class: train the encoder on pairs of texts, of one class or of two, then fit a head to its \
+vectors."
+    contrastive_epochs: Annotated[float, above(0)] = 20.0
+    "For --few-shot: passes over the training texts; a batch compares all its pairs."
     steps: Annotated[int | None, at_least(1)] = None
     "Steps of training, in place of --epochs."
     evaluate_every: Annotated[int | None, at_least(1)] = None
@@ -98,4 +119,34 @@ squad and squad2, passages are read so; the default is 128."
             raise UserError(
                 "--label-separator is a text between the labels of a row, and needs --multi-label"
             )
+        self._check_fitted()
         model_options(self.model_options)
+
+    @property
+    def fits_head(self) -> bool:
+        """Whether the head is fitted to vectors, not trained with the encoder."""
+        return self.frozen or self.few_shot
+
+    def _check_fitted(self) -> None:
+        """Raises UserError for options that would say nothing beside --frozen or --few-shot."""
+        if self.frozen and self.few_shot:
+            raise UserError(
+                "--frozen and --few-shot exclude each other: one keeps the encoder, one trains it"
+            )
+        if not self.few_shot and self._is_given("contrastive_epochs"):
+            raise UserError("--contrastive-epochs is of --few-shot")
+        if not self.fits_head:
+            return
+        how = (
+            "--frozen trains no step" if self.frozen else "--few-shot trains on pairs and then fits the head"
+        )
+        for name in (*_OF_SCORED_STEPS, *(_OF_STEPS if self.frozen else ())):
+            if self._is_given(name):
+                raise UserError(f"{how}, so {flag(name)} would have no effect; leave it out")
+        if self.few_shot and self.batch_size % 2:
+            raise UserError(
+                f"--batch-size is {self.batch_size}; allowed with --few-shot: even numbers, of couples"
+            )
+
+    def _is_given(self, name: str) -> bool:
+        return bool(getattr(self, name) != getattr(FinetuneConfig, name, None))

@@ -3,25 +3,24 @@
 import contextlib
 import dataclasses
 import io
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import transformers
 from transformers import EarlyStoppingCallback, EvalPrediction
-from transformers.trainer_utils import PredictionOutput
 
 from ...base.errors import UserError
 from ...base.options import model_options
 from ...base.processes import first, say, start_processes
+from ...base.sentence_modules import SentenceEmbedding
 from ...base.strict_json import write_json
+from ...checkpoints.folders import find_foreign
 from ...checkpoints.model_source import is_layout
 from ...cost.peak import reset_peak_memory
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...inference.embedder import vectors_of
 from ...inference.load import load_model
 from ...inference.settings import TASK_FILE, check_length
 from ...tasks.judge import judge
@@ -34,12 +33,10 @@ from ..run.folder import (
     config_from_name,
     finished_metrics,
     open_run,
-    sequences_per_step,
 )
 from ..run.input_files import input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
 from ..run.nan_watch import NanWatch
-from ..run.stopwatch import now
 from ..run.trainer import run_trainer, training_arguments
 from .class_weights import task_weights, weighted_loss
 from .config import FinetuneConfig
@@ -47,10 +44,12 @@ from .data_hashes import data_files, describe_data
 from .max_length import choose_max_length
 from .model_card import FinishedRun
 from .report import dev_calibration, write_report
+from .run_parts import Answered, Inputs, Trained, prefixed, role_scores
 from .series import run_all
 from .start_labels import is_new_head, renew_head, start_labels, was_regression
-from .task_data import TaskData, load_task_data
+from .task_data import load_task_data
 from .trainer import FinetuneTrainer
+from .vector_fit import check_fit, fit, steps_of_epochs
 from .window_weights import weighted_windows
 
 __all__ = ["finetune"]
@@ -75,19 +74,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     return run_all(config, _finetune, _check)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """What a run needs before it starts."""
-
-    tokenizer: Any
-    data: TaskData
-    model: Any
-    max_length: int
-    weights: np.ndarray | None
-    "Of the classes."
-
-
-def _read(config: FinetuneConfig) -> _Inputs:
+def _read(config: FinetuneConfig) -> Inputs:
     """Raises UserError for all that cannot be used."""
     tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
     start = None if is_layout(config.model) else start_labels(config.model)
@@ -99,6 +86,8 @@ def _read(config: FinetuneConfig) -> _Inputs:
     max_length = choose_max_length(config.max_length, data.kind, data.train, tokenizer, model.config)
     if config.doc_stride is not None and task.kind != "span":
         check_stride(tokenizer, max_length, config.doc_stride)
+    if config.fits_head:
+        check_fit(config, data.kind, data.train)
     # A tokenizer or a length that the kind cannot use is found by one example.
     data.kind.encode(data.train.select(range(1)), tokenizer, max_length)
     # Where other programs that load the folder cut a text.
@@ -106,7 +95,7 @@ def _read(config: FinetuneConfig) -> _Inputs:
     if model.config.position != "absolute":
         model.config.max_position_embeddings = max(model.config.max_position_embeddings, max_length)
     weights = task_weights(config.class_weights, task, data.train)
-    return _Inputs(tokenizer, data, model, max_length, weights)
+    return Inputs(tokenizer, data, model, max_length, weights)
 
 
 def _check(config: FinetuneConfig) -> None:
@@ -128,24 +117,67 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
     kind = data.kind
     checkpoint = first(lambda: open_run(config, "finetune"))
-    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
     say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
     num_dev = sum(len(part) for part in data.dev.values())
-    say(f"data: {len(data.train):,} to train on, {num_dev:,} to select the best epoch")
+    what = "measure the model" if config.fits_head else "select the best epoch"
+    say(f"data: {len(data.train):,} to train on, {num_dev:,} to {what}")
     train = kind.encode(data.train, tokenizer, max_length)
-    dev = {name: kind.encode(part, tokenizer, max_length) for name, part in data.dev.items()}
     if remark := kind.remark(train, max_length):
         say(remark)
-    metric = _prefixed(next(iter(dev)), kind.task.scores[0])
+    trained = fit(config, inputs, train) if config.fits_head else _train(config, inputs, train, checkpoint)
+
+    def finish() -> dict[str, Any]:
+        tuned = trained.kind
+        judged = {
+            name: judge(tuned, answered.outputs, answered.gold, trained.dev[name])
+            for name, answered in trained.answered.items()
+        }
+        calibrations = {name: dev_calibration(kind.task, part) for name, part in judged.items()}
+        metrics = {
+            "model": model.config.name,
+            **({"task": kind.task.name} if kind.task.name else {}),
+            "kind": kind.task.kind,
+            **trained.facts,
+            **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
+            **trained.scores,
+            "metric": f"dev_{prefixed(next(iter(trained.dev)), kind.task.scores[0])}",
+            "ece": {prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},
+            "num_parameters": model.num_parameters(),
+            "cost": {**trained.cost, "total_seconds": time.perf_counter() - begin},
+            "data": describe_data(config, data),
+        }
+        run = FinishedRun(
+            config,
+            kind.task,
+            max_length,
+            trained.num_cut,
+            metrics,
+            trained.log,
+            judged,
+            model.config.made_from,
+        )
+        write_report(run)
+        write_json(config.out / TASK_FILE, _task_entry(tuned, max_length))
+        return write_metrics(config.out, metrics)
+
+    return first(finish)
+
+
+def _train(config: FinetuneConfig, inputs: Inputs, train: Encoded, checkpoint: Path | None) -> Trained:
+    """Train encoder and head together, and keep the best checkpoint."""
+    tokenizer, data, model = inputs.tokenizer, inputs.data, inputs.model
+    kind = data.kind
+    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
+    dev = {name: kind.encode(part, tokenizer, inputs.max_length) for name, part in data.dev.items()}
     trainer = FinetuneTrainer(
         model=model,
         args=training_arguments(
             config,
-            config.steps or _steps_of_epochs(config, len(train.features)),
+            config.steps or steps_of_epochs(config, config.epochs, len(train.features)),
             learning_rate=rate,
             **_evaluations(config),
             load_best_model_at_end=True,
-            metric_for_best_model=metric,
+            metric_for_best_model=prefixed(next(iter(dev)), kind.task.scores[0]),
             greater_is_better=True,
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
             ddp_find_unused_parameters=not _uses_all_parameters(kind, train),
@@ -163,57 +195,27 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     trainer.add_callback(watch)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, tokenizer, config.out, checkpoint)
-    answered = {name: _predict(trainer, kind, part, "dev", name) for name, part in dev.items()}
-    scores = {key: value for _, found in answered.values() for key, value in found.items()}
+    answered, scores = {}, dict[str, float]()
+    for name, part in dev.items():
+        answered[name], found = _predict(trainer, kind, part, "dev", name)
+        scores |= found
     tuned = kind.tuned(scores)
     for name, part in data.test.items():
-        scores |= _predict(trainer, tuned, tuned.encode(part, tokenizer, max_length), "test", name)[1]
-
-    def finish() -> dict[str, Any]:
-        judged = {
-            name: judge(tuned, output.predictions, output.label_ids, dev[name])
-            for name, (output, _) in answered.items()
-        }
-        calibrations = {name: dev_calibration(kind.task, part) for name, part in judged.items()}
-        metrics = {
-            "model": model.config.name,
-            **({"task": kind.task.name} if kind.task.name else {}),
-            "kind": kind.task.kind,
-            "steps": trainer.state.global_step,
-            "best_step": trainer.state.best_global_step,
-            **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
-            "chosen": {"learning_rate": rate},
-            **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
-            **scores,
-            "metric": f"dev_{metric}",
-            "ece": {_prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},
-            "num_parameters": model.num_parameters(),
-            "cost": run_cost(
-                trainer,
-                total_seconds=now(trainer.args.device) - begin,
-                train_flops=trainer.state.total_flos,
-            ),
-            "data": describe_data(config, data),
-        }
-        log = trainer.state.log_history
-        run = FinishedRun(
-            config, kind.task, max_length, train.num_cut, metrics, log, judged, model.config.made_from
-        )
-        write_report(run)
-        write_json(config.out / TASK_FILE, _task_entry(tuned, max_length))
-        return write_metrics(config.out, metrics)
-
-    return first(finish)
+        encoded = tuned.encode(part, tokenizer, inputs.max_length)
+        scores |= _predict(trainer, tuned, encoded, "test", name)[1]
+    facts = {
+        "steps": trainer.state.global_step,
+        "best_step": trainer.state.best_global_step,
+        **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
+        "chosen": {"learning_rate": rate},
+    }
+    cost = run_cost(trainer, train_flops=trainer.state.total_flos)
+    return Trained(tuned, dev, answered, scores, facts, cost, trainer.state.log_history, train.num_cut)
 
 
 def _uses_all_parameters(kind: Kind, train: Encoded) -> bool:
     """Whether every step does: not the heads of spans, and without token types segments take no part."""
     return kind.task.kind != "span" and "token_type_ids" in train.features.column_names
-
-
-def _steps_of_epochs(config: FinetuneConfig, num_features: int) -> int:
-    steps_per_epoch = math.ceil(num_features / sequences_per_step(config))
-    return max(1, round(config.epochs * steps_per_epoch))
 
 
 def _evaluations(config: FinetuneConfig) -> dict[str, Any]:
@@ -241,23 +243,15 @@ def _scorer(kind: Kind, dev: Mapping[str, Encoded]) -> Any:
     return score
 
 
-def _prefixed(variant: str, name: str) -> str:
-    return f"{variant}_{name}" if variant else name
-
-
 def _predict(
     trainer: FinetuneTrainer, kind: Kind, encoded: Encoded, role: str, variant: str
-) -> tuple[PredictionOutput, dict[str, float]]:
-    """The model's outputs for a part, and its loss and the task's scores; a part may lack a level of RACE."""
+) -> tuple[Answered, dict[str, float]]:
+    """The model's outputs for a part, and its loss and the task's scores."""
     trainer.compute_metrics = _scorer(kind, {variant: encoded})
     output = trainer.predict(encoded.features, metric_key_prefix="part")
-    measured = output.metrics or {}
-    found = {
-        f"{role}_{_prefixed(variant, name)}": measured[f"part_{name}"]
-        for name in ("loss", *kind.task.scores)
-        if f"part_{name}" in measured
-    }
-    return output, found
+    measured = {name.removeprefix("part_"): value for name, value in (output.metrics or {}).items()}
+    answered = Answered(output.predictions, output.label_ids)
+    return answered, role_scores(role, variant, kind.task.scores, measured)
 
 
 def _task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
@@ -282,7 +276,13 @@ def _tokenizer_of(model: str) -> str:
 
 def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[str] | None) -> Any:
     """The pretrained model with the kind's head, or a new one of the layout's name."""
-    settings = model_options(config.model_options) | kind.settings()
+    own = model_options(config.model_options)
+    settings = own | kind.settings()
+    if config.fits_head:
+        if is_layout(config.model):
+            flag = "--frozen" if config.frozen else "--few-shot"
+            raise UserError(f"{flag} needs a pretrained --model; {config.model} starts from nothing")
+        settings["classifier_head"] = "linear"
     if is_layout(config.model):
         settings = {**model_ids(tokenizer), **settings}
         model_config = config_from_name(config.model, settings)
@@ -302,7 +302,12 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[s
         )
         if any(name.startswith(_DECODER) for name in random):
             say(f"decoder: {model.config.decoder_layers} new layers, their weights random")
-        if is_new_head(kind, start, was_regression(config.model)):
+        if config.fits_head and "classifier_pooling" not in own:
+            # What the head reads is what `embed` gives, before it is scaled to length 1.
+            is_foreign = find_foreign(config.model) is not None
+            vectors = vectors_of(config.model, model.config, is_foreign) or SentenceEmbedding()
+            model.config.classifier_pooling = vectors.pooling
+        if not config.fits_head and is_new_head(kind, start, was_regression(config.model)):
             assert start is not None
             say(renew_head(model, kind, start, config.model))
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FinishedRun", "command_line", "model_card"]
 
+_SELECTED = "The dev part selected the checkpoint, so its scores are a little too good"
 # The Hub's names of what a model does.
 _PIPELINES = {
     "classification": "text-classification",
@@ -56,6 +57,18 @@ _HYPERPARAMETERS = (
         "group_by_length",
         "seed",
     ),
+)
+_OF_PAIRS = (
+    *(
+        "learning_rate",
+        "batch_size",
+        "gradient_accumulation",
+        "contrastive_epochs",
+        "warmup",
+        "schedule",
+        "clip",
+    ),
+    *("weight_decay", "layer_decay", "precision"),
 )
 
 
@@ -197,8 +210,11 @@ def _scores(metrics: Mapping[str, Any]) -> str:
         [f"{name}_ece (expected calibration error)", f"{value:.4f}"]
         for name, value in metrics.get("ece", {}).items()
     ]
-    steps = f"step {metrics['best_step']} of {metrics['steps']}"
-    selected = f"The checkpoint of {steps} was the best by `{metrics['metric']}`."
+    if "best_step" in metrics:
+        steps = f"step {metrics['best_step']} of {metrics['steps']}"
+        selected = f"The checkpoint of {steps} was the best by `{metrics['metric']}`."
+    else:
+        selected = "The dev part chose nothing; cross-validation on the training data chose the strength of the head."
     return _plain_table(["score", "value"], rows) + f"\n\n{selected}"
 
 
@@ -226,14 +242,23 @@ def _cost(metrics: Mapping[str, Any]) -> str:
 def _hyperparameters(run: FinishedRun) -> str:
     config = run.config
     chosen = {name: getattr(config, name) for name in _HYPERPARAMETERS}
-    if config.learning_rate == "auto":
+    if config.fits_head:
+        trained_by = _OF_PAIRS if config.few_shot else ()
+        chosen = {name: getattr(config, name) for name in (*trained_by, "class_weights", "seed")}
+        chosen |= {
+            f"{key} of the head": value
+            for key, value in run.metrics["chosen"].items()
+            if key != "learning_rate"
+        }
+    if config.learning_rate == "auto" and "learning_rate" in chosen:
         chosen["learning_rate"] = f"{run.metrics['chosen']['learning_rate']:g} (auto)"
     if config.steps is not None:
-        chosen.pop("epochs")
+        chosen.pop("epochs", None)
     rows = [
         [name.replace("_", " "), str(value)] for name, value in chosen.items() if value not in (None, False)
     ]
-    rows += [["max length", str(run.max_length)], ["optimizer", "AdamW"]]
+    rows += [["max length", str(run.max_length)]]
+    rows += [] if config.frozen else [["optimizer", "AdamW"]]
     rows += [[f"model: {key}", str(value)] for key, value in config.model_options.items()]
     return _plain_table(["option", "value"], rows)
 
@@ -243,7 +268,7 @@ def _limits(run: FinishedRun) -> str:
     lines = [
         f"Trained and measured on this data alone ({parts['train']['rows']:,} rows to train on): nothing is known of "
         "other sources, languages or times.",
-        "The dev part selected the checkpoint, so its scores are a little too good"
+        ("The dev part chose nothing" if run.config.fits_head else _SELECTED)
         + ("." if any(part.startswith("test") for part in parts) else "; no test part was scored."),
     ]
     if skipped := run.metrics.get("skipped_rows"):

@@ -30,9 +30,11 @@ def write_report(run: FinishedRun) -> None:
     score = run.metrics["metric"].removeprefix("dev_")
     variant = next(iter(run.judged), "")
     loss = f"eval_{variant}_loss" if variant else "eval_loss"
-    save_png(draw_curve(run.log, loss, f"eval_{score}"), out / "curve.png")
     tables: dict[str, list[list[str]]] = {}
-    pictures = ["curve.png"]
+    pictures = []
+    if run.log:  # of a frozen encoder no step was made
+        save_png(draw_curve(run.log, loss, f"eval_{score}"), out / "curve.png")
+        pictures.append("curve.png")
     for variant, judged in run.judged.items():
         ending = f"-{variant}" if variant else ""
         _write_predictions(judged, out / f"predictions{ending}.jsonl")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...base.machine import versions
 from ...base.processes import num_processes
 from ...base.strict_json import write_json
@@ -13,15 +15,18 @@ from ...cost.peak import peak_memory_bytes
 from .folder import METRICS_FILE
 from .trainer import RunTrainer
 
-__all__ = ["run_cost", "write_metrics"]
+__all__ = ["cost_on", "run_cost", "write_metrics"]
 
 
 def run_cost(trainer: RunTrainer, **more: Any) -> dict[str, Any]:
     """Seconds of the steps, the most memory, and the devices; `more` is what one kind of run knows beside that."""
-    device = trainer.args.device
+    return cost_on(trainer.args.device, train_seconds=trainer.train_seconds, **more)
+
+
+def cost_on(device: torch.device, **known: Any) -> dict[str, Any]:
+    """What is `known` of a cost, the most memory, and the devices."""
     return {
-        "train_seconds": trainer.train_seconds,
-        **more,
+        **known,
         "peak_memory_bytes": peak_memory_bytes(device),
         "peak_memory_of": "accelerator" if device.type != "cpu" else "process",
         "device": device.type,

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ...base.files import atomic_writer, set_default_modes
 from ...base.json_toml import read_json, read_toml
 from ...base.machine import versions
 from ...base.processes import num_processes
-from ...base.strict_json import write_json
+from ...base.strict_json import json_text, write_json
 from ...checkpoints.model_source import find_model
 from ...config import FunnelformerConfig
 from ...data.tokenizer import save_tokenizer
@@ -42,6 +42,7 @@ __all__ = [
     "save_final",
     "saved_for_all",
     "sequences_per_step",
+    "write_log",
 ]
 
 CONFIG_FILE = "run_config.toml"
@@ -176,6 +177,12 @@ def save_final(model: Any, tokenizer: Any, out: Path, state: dict[str, torch.Ten
             shutil.rmtree(out / entry.name, ignore_errors=True)
         os.replace(entry, out / entry.name)
     staging.rmdir()
+
+
+def write_log(out: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Put the Trainer's entries into log.jsonl, none where it made no step."""
+    with atomic_writer(out / "log.jsonl") as file:
+        file.writelines(json_text(entry) + "\n" for entry in entries)
 
 
 @contextmanager

@@ -21,11 +21,16 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ...base.errors import UserError
-from ...base.files import atomic_writer
 from ...base.processes import LONGEST_WAIT_S, first, rank
-from ...base.strict_json import json_text
 from .config import RunConfig
-from .folder import complete_checkpoints, mark_complete, one_line_errors, remove_checkpoint, save_final
+from .folder import (
+    complete_checkpoints,
+    mark_complete,
+    one_line_errors,
+    remove_checkpoint,
+    save_final,
+    write_log,
+)
 from .hooks import check_hooks
 from .optimizer import is_decayed
 from .shown import ShownProgress
@@ -236,9 +241,7 @@ def run_trainer(trainer: RunTrainer, tokenizer: Any, out: Path, checkpoint: Path
                     "--learning-rate"
                 )
         save_final(model, tokenizer, out, state)
-        with atomic_writer(out / "log.jsonl") as file:
-            for entry in trainer.state.log_history:
-                file.write(json_text(entry) + "\n")
+        write_log(out, trainer.state.log_history)
 
     with one_line_errors(out):
         try:
