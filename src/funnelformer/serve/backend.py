@@ -1,4 +1,4 @@
-"""What runs the model: one protocol, an export's backend, and the one place where a backend is chosen."""
+"""What runs the model: one protocol, and what its implementations share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.sentence_modules import Pooling
-from ..data.padding import pad_batch
-from ..data.plain_tokenizer import load_plain_tokenizer
 from ..data.tokenizer import check_vocabulary
 from ..inference.answer import questions_of
 from ..inference.finite import refuse_not_finite
-from ..inference.onnx_model import OnnxModel, Outputs, choose_backend, pooled
 from ..inference.predictor import Predictor
 from ..inference.settings import check_length, read_settings
 from ..tasks.passages import check_room
@@ -28,10 +25,8 @@ __all__ = [
     "Backend",
     "Feature",
     "LoadedModel",
-    "OnnxBackend",
     "checked",
     "limited",
-    "load_backend",
     "vector_length",
 ]
 
@@ -89,73 +84,12 @@ class LoadedModel:
         self.batch_tokens = 1024 if self.model.device.type == "cpu" else 16384
 
 
-class OnnxBackend(LoadedModel):
-    """An exported graph: it has the outputs it was exported with, and no layers to look into."""
-
-    def __init__(self, predictor: Predictor, vector_length: int | None = None) -> None:
-        graph: OnnxModel = predictor.model
-        of_head: set[Ability] = {graph.head.ability} if graph.head.ability else set()
-        abilities: frozenset[Ability] = frozenset({"embed"} if graph.gives_vectors else of_head)
-        super().__init__(predictor, abilities, vector_length)
-
-    def logits(self, features: list[Feature]) -> list[np.ndarray]:
-        return list(checked(self._run(features).logits))
-
-    def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
-        return list(checked(pooled(self._run(features), self.model.config, pooling)))
-
-    def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
-        logits = self._run(features).logits
-        mask_id = self.predictor.tokenizer.mask_token_id
-        found = []
-        for feature, row in zip(features, logits, strict=True):
-            own = row[-len(feature["input_ids"]) :] if self._pads_left else row[: len(feature["input_ids"])]
-            found.append(checked(own[np.asarray(feature["input_ids"]) == mask_id]))
-        return found
-
-    def spans(self, features: list[Feature]) -> list[np.ndarray]:
-        assert self.questions is not None
-        output = self._run(features)
-        given = tuple(checked(array, may_be_lowest=True) for array in output.values())
-        return list(self.questions.reduce(given, self.model.config))
-
-    def funnel(self, feature: Feature) -> Funnel:
-        raise NotImplementedError("a graph has no layers to look into")
-
-    @property
-    def _pads_left(self) -> bool:
-        return self.questions is None and self.predictor.tokenizer.padding_side == "left"
-
-    def _run(self, features: list[Feature]) -> Outputs:
-        tokenizer = self.predictor.tokenizer
-        batch = (
-            pad_batch(tokenizer, features)
-            if self.questions is None
-            else self.questions.pad(tokenizer, features)
-        )
-        if batch["attention_mask"].all():
-            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
-        return self.model(**batch)
-
-
 def checked(output: Any, *, may_be_lowest: bool = False) -> Any:
     """What the model gave, an array or a tensor. Raises Refused (500) when it is NaN or infinite."""
     try:
         return refuse_not_finite(output, may_be_lowest=may_be_lowest)
     except UserError as error:
         raise Refused(500, str(error)) from error
-
-
-def load_backend(config: ServeConfig) -> Backend:
-    """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
-    chosen = choose_backend(config.model, config.backend)
-    if chosen != "torch":
-        graph = OnnxModel(config.model, engine=chosen)
-        tokenizer = load_plain_tokenizer(config.model)
-        return OnnxBackend(limited(graph, tokenizer, config), vector_length(graph.config, config))
-    from .torch_backend import load_torch_backend
-
-    return load_torch_backend(config)
 
 
 def vector_length(model_config: Any, config: ServeConfig) -> int | None:
