@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
 from documentation import read_documentation, sample
+from recording import Recording
 
 MODELS = ("transformer", "funnel", "ponet", "hybrid")
 LIBRARIES = {"pandas": "neg", "scipy": "pos"}
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     options = parser.parse_args()
+    record = Recording(options)
     options.out.mkdir(parents=True, exist_ok=True)
     pieces = options.out / "text_data"
     if "text" in options.tasks and not pieces.exists():
@@ -97,7 +99,7 @@ def main() -> None:
         print(f"| {cells} | {result['peak_memory_bytes'] / 2**20:,.0f} |")
     for task in options.tasks:
         print(f"\n{task}: always the most frequent answer: {most_frequent(task, pieces):.1%}")
-    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    record.write(options.out / "results.json", rows=results)
 
 
 if __name__ == "__main__":

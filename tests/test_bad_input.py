@@ -162,7 +162,7 @@ def test_one_class_only(finetuned, tmp_path):
 def test_a_label_unseen_in_training(finetuned, refused, classifier, good, tmp_path, out):
     table = write_table(tmp_path / "dev.tsv", [("the cat", "yes"), ("the dog", "yess")])
     expected = (
-        f"{table}: row 2 (line 3): column 'label' has 'yess', which is not among the model's labels; "
+        f"{table}: row 2 (line 3): column 'label' has 'yess', which is not one of the model's labels; "
         "did you mean 'yes'?; known labels: no, yes"
     )
     assert finetuned("--train", good, "--dev", table) == expected
@@ -321,7 +321,7 @@ def test_a_mistyped_folder_is_not_taken_for_a_layout(refused, good, out, toy, mo
     monkeypatch.chdir(toy.folder)
     line = refused(f"{FINETUNE} --model pretrainde --train", good, "--out", out)
     assert line.startswith("model name 'pretrainde' cannot be read")
-    assert line.endswith("nor is it a folder; did you mean 'pretrained'?")
+    assert line.endswith("and there is no such folder; did you mean 'pretrained'?")
 
 
 def test_a_folder_that_is_no_model(refused, toy, good, tmp_path, out):
@@ -521,7 +521,7 @@ def test_overwrite_keeps_the_old_run_until_the_input_is_read(toy, tmp_path, out,
 
 
 def test_resume_with_nothing_to_resume(finetuned, pretrained, good, out):
-    expected = f"{out} holds no complete checkpoint to resume from; run without --resume to start anew"
+    expected = f"{out} holds no complete checkpoint to resume from; run without --resume to start again"
     assert pretrained("--resume") == expected
     out.mkdir()
     assert finetuned("--train", good, "--resume") == expected

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from .base.errors import UserError, did_you_mean, reject_unknown
+from .base.foreign_code import without_own_code
 from .base.foreign_models import reader
 from .base.version import VERSION_KEY, stamped
 from .model_options import FOREIGN_KEYS, MIXERS, ModelOptions
@@ -197,7 +198,7 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
         """As in transformers, but a keyword that is no config key is an error unless the caller asks for it back."""
         known = {field.name for field in fields(cls)}
         config_dict = {
-            **config_dict,
+            **without_own_code(config_dict),
             **{key: kwargs.pop(key) for key in known & kwargs.keys() if key != "dtype"},
         }
         if kwargs.get("return_unused_kwargs"):

@@ -186,14 +186,14 @@ WIDTH = {"word_embedding_dimension": 16}
     ("file", "content", "message"),
     [
         ("modules.json", "[{", "modules.json: line 1: not valid JSON"),
-        ("modules.json", {"type": "x"}, "modules.json: is no list of modules with their types and paths"),
-        ("modules.json", ["x"], "modules.json: is no list of modules with their types and paths"),
+        ("modules.json", {"type": "x"}, "modules.json: is not a list of modules with types and paths"),
+        ("modules.json", ["x"], "modules.json: is not a list of modules with types and paths"),
         ("modules.json", [], "modules.json: the first module is missing; allowed: Transformer"),
         ("modules.json", [POOLING], "modules.json: the first module is Pooling; allowed: Transformer"),
         (
             "modules.json",
             [TRANSFORMER, POOLING, entry("sentence_transformers.models.Dense", "2_Dense")],
-            "modules.json: the module sentence_transformers.models.Dense is none that can be had here",
+            "modules.json: the module sentence_transformers.models.Dense is not supported",
         ),
         (
             "modules.json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from itertools import count
 
@@ -29,6 +30,7 @@ from funnelformer.bench.results import (
 )
 from funnelformer.bench.subjects import find_subject
 from funnelformer.bench.suite import bench
+from funnelformer.cli import app
 from funnelformer.cost.flops import forward_flops, training_flops
 from training.toy import fails, run, tree
 
@@ -202,9 +204,12 @@ def test_the_schema_of_the_results(tmp_path, no_child, capsys):
         "memory",
         "failures",
         "is_complete",
+        "command",
     }
     assert values["format"] == "funnelformer bench 1"
     assert values["is_complete"] is True
+    assert values["command"].startswith("funnelformer bench --out OUT --models B1-1H16 --peers ")
+    assert values["command"].endswith(" --device cpu")
     assert values["failures"] == []
     assert values["settings"]["models"] == ["B1-1H16"]
     assert "out" not in values["settings"]
@@ -292,6 +297,26 @@ def test_what_cannot_be_had_is_a_row(tmp_path, no_child, monkeypatch):
     assert "| inference | float32 | 1 x 5 | L1H16, bert L1H16 | not enough memory |" in tables(found)
     with pytest.raises(UserError, match="nothing could be timed: not enough memory"):
         bench(BenchConfig(out=tmp_path, shapes=["1x5"], device="cpu", overwrite=True, **arguments))
+
+
+def test_the_command_repeats_the_benchmark():
+    """Read by the command line's own parser it gives the same options, but for the folder."""
+    for config in (
+        BenchConfig(out="mine"),
+        BenchConfig(out="mine", quick=True, rounds=9, memory=False),
+        BenchConfig(out="mine", models=["L1H16", "B1-1H16"], set={"decoder_layers": "2"}, threads=1),
+    ):
+        _, bound, _ = app.parse_args(shlex.split(config.command)[1:], print_error=False)
+        assert replace(bound.arguments["settings"], out=config.out) == config
+    assert BenchConfig(out="mine").command == "funnelformer bench --out OUT"
+
+
+def test_older_results_say_that_their_command_is_not_recorded(tmp_path):
+    write_results(results(timing([1.0], [2.0])), tmp_path / "old.json")
+    values = json.loads((tmp_path / "old.json").read_text())
+    del values["command"]
+    (tmp_path / "old.json").write_text(json.dumps(values))
+    assert read_results(tmp_path / "old.json").command == "not recorded"
 
 
 def test_quick_fills_in_only_what_is_not_given():
@@ -427,7 +452,7 @@ def test_compare_on_the_command_line(tmp_path, capsys):
         (["--peers", "bert:huge"], "--peers bert:huge: model name 'huge' cannot be read"),
         (["--dtypes", "float31"], "--dtypes: 'float31' is unknown; allowed: float32, bfloat16, float16; did"),
         (["--modes", "sleeping"], "--modes: 'sleeping' is unknown; allowed: inference, training"),
-        (["--dtypes", "float16"], "--dtypes float16: training in it would need a scaled loss"),
+        (["--dtypes", "float16"], "--dtypes float16: training in float16 would need a scaled loss"),
         (["--shapes", "8by128"], "--shapes: '8by128' cannot be read; allowed: sequences x tokens, as 8x128"),
         (["--shapes", "0x128"], "--shapes: '0x128' cannot be read"),
         (
@@ -484,7 +509,7 @@ def test_files_that_are_no_results(capsys, tmp_path):
         (lambda v: v.update(timings=3), "timings is 3; allowed: a list"),
         (
             lambda v: v["timings"][0]["case"].update(length="9"),
-            "timings[0].case.length is '9', which is no int",
+            "timings[0].case.length is '9', which is not int",
         ),
         (
             lambda v: v["timings"][0]["case"].update(mode="rest"),
@@ -493,11 +518,14 @@ def test_files_that_are_no_results(capsys, tmp_path):
         (lambda v: v["timings"][0].update(ours=None), "timings[0].ours is None; allowed: a table"),
         (
             lambda v: v["timings"][0]["ours"].update(seconds=[]),
-            "timings[0]: seconds of ours and the peer are no",
+            "timings[0]: the seconds of ours and of the peer are no",
         ),
-        (lambda v: v["timings"][0]["ours"].update(seconds=[0.0]), "timings[0]: seconds of ours and the peer"),
-        (lambda v: v["timings"][0]["ours"].update(seconds=[True]), "seconds[0] is True, which is no float"),
-        (lambda v: v.update(is_complete=1), "is_complete is 1, which is no bool"),
+        (
+            lambda v: v["timings"][0]["ours"].update(seconds=[0.0]),
+            "timings[0]: the seconds of ours and of the peer",
+        ),
+        (lambda v: v["timings"][0]["ours"].update(seconds=[True]), "seconds[0] is True, which is not float"),
+        (lambda v: v.update(is_complete=1), "is_complete is 1, which is not bool"),
     ):
         values = json.loads(good.read_text())
         change(values)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lra_small
 import masking
 import pytest
 import recording
@@ -71,6 +72,28 @@ def test_a_recorded_command_hides_the_users_files():
     assert recording.command_line(words, ("data", "peer_model")) == (
         "python benchmarks/tasks.py --data DATA --seeds 3 --out OUT --peer-model PEER_MODEL --jobs 2"
     )
+
+
+def test_the_arena_benchmark_says_what_made_it(tmp_path, monkeypatch, capsys):
+    """From a run that is there already, which it does not repeat."""
+    run = tmp_path / "listops-transformer"
+    run.mkdir()
+    speeds = {"steps_per_s": 2.0, "examples_per_s": 64.0, "peak_memory_bytes": 5 << 20}
+    row = {"task": "listops", "model": "transformer", "accuracy": 0.25, **speeds}
+    (run / "metrics.json").write_text(json.dumps(row))
+    monkeypatch.setitem(lra_small.TASKS, "listops", ["--generate", "20", "--length", "32"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["lra_small.py", "--out", str(tmp_path), "--tasks", "listops", "--models", "transformer"],
+    )
+    lra_small.main()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert missing(found) == []
+    assert found["command"] == (
+        "python benchmarks/lra_small.py --out OUT --tasks listops --models transformer"
+    )
+    assert found["rows"] == [row]
+    assert "| listops | transformer | 25.0% | 2.0 | 1.00 | 64 | 5 |" in capsys.readouterr().out
 
 
 def test_the_masking_benchmark_runs_and_says_what_made_it(tmp_path, monkeypatch, capsys):

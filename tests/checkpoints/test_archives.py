@@ -160,9 +160,9 @@ def test_url_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://example.org/x.tar.gz", "only https:// is read"),
         ("file:///etc/passwd", "only https:// is read"),
         ("ftp://example.org/x.tar.gz", "only https:// is read"),
-        ("https://[::1/x.tar.gz", r"is no URL \(Invalid IPv6 URL\)$"),
-        ("https://example.org:port/x.tar.gz", "is no URL"),
-        ("https://example.org:99999/x.tar.gz", "is no URL"),
+        ("https://[::1/x.tar.gz", r"is not a URL \(Invalid IPv6 URL\)$"),
+        ("https://example.org:port/x.tar.gz", "is not a URL"),
+        ("https://example.org:99999/x.tar.gz", "is not a URL"),
         ("https:///x.tar.gz", "names no host"),
         (f"https://{'a' * 70}.org/x.tar.gz", "names no host"),
         ("https://[::1]:8443/x.tar.gz", r"cannot be downloaded \(no network\)$"),
@@ -197,7 +197,7 @@ def test_a_url_as_it_travels(url: str, travels: str) -> None:
 def test_a_password_is_not_repeated() -> None:
     with pytest.raises(UserError) as error:
         archives._in_ascii("https://me:secret@example.org/x.tar.gz")
-    assert str(error.value) == "https://...@example.org: a URL with the name of a user is not read"
+    assert str(error.value) == "https://...@example.org: a URL with a user name is not read"
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])

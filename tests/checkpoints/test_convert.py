@@ -118,7 +118,7 @@ def test_targets_that_are_refused(golden: Path, tmp_path: Path) -> None:
         (tmp_path / "full", {}, "is not empty"),
         (tmp_path / "mixed", {"overwrite": True}, "holds model.ckpt.pt of another model"),
         (tmp_path / "file", {"overwrite": True}, "is a file"),
-        (tmp_path / "out", {"to": "pytorch"}, "'pytorch' is no format; allowed: funnelformer"),
+        (tmp_path / "out", {"to": "pytorch"}, "'pytorch' is not a format; allowed: funnelformer"),
         (tmp_path / "out", {"overrides": {"poolin": "max"}}, "unknown key 'poolin'; did you mean 'pooling'"),
         (tmp_path / "out", {"overrides": {"hidden_size": 16}}, "the weights do not fit the config"),
     ]

@@ -48,7 +48,7 @@ def test_a_path_that_is_not_there(name):
 def test_neither_layout_nor_folder(tmp_path, monkeypatch):
     (tmp_path / "pretrained").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"nor is it a folder; did you mean 'pretrained'\?$"):
+    with pytest.raises(UserError, match=r"and there is no such folder; did you mean 'pretrained'\?$"):
         find_model("pretraned")
 
 

@@ -285,11 +285,11 @@ def test_what_does_not_fit_is_one_line(
         (("--layout", "B2-0"), "layout 'B2-0': layers and repeats must be at least 1"),
         (("--layers", "0,6"), "standard: has no layer 6; allowed: 0 to 5"),
         (("--layers=-1,2",), "standard: has no layer -1; allowed: 0 to 5"),
-        (("--layers", "0,0,1"), "the layers 0, 0, 1 do not rise; name each one once"),
-        (("--layers", "3,1"), "the layers 3, 1 do not rise; name each one once"),
-        (("--layers", "0,,2"), "--layers '0,,2': allowed are numbers of layers"),
-        (("--layers", "first"), "--layers 'first': allowed are numbers of layers"),
-        (("--layers", "0,1,2", "--layout", "B1-1"), "3 layers were named, and the layout has places for 2"),
+        (("--layers", "0,0,1"), "the layers 0, 0, 1 are not in rising order; name each one once"),
+        (("--layers", "3,1"), "the layers 3, 1 are not in rising order; name each one once"),
+        (("--layers", "0,,2"), "--layers is '0,,2'; allowed: numbers of layers"),
+        (("--layers", "first"), "--layers is 'first'; allowed: numbers of layers"),
+        (("--layers", "0,1,2", "--layout", "B1-1"), "3 layers were named, and the layout has room for 2"),
         (
             ("--layout", "B3-3", "--verify", "transformers"),
             "--verify compares with the source, whose layers --layout and --layers change",
@@ -305,7 +305,7 @@ def test_what_does_not_fit_is_one_line(
         ({"layers": "0,1"}, "layers is '0,1'; allowed: a list of layers from 0 to 5"),
         ({"layers": [True]}, "has no layer True"),
         ({"layers": []}, "layers is []"),
-        ({"layout": "B3-3", "blocks": [3, 3]}, "says the blocks already"),
+        ({"layout": "B3-3", "blocks": [3, 3]}, "already names the blocks"),
     ):
         with pytest.raises(UserError) as caught:
             FunnelformerModel.from_pretrained(standard, **wish)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -60,6 +61,9 @@ def test_version_and_help(capsys):
         assert flag in text
 
 
+GROUPS = {"Most used", "Data", "Model", "Optimisation", "Run", "Output", "Common", "Commands"}
+
+
 def every_command(group=app, path=()):
     for name in group:
         if name.startswith("-"):
@@ -78,6 +82,18 @@ def test_every_option_of_every_command_has_a_help_text():
                 argument.parse and argument.show and argument.name != "*"
             ):  # a dataclass, of options by themselves
                 assert argument.parameter.help, (path, argument.name)
+
+
+def test_options_stand_in_the_groups_and_five_at_most_are_most_used(capsys):
+    for path, _ in every_command():
+        assert run(f"{' '.join(path)} --help") == 0
+        text = capsys.readouterr().out
+        panels = dict(re.findall(r"(?s)╭─ ([\w ]+?) ─+╮\n(.*?)╰", text))
+        assert "Most used" in panels, path
+        assert panels.keys() <= GROUPS, path
+        assert len(re.findall(r"(?m)^│ (?:\*  |   )(?:--)?\w", panels["Most used"])) <= 5, path
+        assert "object at 0x" not in text, path
+        assert ": ," not in text, path  # a name in angle brackets is lost: the help is markup
 
 
 def test_info_and_convert(toy, tmp_path, capsys):

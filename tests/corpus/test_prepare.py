@@ -143,7 +143,7 @@ def test_an_interrupted_run_keeps_what_is_finished(settings, monkeypatch):
     monkeypatch.setattr(parts, "build_part", build)
     with pytest.raises(KeyboardInterrupt):
         prepare(config)
-    assert "the preparation has not ended; run funnelformer prepare again" in error_of(
+    assert "the preparation is not finished; run funnelformer prepare again" in error_of(
         open_prepared, config.out, number_tokenizer()
     )
     # As if killed between the rows of a part and the file of its counts.
@@ -207,7 +207,7 @@ def test_jobs_that_are_missing_are_named(settings):
     counts = prepare(settings(shard="2/3"))
     assert counts["jobs_missing"] == "1/3, 3/3"
     assert error_of(read_manifest, settings().out).endswith(
-        "the preparation has not ended; run funnelformer prepare again (--shard 1/3, 3/3)"
+        "the preparation is not finished; run funnelformer prepare again (--shard 1/3, 3/3)"
     )
 
 

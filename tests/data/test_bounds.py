@@ -194,7 +194,7 @@ def test_a_pipe_that_is_written_to(tmp_path):
 
 def test_a_pipe_in_the_place_of_a_small_file(tmp_path):
     os.mkfifo(tmp_path / "config.json")
-    assert "is no plain file" in error_of(read_json, tmp_path / "config.json")
+    assert "is not a plain file" in error_of(read_json, tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(

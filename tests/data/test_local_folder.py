@@ -159,7 +159,7 @@ def test_a_saved_data_set_names_its_own_files(folder, tmp_path, read):
     (folder / "state.json").write_text(json.dumps(state))
     message = error_of(read, folder)
     assert message.startswith(
-        f"{folder / 'state.json'}: names '../other/{name}', which is no file of the folder"
+        f"{folder / 'state.json'}: names '../other/{name}', which is not a file of the folder"
     )
 
 

@@ -45,7 +45,7 @@ def test_ids_of_labels():
     assert labels.id_of == {"neg": 0, "pos": 1}
     assert list(ids(table(text=["a", "b"], label=["pos", "neg"]), labels)) == [1, 0]
     message = (
-        "dev.tsv: row 2 (line 3): column 'label' has 'poss', which is not among the model's labels; "
+        "dev.tsv: row 2 (line 3): column 'label' has 'poss', which is not one of the model's labels; "
         "did you mean 'pos'?; known labels: neg, pos"
     )
     assert error_of(ids, table("dev.tsv", text=["a", "b"], label=["pos", "poss"]), labels) == message
@@ -147,7 +147,7 @@ def test_bad_rows_are_left_out_and_counted_once():
     assert task.to_dict() == {"text": ["x", "z"], "label": [0, 1]}
     assert bad.problems == [
         "train.tsv: row 2 (line 3): column 'text' is empty",
-        "train.tsv: row 3 (line 4): column 'label' has 'c', which is not among the model's labels; "
+        "train.tsv: row 3 (line 4): column 'label' has 'c', which is not one of the model's labels; "
         "known labels: a, b",
     ]
     empty = table(text=["", " "])

@@ -183,7 +183,7 @@ def test_vectors(toy, texts, tmp_path):
     assert np.abs(found["mean"] - found["cls"]).max() > 0.01
     default = load_embedder(str(tmp_path / "out"), normalize=True)
     np.testing.assert_array_equal(default.vectors(lines), found["mean"])
-    with pytest.raises(UserError, match="wants the weights, and an export has none"):
+    with pytest.raises(UserError, match="needs the weights, and an export has none"):
         embed(str(tmp_path / "out"), save_to=tmp_path / "saved")
     with pytest.raises(UserError, match="gives no vectors; export the model with --task embeddings"):
         load_embedder(str(texts[1]))
@@ -324,7 +324,7 @@ def _refuse(*arguments, **options):
         ("--task fill-mask", "masked language modelling needs a decoder"),
         ("--task translation", "--task 'translation' is unknown"),
         ("--int8 static", "--int8 static takes its ranges from texts"),
-        ("--calibration table.tsv", "--calibration is for --int8"),
+        ("--calibration table.tsv", "--calibration is only for --int8"),
         ("--int8 dynamic --calibration none.tsv", "none.tsv: no such file"),
         ("--opset 9", "--opset is 9; allowed: 18 to"),
         ("--check-to 0", "--check-to is 0"),

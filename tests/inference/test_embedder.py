@@ -293,7 +293,7 @@ def test_a_saved_embedder_is_read_with_its_options(model, texts, tmp_path):
     modules[1]["type"] = "sentence_transformers.base.modules.dense.Dense"
     file.write_text(json.dumps(modules))
     with pytest.raises(
-        UserError, match=r"the module sentence_transformers.base.modules.dense.Dense is none that"
+        UserError, match=r"the module sentence_transformers.base.modules.dense.Dense is not supported"
     ):
         load_embedder(str(tmp_path / "out"))
     file.write_text("{")

@@ -284,10 +284,13 @@ def test_what_rank_cannot_use(toy, ranker, tmp_path, capsys):
     for arguments, message in (
         (
             (three, "--query", "x"),
-            "name the label whose probability is the score with --label: no, perhaps, yes",
+            "use --label to name the label whose probability is the score: no, perhaps, yes",
         ),
         ((three, "--query", "x", "--label", "yess"), "no label of"),
-        ((ranker, "--query", "x", "--label", "yes"), "is a model of amounts, which are the scores"),
+        (
+            (ranker, "--query", "x", "--label", "yes"),
+            "gives amounts, which are the scores; leave --label out",
+        ),
         ((ranker, "--query", " "), "--query is empty"),
         ((ranker, "--query", "x", "--top-k", 0), "--top-k is 0; allowed: 1 and more"),
         ((single, "--query", "x"), "was trained on single texts; ranking needs a model of pairs"),

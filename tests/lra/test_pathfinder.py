@@ -162,9 +162,9 @@ def test_bad_folders(folder):
     image = folder / "imgs" / "0" / "sample_0.png"
     assert message(folder, 64) == (f"{metadata}: line 1: {image}: has 32 x 32 pixels, the task 64 x 64")
     image.write_bytes(image.read_bytes()[:60])
-    assert message(folder).startswith(f"{metadata}: line 1: {image}: is no image that can be read (")
+    assert message(folder).startswith(f"{metadata}: line 1: {image}: cannot be read as an image (")
     Image.new("L", (32, 32)).save(image, format="BMP")
-    assert message(folder).startswith(f"{metadata}: line 1: {image}: is no image that can be read (")
+    assert message(folder).startswith(f"{metadata}: line 1: {image}: cannot be read as an image (")
     image.unlink()
     assert message(folder).startswith(f"{metadata}: line 1: {image}: no such file")
     metadata.write_text("imgs/0 sample_1.png 0 1\nimgs/0 sample_1.png 0 7\n")

@@ -88,7 +88,7 @@ def test_the_same_runs_are_the_same_page(folders, page):
 
 def test_a_page_is_html(folders, tmp_path, capsys):
     assert fails(capsys, "report", folders[0], "--out", tmp_path / "page.txt") == (
-        f"--out {tmp_path / 'page.txt'}: a page ends in .html"
+        f"--out {tmp_path / 'page.txt'}; allowed: a file name that ends in .html"
     )
     with pytest.raises(UserError, match="no run was given"):
         write_page([], out=tmp_path / "page.html")

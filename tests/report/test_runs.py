@@ -115,8 +115,8 @@ def test_what_cannot_be_read(tmp_path):
             read_rows(folders)
         return str(caught.value)
 
-    assert line() == "no run was given; name the folders of runs"
-    assert line(tmp_path) == f"{tmp_path}: no metrics.json in it, so no run that came to its end"
+    assert line() == "no run was given; name the folders of the runs"
+    assert line(tmp_path) == f"{tmp_path}: no metrics.json in it, so it is not a finished run"
     run = write_run(tmp_path / "run", metrics={"dev_accuracy": "high"})
     assert line(run) == f"{run / 'metrics.json'}: dev_accuracy is 'high'; allowed: a number"
     run = write_run(tmp_path / "none", metrics={"metric": "dev_f1"})
@@ -124,6 +124,6 @@ def test_what_cannot_be_read(tmp_path):
     (run / "run.json").write_text('{"command": "bench"}')
     assert line(run) == f"{run / 'run.json'}: command is 'bench'; known: finetune, pretrain, lra"
     (run / "run.json").unlink()
-    assert line(run) == f"{run}: no run.json in it, so no run that came to its end"
+    assert line(run) == f"{run}: no run.json in it, so it is not a finished run"
     (run / "sweep.json").write_text('{"points": [3]}')
-    assert line(run) == f"{run / 'sweep.json'}: has no 'name' that can be read"
+    assert line(run) == f"{run / 'sweep.json'}: 'name' is missing or cannot be read"

@@ -179,7 +179,7 @@ def test_a_label_that_is_none_of_the_task(glue, tmp_path):
     rte = TASKS["rte"]
     message = error_of(kind_of(rte).examples, read_part(rte, str(path), rte.part("dev")))
     assert message == (
-        f"{path}: row 1 (line 2): column 'label' has 'entails', which is not among the model's labels; "
+        f"{path}: row 1 (line 2): column 'label' has 'entails', which is not one of the model's labels; "
         "did you mean 'entailment'?; known labels: entailment, not_entailment"
     )
 
@@ -227,9 +227,9 @@ def test_the_zip_grows(tmp_path):
 def test_a_file_that_is_no_submission(tmp_path):
     path = write(tmp_path / "a.zip", "text")
     assert error_of(read_submission, path).startswith(
-        f"{path}: is there already and is no zip of a submission ("
+        f"{path}: exists already and is not the zip of a submission ("
     )
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "")
-    message = f"{path}: is there already and holds 'notes.txt', which is no file of a submission to GLUE"
+    message = f"{path}: exists already and holds 'notes.txt', which is not a file of a GLUE submission"
     assert error_of(read_submission, path) == message

@@ -74,7 +74,7 @@ def test_bad_rows_of_zhang(tmp_path):
     assert examples("ag", path, bad=bad) == {"text": ["a b", "f g"], "label": [0, 3]}
     assert bad.problems == [
         message,
-        f"{path}: row 2 (line 2): column 'label' has '5', which is not among the model's labels; "
+        f"{path}: row 2 (line 2): column 'label' has '5', which is not one of the model's labels; "
         "known labels: World, Sports, Business, Sci/Tech",
         f"{path}: row 3 (line 4): column 'text' is empty",
     ]

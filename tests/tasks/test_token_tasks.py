@@ -60,7 +60,7 @@ def test_bad_lists():
     assert message(tokens=[["a"], ["a", "b"]], tags=[["O"], ["O"]]) == (
         "train.tsv: row 2 (line 3): column 'tags' has 1 tags for 2 tokens: 'a b'"
     )
-    assert message(tokens=["a"], tags=[["O"]]).endswith("column 'tokens' is no list but 'a'")
+    assert message(tokens=["a"], tags=[["O"]]).endswith("column 'tokens' is not a list but 'a'")
     assert message(tokens=[[]], tags=[[]]).endswith("column 'tokens' is an empty list")
     assert message(tokens=[["a", ""]], tags=[["O", "O"]]).endswith("column 'tokens' is empty")
 

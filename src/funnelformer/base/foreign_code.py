@@ -2,20 +2,26 @@
 
 A config of transformers can name Python code of its folder (`auto_map`), a kernel of the Hub as its attention, an
 adapter's config the package of its base class, and `modules.json` of sentence_transformers any class at all.
+A folder that `convert --to remote-code` wrote is taken as data: its code is ours, and never run from there.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
 from .strict_json import json_text
 
-__all__ = ["refuse_foreign_code", "runs_foreign_code"]
+__all__ = ["CONFIG_CODE", "MODEL_CODE", "refuse_foreign_code", "runs_foreign_code", "without_own_code"]
+
+# The files of code, without their ending, in a folder that loads without this package.
+CONFIG_CODE, MODEL_CODE = "configuration_funnelformer", "modeling_funnelformer"
+_OWN_CODE = re.compile(rf"({CONFIG_CODE}|{MODEL_CODE})\.Funnelformer\w+")
 
 # The packages whose classes a config may name.
 _TRUSTED = ("sentence_transformers", "transformers", "torch")
@@ -44,6 +50,23 @@ def refuse_foreign_code(folder: str | Path) -> None:
 def runs_foreign_code(error: BaseException) -> bool:
     """Whether a library's error says that it refused to run code, which a name on the Hub has brought along."""
     return "trust_remote_code" in str(error)
+
+
+def without_own_code(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a config without the names of code that is this package's own: here it is never needed."""
+    if not _is_own_code(values):
+        return dict(values)
+    return {key: value for key, value in values.items() if key != "auto_map"}
+
+
+def _is_own_code(content: Any) -> bool:
+    """Whether a model of ours names the classes of this package, in the folder itself, and nothing else."""
+    if not isinstance(content, Mapping) or content.get("model_type") != "funnelformer":
+        return False
+    named = content.get("auto_map")
+    return isinstance(named, Mapping) and all(
+        isinstance(value, str) and _OWN_CODE.fullmatch(value) for value in named.values()
+    )
 
 
 def _configs(folder: Path) -> Iterator[Path]:
@@ -75,7 +98,9 @@ def _named_code(file: Path, content: Any) -> Iterator[tuple[str, str]]:
             if isinstance(named, str) and not _is_trusted(named):
                 yield "'type'", repr(named)
         return
-    waiting = [content]
+    waiting = [
+        without_own_code(content) if file.name == "config.json" and isinstance(content, dict) else content
+    ]
     while waiting:
         value = waiting.pop()
         if isinstance(value, list):

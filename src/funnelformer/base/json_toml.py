@@ -108,7 +108,7 @@ def read_small_text(path: str | Path, most_bytes: int = _MAX_JSON_BYTES) -> str:
         # Without waiting: a pipe in the place of a file would never answer.
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(f"{path}: is no plain file")
+                raise UserError(f"{path}: is not a plain file")
             content = file.read(most_bytes + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -25,6 +25,7 @@ __all__ = [
     "DECIDED",
     "FRACTION",
     "FRACTION_FROM_0",
+    "MOST_USED",
     "SEED",
     "Backend",
     "Device",
@@ -58,6 +59,7 @@ Rate = float | Literal["auto"]
 Int8 = Literal["dynamic", "static"]
 ModelForm = Literal[
     "funnelformer",
+    "remote-code",
     "transformers",
     "original-torch",
     "original-tf",
@@ -91,6 +93,8 @@ _GROUPS = {
         start=1,
     )
 }
+# Of an argument that a command names itself, beside its configuration.
+MOST_USED = _GROUPS["most"]
 
 C = TypeVar("C")
 P = ParamSpec("P")
@@ -144,14 +148,15 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
     """Decorate the dataclass of a command's options: each option into a group of `--help`, with its range beside it.
 
     groups: names of fields, divided by spaces, for each of `most`, `data`, `model`, `optimisation`, `run`, `output`;
-        a subclass may move what it inherits.
+        a subclass keeps the groups of what it inherits, with new defaults too, and may move it.
     """
 
     def decorate(config_class: type[C]) -> type[C]:
-        group_of = {name: _GROUPS[key] for key, names in groups.items() for name in names.split()}
         own: Any = config_class
+        group_of = {name: _GROUPS[key] for key, names in groups.items() for name in names.split()}
         known = {entry.name: entry for entry in fields(own)}
         assert group_of.keys() <= known.keys(), group_of.keys() - known.keys()
+        group_of = own._group_of = {**getattr(own, "_group_of", {}), **group_of}
         hints = get_type_hints(config_class, include_extras=True)
         annotations = inspect.get_annotations(config_class)
         for name, entry in known.items():
@@ -159,8 +164,10 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
             if name in group_of:
                 settings["group"] = group_of[name]
             if (allowed := _range_of(hint)) is not None:
-                default = "none" if entry.default is None else entry.default
-                settings["show_default"] = f"{default}; allowed: {allowed.text}"
+                if entry.default_factory is not MISSING or entry.default in (None, MISSING):
+                    settings["show_default"] = f"none; allowed: {allowed.text}"
+                else:
+                    settings["show_default"] = f"{entry.default}; allowed: {allowed.text}"
             elif entry.default is False or entry.default_factory is not MISSING:
                 settings["show_default"] = False  # off, empty, or what only the machine decides
             if settings:

@@ -227,9 +227,9 @@ def _read_entry(entry: Any, file: Path) -> tuple[str, str]:
     """The name of a module's class, and its folder."""
     kind, path = (entry.get("type"), entry.get("path", "")) if isinstance(entry, Mapping) else (None, None)
     if not isinstance(kind, str) or not isinstance(path, str):
-        raise UserError(f"{file}: is no list of modules with their types and paths")
+        raise UserError(f"{file}: is not a list of modules with types and paths")
     if "\0" in path or len(path.encode("utf-8", "surrogatepass")) > _LONGEST_PATH:
-        raise UserError(f"{file}: the path {short(path)} is none that a file system takes")
+        raise UserError(f"{file}: the path {short(path)} is not one that a file system accepts")
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts:
         raise UserError(f"{file}: the path {path!r} leads out of the folder")
@@ -237,7 +237,7 @@ def _read_entry(entry: Any, file: Path) -> tuple[str, str]:
     name = kind.rpartition(".")[2]
     if not kind.startswith(_LIBRARY) or name not in ("Transformer", "Pooling", "Normalize"):
         raise UserError(
-            f"{file}: the module {kind} is none that can be had here; allowed are sentence_transformers' Transformer, "
+            f"{file}: the module {kind} is not supported; allowed: sentence_transformers' Transformer, "
             "Pooling and Normalize"
         )
     return name, path
@@ -269,7 +269,9 @@ def _read_pooling(file: Path) -> tuple[str, int | None]:
         given = " and ".join(map(str, modes)) if isinstance(modes, list) else repr(modes)
         raise UserError(f"{file}: the pooling is {given}; allowed: {' or '.join(_POOLINGS)}")
     if values.get("include_prompt", True) is not True:
-        raise UserError(f"{file}: include_prompt is false, and prompts cannot be left out of the mean here")
+        raise UserError(
+            f"{file}: include_prompt is false; allowed: true, because prompts are part of the mean here"
+        )
     width = values.get("embedding_dimension", values.get("word_embedding_dimension"))
     if width is not None and (isinstance(width, bool) or not isinstance(width, int)):
         raise UserError(f"{file}: the width of the states is {short(width)}; allowed: a whole number")
@@ -327,7 +329,7 @@ def _keys(cls: Any) -> str:
 def _list(file: Path) -> list[Any]:
     content = read_json_value(file)
     if not isinstance(content, list):
-        raise UserError(f"{file}: is no list of modules with their types and paths")
+        raise UserError(f"{file}: is not a list of modules with types and paths")
     return content
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import shlex
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ..base.options import Device, at_least, check_ranges, grouped
+from ..base.options import Device, at_least, check_ranges, flag, grouped
 
 __all__ = ["BenchConfig", "CompareConfig"]
 
@@ -48,30 +49,30 @@ class BenchConfig:
     modes: Names = None
     "inference (a forward pass), training (a step: forward, backward, AdamW)."
     dtypes: Names = None
-    "float32, bfloat16, float16; training computes in it under autocast."
+    "float32, bfloat16, float16; training uses it under autocast."
     implementations: Names = None
-    "Of attention in --models: sdpa, eager; with +compile under torch.compile. Of any model: "
-    "compiled, prepacked, onnx, onnx-int8."
+    "Attention of --models: sdpa or eager, also with +compile for torch.compile. Any model can also be compiled, \
+prepacked, onnx or onnx-int8."
     peer_implementation: str | None = None
-    "Of attention in --peers; by default the fastest that a model has."
+    "Attention of --peers; by default the fastest that each model has."
     rounds: Annotated[int | None, at_least(1)] = None
-    "Pairs of calls that are timed."
+    "Number of timed pairs of calls."
     warmup: Annotated[int | None, at_least(0)] = None
-    "Pairs of calls before them."
+    "Number of pairs of calls before them, not timed."
     threads: Annotated[int | None, at_least(1)] = None
-    "Threads of a CPU; by default as many as torch takes."
+    "CPU threads; by default as many as torch takes."
     vocab_size: Annotated[int, at_least(10)] = 30522
-    "Vocabulary of every model."
+    "Vocabulary size of every model."
     memory: Annotated[bool, Parameter(negative="--no-memory")] = True
-    "Measure peak memory too, of each model in a process of its own."
+    "Measure peak memory too, each model in a process of its own."
     quick: bool = False
-    "Fewer models, shapes and rounds where they are not given: about a minute."
+    "Fewer models, shapes and rounds, unless you give them: about a minute."
     device: Device = "auto"
     "auto uses an accelerator if there is one."
     overwrite: bool = False
     "Replace the results in --out."
     set: dict[str, str] = field(default_factory=dict)
-    "Config keys of our models, as --set.decoder_layers=2."
+    "Keys of our models' configs, such as --set.decoder_layers=2."
 
     def __post_init__(self) -> None:
         self.out = Path(self.out)
@@ -80,6 +81,29 @@ class BenchConfig:
                 setattr(self, name, quick if self.quick else usual)
         check_ranges(self)
 
+    @property
+    def command(self) -> str:
+        """The command that repeats this benchmark: what differs from the defaults, and OUT for the user's folder."""
+        words, defaults = (
+            ["funnelformer", "bench", "--out", "OUT"],
+            BenchConfig(out=self.out, quick=self.quick),
+        )
+        for entry in fields(self):
+            value, option = getattr(self, entry.name), flag(entry.name)
+            if entry.name == "quick" and value:
+                words.append(option)
+            if entry.name in ("out", "overwrite") or value == getattr(defaults, entry.name):
+                continue
+            if isinstance(value, dict):
+                words += [f"{option}.{key}={given}" for key, given in value.items()]
+            elif isinstance(value, bool):
+                words.append(option if value else f"--no-{option[2:]}")
+            elif isinstance(value, list):
+                words += [option, *map(str, value)]
+            else:
+                words += [option, str(value)]
+        return shlex.join(words)
+
 
 @grouped(most="before after")
 @dataclass
@@ -87,9 +111,9 @@ class CompareConfig:
     """What `bench compare` can be told."""
 
     before: Path
-    "results.json of the first, or its folder."
+    "results.json of the first benchmark, or its folder."
     after: Path
-    "results.json of the second, or its folder."
+    "results.json of the second benchmark, or its folder."
 
     def __post_init__(self) -> None:
         self.before, self.after = Path(self.before), Path(self.after)

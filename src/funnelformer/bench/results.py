@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 FORMAT = "funnelformer bench 1"
+NOT_RECORDED = "not recorded"  # of results that were written before commands were
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class Failure:
 class Results:
     """One run of `funnelformer bench`.
 
-    settings: its options. machine, versions: of `funnelformer.base.machine`. load_average: before and after.
+    settings: its options. command: what repeats it, without the user's folder.
+    machine, versions: of `funnelformer.base.machine`. load_average: before and after.
     peaks: FLOP/s of matrix products by dtype, measured or published, as `device_peak` says.
     is_complete: False while it runs, and for ever if it was interrupted.
     """
@@ -132,6 +134,7 @@ class Results:
     memory: list[Memory] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     is_complete: bool = False
+    command: str = NOT_RECORDED
 
 
 def write_results(results: Results, file: Path) -> None:
@@ -152,13 +155,16 @@ def read_results(file: Path) -> Results:
     values = read_json(file)
     if values.get("format") != FORMAT:
         raise UserError(
-            f"{file}: format is {values.get('format')!r}, not {FORMAT!r}; is it of `funnelformer bench`?"
+            f"{file}: format is {values.get('format')!r}, not {FORMAT!r}; did `funnelformer bench` write it?"
         )
+    values.setdefault("command", NOT_RECORDED)
     results: Results = _parse(Results, values, str(file))
     for index, timing in enumerate(results.timings):
         samples = timing.ours.seconds, timing.peer.seconds
         if not samples[0] or len(samples[0]) != len(samples[1]) or min(map(min, samples)) <= 0:
-            raise UserError(f"{file}: timings[{index}]: seconds of ours and the peer are no pairs of times")
+            raise UserError(
+                f"{file}: timings[{index}]: the seconds of ours and of the peer are not pairs of times"
+            )
     return results
 
 
@@ -171,7 +177,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         return [_parse(inner, entry, f"{where}[{i}]") for i, entry in enumerate(value)]
     if not (isinstance(kind, type) and is_dataclass(kind)):
         if not _is_a(kind, value):
-            raise UserError(f"{where} is {value!r}, which is no {getattr(kind, '__name__', None) or kind}")
+            raise UserError(f"{where} is {value!r}, which is not {getattr(kind, '__name__', None) or kind}")
         return value
     if not isinstance(value, dict):
         raise UserError(f"{where} is {value!r}; allowed: a table")

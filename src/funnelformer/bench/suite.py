@@ -56,6 +56,7 @@ def bench(config: BenchConfig) -> Results:
     config.out.mkdir(parents=True, exist_ok=True)
     with _threads(config.threads):
         results = Results(_settings(config), hardware(device), versions(), [load_average()])
+        results.command = config.command
         results.peaks = {
             dtype: device_peak(device, DTYPES[dtype]).flops_per_second
             for dtype in dict.fromkeys(case.dtype for case in cases)
@@ -190,7 +191,7 @@ def _cases(config: BenchConfig) -> list[Case]:
     """Every shape in every mode and dtype, those of one mode and dtype together."""
     modes, dtypes = _names(config, "modes", MODES), _names(config, "dtypes", DTYPES)
     if "training" in modes and "float16" in dtypes:
-        raise UserError("--dtypes float16: training in it would need a scaled loss; take bfloat16")
+        raise UserError("--dtypes float16: training in float16 would need a scaled loss; use bfloat16")
     for name in (*_names(config, "implementations"), config.peer_implementation):
         if name in (PREPACKED, ONNX, ONNX_INT8) and (modes != ["inference"] or dtypes != ["float32"]):
             raise UserError(
@@ -212,7 +213,7 @@ def _names(config: BenchConfig, key: str, allowed: Collection[str] | None = None
     """What a list was given, each once; one entry at least, and all of them allowed."""
     names = list(dict.fromkeys(getattr(config, key)))
     if not names:
-        raise UserError(f"--{key}: name one at least")
+        raise UserError(f"--{key}: name at least one")
     for name in names:
         if allowed is not None and name not in allowed:
             hint = did_you_mean(name, allowed)

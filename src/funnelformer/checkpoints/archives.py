@@ -87,9 +87,9 @@ def _in_ascii(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UserError(f"{url}: is no URL ({one_line(error)})") from None
+        raise UserError(f"{url}: is not a URL ({one_line(error)})") from None
     if "@" in parts.netloc:
-        raise UserError(f"{parts.scheme}://...@{host}: a URL with the name of a user is not read")
+        raise UserError(f"{parts.scheme}://...@{host}: a URL with a user name is not read")
     if parts.scheme != "https":
         raise UserError(f"{url}: only https:// is read")
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from ..base.markdown import as_text
-from ..modeling import HEADS
+from ..modeling import HEADS, Head
 from .model_source import Layout, find_model
 from .provenance import hub_name
 
@@ -19,6 +19,7 @@ __all__ = [
     "inherited",
     "model_snippet",
     "onnx_snippet",
+    "remote_snippet",
     "sentence_transformers_snippet",
     "vectors_snippet",
 ]
@@ -80,23 +81,38 @@ def inherited(source: str | Path, folder: Path | None = None) -> dict[str, Any]:
 
 def model_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
     """Code that loads a model of ours from its folder and calls it once."""
-    (head,) = (head for head in HEADS.values() if head.class_name == model_class)
+    return _snippet(model_class, "funnelformer", model_class, "", has_tokenizer)
+
+
+def remote_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
+    """The same without this package, by the code in the folder."""
+    auto = _head_of(model_class).auto_class or "AutoModelForPreTraining"
+    return _snippet(model_class, "transformers", auto, ", trust_remote_code=True", has_tokenizer)
+
+
+def _head_of(model_class: str) -> Head:
+    return next(head for head in HEADS.values() if head.class_name == model_class)
+
+
+def _snippet(model_class: str, library: str, loader: str, how: str, has_tokenizer: bool) -> str:
+    """loader: the class of `library` that loads the model; how: what it is told beside the folder."""
+    head = _head_of(model_class)
+    imports = [f"from {library} import {loader}"]
     if not has_tokenizer:
         batch = "ids = torch.arange(8)[None]\n"
         given = "ids[None]" if head.has_choices else "ids"
-        imports = f"import torch\nfrom funnelformer import {model_class}\n\n{_FOLDER}\n"
     else:
         texts = '["one choice", "another"]' if head.has_choices else '"a text"'
         batch = f'batch = AutoTokenizer.from_pretrained(folder)({texts}, padding=True, return_tensors="pt")\n'
-        given = "**batch"
-        if head.has_choices:
-            given = "**{name: value[None] for name, value in batch.items()}"
+        given = "**{name: value[None] for name, value in batch.items()}" if head.has_choices else "**batch"
         imports = (
-            f"import torch\nfrom transformers import AutoTokenizer\n\nfrom funnelformer import {model_class}\n\n"
-            f"{_FOLDER}\n"
+            [f"from transformers import {', '.join(sorted([loader, 'AutoTokenizer']))}"]
+            if library == "transformers"
+            else ["from transformers import AutoTokenizer", "", *imports]
         )
+    lines = "\n".join(["import torch", *imports])
     return (
-        f"{imports}model = {model_class}.from_pretrained(folder).eval()\n{batch}"
+        f"{lines}\n\n{_FOLDER}\nmodel = {loader}.from_pretrained(folder{how}).eval()\n{batch}"
         f"with torch.no_grad():\n    output = model({given})\n"
         f"print(output.{head.outputs[0]}.shape)"
     )

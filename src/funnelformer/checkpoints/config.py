@@ -22,7 +22,7 @@ def _layers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UserError(
-            f"--layers {text!r}: allowed are numbers of layers, the first being 0, as in 0,2,3,5"
+            f"--layers is {text!r}; allowed: numbers of layers, counted from 0, such as 0,2,3,5"
         ) from None
 
 
@@ -40,20 +40,20 @@ class ConvertConfig:
     """What `convert` can be told."""
 
     source: str
-    "Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its form is detected."
+    "Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its format is detected."
     target: Path
     "Folder to write."
     to: ModelForm = "funnelformer"
-    "Form to write."
+    "Format to write."
     _: KW_ONLY
     layout: str | None = None
-    "Blocks to put the layers in, as B2-2-2: an encoder of one length becomes a funnel. The width stays."
+    "Blocks to put the layers in, such as B2-2-2: a standard encoder becomes a funnel. The width stays."
     layers: Layers = None
     "Layers to keep, counted from 0, as 0,2,3,5; by default all, or as many as the layout has, evenly spaced."
     overrides: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(default_factory=dict)
     "Config keys to change on the way, as --set.padding=exact."
     verify: str | None = None
-    'Compare with the source\'s own outputs: "transformers" runs that library, a .npz has recorded cases.'
+    'Compare with the source\'s own outputs: "transformers" runs that library; a .npz file holds recorded cases.'
     dry_run: bool = False
     "Check everything, print the table of the tensors and what would be left out, and write nothing."
     overwrite: bool = False
@@ -64,7 +64,7 @@ class ConvertConfig:
         if self.to not in get_args(ModelForm):
             known = get_args(ModelForm)
             raise UserError(
-                f"to: {self.to!r} is no format; allowed: {', '.join(known)}{did_you_mean(self.to, known)}"
+                f"to: {self.to!r} is not a format; allowed: {', '.join(known)}{did_you_mean(self.to, known)}"
             )
         if self.verify is not None and not (self.layout is None and self.layers is None):
             raise UserError("--verify compares with the source, whose layers --layout and --layers change")

@@ -22,7 +22,7 @@ from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, to
 from ..modeling import HEADS
 from . import native, original_tf, original_torch
 from .archives import is_archive, unpacked
-from .card import CARD, card_text, inherited, model_snippet, vectors_snippet
+from .card import CARD, card_text, inherited, model_snippet, remote_snippet, vectors_snippet
 from .compare import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .config import ConvertConfig
 from .folders import map_folder, resolve
@@ -35,6 +35,8 @@ from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
 
 __all__ = ["Report", "TensorRow", "convert"]
 
+# Their folders are our own.
+_OURS = ("funnelformer", "remote-code")
 _TIED = "lm_head.decoder.weight"
 _MODEL_FILES = (
     "config.json",
@@ -100,7 +102,7 @@ def convert(config: ConvertConfig) -> Report:
     """
     source, target = Path(config.source), config.target
     if source.is_dir() and target.resolve() == source.resolve():
-        raise UserError(f"{target}: is the source; choose another folder")
+        raise UserError(f"{target}: is the source itself; choose another folder")
     _check_target(target, config.to, config.overwrite)
     if config.verify is not None and config.verify != STOCK:
         read_cases(Path(config.verify))
@@ -114,7 +116,9 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
     target, to, verify = wishes.target, wishes.to, wishes.verify
     loaded = map_folder(source)
     if verify is not None and verify == STOCK and not has_stock(loaded):
-        raise UserError(f"{source}: --verify {STOCK} is for its own folders; give recorded cases (.npz)")
+        raise UserError(
+            f"{source}: --verify {STOCK} is for that library's own folders; give recorded cases (.npz)"
+        )
     source_format, num_layers = loaded.source, loaded.config.num_hidden_layers
     is_dealt = not (wishes.layout is None and wishes.layers is None)
     if is_dealt:
@@ -151,11 +155,11 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
-        if to == "funnelformer" and (is_dealt or source_format != "funnelformer"):
-            card = _card(changed, wishes.source, source, report.layers, has_tokenizer=bool(files))
+        if to == "remote-code" or (to == "funnelformer" and (is_dealt or source_format != "funnelformer")):
+            card = _card(changed, wishes.source, source, report.layers, to, has_tokenizer=bool(files))
             (folder / CARD).write_text(card, encoding="utf-8")
         if changed.architecture == "model" and changed.config.vectors is not None:
-            if to == "funnelformer":
+            if to in _OURS:
                 write_modules(folder, changed.config.vectors)
             elif to in ENCODERS:  # of one block, whose states are the tokens'
                 write_modules(folder, changed.config.vectors, changed.config.hidden_size)
@@ -186,12 +190,13 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
 
 
 def _card(
-    loaded: Loaded, source: str, folder: Path, layers: Sequence[int] | None, *, has_tokenizer: bool
+    loaded: Loaded, source: str, folder: Path, layers: Sequence[int] | None, to: str, *, has_tokenizer: bool
 ) -> str:
     """loaded: the model as it is written. source, folder: what was named, and the folder with its files.
 
-    layers: the source's layers that its places have, where they were dealt anew.
+    layers: the source's layers that its places have, where they were dealt anew. to: the form.
     """
+    snippet = remote_snippet if to == "remote-code" else model_snippet
     config, name = loaded.config, source_name(source)
     gives_vectors = loaded.architecture == "model" and config.vectors is not None and has_tokenizer
     made = "" if layers is None else f" by `funnelformer convert --layout {config.name.partition(' ')[0]}`"
@@ -199,8 +204,8 @@ def _card(
         title=f"{name} as {config.name}",
         introduction=f"An encoder of texts, made from `{name}`{made}.\n\n{_origin(config, layers)}",
         snippet=vectors_snippet()
-        if gives_vectors
-        else model_snippet(HEADS[loaded.architecture].class_name, has_tokenizer=has_tokenizer),
+        if gives_vectors and to == "funnelformer"
+        else snippet(HEADS[loaded.architecture].class_name, has_tokenizer=has_tokenizer),
         pipeline_tag="sentence-similarity" if gives_vectors else None,
         **inherited(source, folder),
     )
@@ -364,9 +369,11 @@ def _vocabulary(source: Path) -> list[str] | None:
         return None
     vocabulary = model.get("vocab")
     if not isinstance(vocabulary, dict) or not all(type(number) is int for number in vocabulary.values()):
-        raise UserError(f"{source / 'tokenizer.json'}: its 'vocab' is no table of tokens and whole numbers")
+        raise UserError(
+            f"{source / 'tokenizer.json'}: its 'vocab' is not a table of tokens and whole numbers"
+        )
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise UserError(
-            f"{source / 'tokenizer.json'}: the ids of its tokens have gaps; a file of a token a line cannot hold them"
+            f"{source / 'tokenizer.json'}: the ids of its tokens have gaps; a vocab.txt cannot hold them"
         )
     return sorted(vocabulary, key=vocabulary.__getitem__)

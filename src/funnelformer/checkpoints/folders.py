@@ -209,8 +209,8 @@ def _form_of(values: Mapping[str, Any], source: str | Path) -> str:
     if isinstance(model_type, str) and (model_type in _UNSUITABLE or model_type in CONFIG_MAPPING_NAMES):
         reason = f" ({_UNSUITABLE[model_type]})" if model_type in _UNSUITABLE else ""
         raise UserError(
-            f"{source}: model_type is {model_type!r}{reason}, which no funnelformer can be made from; "
-            f"use it through transformers, as a teacher for example; {allowed}"
+            f"{source}: model_type is {model_type!r}{reason}, which cannot become a funnelformer; "
+            f"use it through transformers, for example as a teacher; {allowed}"
         )
     raise UserError(f"{source}: model_type is {model_type!r}; {allowed}")
 

@@ -10,6 +10,7 @@ from . import (  # noqa: F401 - each adds its forms to the table
     original_tf,
     original_torch,
     ponet,
+    remote_code,
     roberta,
     transformers_electra,
     transformers_funnel,

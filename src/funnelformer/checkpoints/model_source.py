@@ -50,7 +50,7 @@ def find_model(source: str | os.PathLike[str]) -> Folder | Hub | Layout:
     try:
         parse_name(text)
     except UserError as error:
-        raise UserError(f"{error}; nor is it a folder{nearest(path)}") from None
+        raise UserError(f"{error}; and there is no such folder{nearest(path)}") from None
     return Layout(text)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import UserError
+from ..base.foreign_code import without_own_code
 from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
 from ..modeling import HEADS
@@ -31,7 +32,7 @@ def load(folder: str | Path) -> Loaded:
     """Read config, state dict and architecture; nothing is left out. Raises UserError naming the file."""
     folder = Path(folder)
     path = folder / "config.json"
-    config = make_config(read_json(path), str(path))
+    config = make_config(without_own_code(read_json(path)), str(path))
     names = {head.class_name: architecture for architecture, head in HEADS.items()}
     name = (config.architectures or ["FunnelformerModel"])[0]
     if name not in names:

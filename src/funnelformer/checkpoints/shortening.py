@@ -65,7 +65,9 @@ def deal(
     old = loaded.config
     if layout is not None:
         if blocks is not None or repeats is not None:
-            raise UserError(f"{name}: layout {layout!r} says the blocks already; give it or blocks, not both")
+            raise UserError(
+                f"{name}: layout {layout!r} already names the blocks; give it or blocks, not both"
+            )
         blocks, repeats, width = parse_layout(layout)
         if width not in (None, old.hidden_size):
             raise UserError(
@@ -78,7 +80,7 @@ def deal(
     places = sum(make_config({**values, "decoder_skip_state": None, "pooling": "mean"}, name).blocks)
     if layers is not None and len(kept) > places:
         raise UserError(
-            f"{name}: {len(kept)} layers were named, and the layout has places for {places}; name as many or fewer"
+            f"{name}: {len(kept)} layers were named, and the layout has room for {places}; name as many or fewer"
         )
     chosen = [kept[index] for index in spread_layers(len(kept), places)]
     values |= {"mixer": _mixers(old, chosen, new_blocks, name), "decoder_skip_state": None}
@@ -140,7 +142,8 @@ def _check_layers(layers: Sequence[int], config: FunnelformerConfig, name: str) 
             raise UserError(f"{name}: has no layer {index!r}; allowed: 0 to {last}")
     if any(first >= second for first, second in pairwise(layers)):
         raise UserError(
-            f"{name}: the layers {', '.join(map(str, layers))} do not rise; name each one once, in the model's order"
+            f"{name}: the layers {', '.join(map(str, layers))} are not in rising order; name each one once, in the "
+            "model's order"
         )
     return list(layers)
 

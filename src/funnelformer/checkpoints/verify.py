@@ -45,7 +45,7 @@ def compare_with_stock(source: Loaded, written: Part) -> dict[str, float]:
     """
     if not has_stock(source):
         raise UserError(
-            f"{source.folder}: --verify {STOCK} is for its own folders; give the arrays of recorded cases (.npz)"
+            f"{source.folder}: --verify {STOCK} is for that library's own folders; give recorded cases (.npz)"
         )
     found: dict[str, float] = {}
     theirs: dict[int, list[Tensor]] = {}

@@ -34,7 +34,7 @@ def _install_completion(
     try:
         shell = shell or detect_shell()
     except ShellDetectionError:
-        raise UserError("which shell runs cannot be told; name it with --shell") from None
+        raise UserError("the shell cannot be detected; name it with --shell") from None
     script = (output or get_default_completion_path(shell, app.name[0])).absolute()
     startup = _startup_file(shell) if output is None else None
     print(f"completions of {shell} go into {script}")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ..base.errors import UserError
 from ..base.hub import check_reachable
+from ..base.options import MOST_USED
 from ..inference.config import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
 from ..serve.config import ServeConfig
 from ..serve.freed_memory import bound_kernel_cache
@@ -37,7 +38,7 @@ def _predict(settings: PredictConfig) -> None:
 
 @app.command(name="serve")
 def _serve(
-    model: Annotated[str, Parameter(help="Folder of the model.")],
+    model: Annotated[str, Parameter(help="Folder of the model.", group=MOST_USED)],
     /,
     *,
     settings: ServeConfig | None = None,
@@ -71,7 +72,7 @@ def _embed(settings: EmbedConfig) -> None:
 
 @app.command(name="rank")
 def _rank(settings: RankConfig) -> None:
-    """Order documents by what a model of pairs makes of a query and each of them."""
+    """Order documents by how a model of text pairs scores each one with a query."""
     check_reachable(settings.model)
     from ..inference.rank import rank
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ..base.errors import printable
+from ..base.options import MOST_USED
 from ..bench.config import BenchConfig, CompareConfig
 from ..lra.config import GenerateConfig, LraConfig, LraReportConfig
 from ..report.config import ReportConfig
@@ -19,7 +20,9 @@ app.command(lra)
 
 @lra.default
 def _lra(
-    task: Annotated[str, Parameter(help="listops, text, retrieval, image, pathfinder or path-x.")],
+    task: Annotated[
+        str, Parameter(help="listops, text, retrieval, image, pathfinder or path-x.", group=MOST_USED)
+    ],
     /,
     *,
     settings: LraConfig,

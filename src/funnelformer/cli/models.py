@@ -53,7 +53,7 @@ def _export(settings: ExportConfig) -> None:
 
 @app.command(name="info")
 def _info(settings: InfoConfig) -> None:
-    """Print a model's parameters, operations a token and memory, by part."""
+    """Print a model's parameters, FLOPs and memory, part by part."""
     check_reachable(settings.model)
     from ..cost.info import describe, render
 

@@ -30,7 +30,7 @@ def _pretrain(settings: PretrainConfig) -> None:
 
 @app.command(name="distill")
 def _distill(settings: DistillConfig) -> None:
-    """Teach a small model what a larger one says of texts; no labels are needed."""
+    """Teach a small model to give the vectors of a larger one; the texts need no labels."""
     for source in (settings.teacher, settings.model):
         check_reachable(source)
     from ..training.distillation.distill import distill

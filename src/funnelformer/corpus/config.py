@@ -26,15 +26,15 @@ class TokenizerConfig:
     "Folder to write."
     _: KW_ONLY
     vocab_size: int = 30522
-    "Most entries of the vocabulary."
+    "Largest size of the vocabulary."
     cased: bool = False
     "Keep capital letters and accents."
     min_frequency: Annotated[int, at_least(1)] = 2
-    "Pairs that occur less often are not merged."
+    "Merge only pairs that occur at least this often."
     text_column: str | None = None
-    "Column of the text in tables."
+    "Column with the text, for tables."
     max_length: Annotated[int, at_least(3)] = 512
-    "Tokens at which truncation cuts by default: <cls>, at least one token and <sep>."
+    "Tokens at which a longer text is cut by default, the two special ones included."
     overwrite: bool = False
     "Replace the tokenizer in a folder that is not empty."
 

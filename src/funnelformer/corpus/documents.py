@@ -99,7 +99,7 @@ def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, An
         ) from error
     if isinstance(data, dict):
         if "train" not in data and len(data) > 1:
-            raise UserError(f"{source}: has the splits {', '.join(data)}, and none is called train")
+            raise UserError(f"{source}: has the splits {', '.join(data)}, but none is called train")
         data = data["train" if "train" in data else next(iter(data))]
     for start in range(0, len(data), _ROWS_AT_ONCE):
         part = data.with_format("arrow")[start : start + _ROWS_AT_ONCE]

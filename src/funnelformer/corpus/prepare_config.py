@@ -31,30 +31,30 @@ folder of `Dataset.save_to_disk`, or a Hub name user/name[:config]."
     tokenizer: Path
     "Tokenizer folder or vocabulary file."
     out: Path
-    "Folder to write; what is finished in it is kept."
+    "Folder to write; parts that are finished there are kept."
     block_size: int = 512
     "Tokens of a training sequence."
     form: Form = "single"
-    "single: packed documents. continuation: pairs A, B with B the continuation or not. structure: B follows A, \
-precedes it, or is from elsewhere (needed for the objective mlm+sso)."
+    "single: documents packed into blocks. continuation: pairs A, B where B continues A or not. structure: B follows \
+A, precedes it, or comes from elsewhere (the objective mlm+sso needs this)."
     stride: int = 1
-    "2^(blocks - 1) of a funnel that truncates: ends rows where its pooled lengths stay whole."
+    "For a funnel with truncate_seq give 2^(blocks - 1), so that it drops no token at the end of a row."
     passes: int = 1
-    "Times that the text is used, in another order or as other pairs."
+    "How many times to use the text, each time in another order or as other pairs."
     sentences: Sentences = "lines"
-    "What a sentence is: a line, or also what punctuation ends."
+    "Where sentences end: at the end of a line, or at punctuation too."
     text_column: str | None = None
-    "Column of the text in tables."
+    "Column with the text, for tables."
     validation_fraction: float = 0.01
-    "Fraction of the documents held out."
+    "Fraction of the documents to hold out."
     part_chars: int = 32_000_000
-    "Characters of text in an output file; memory is a few times that for each worker."
+    "Characters of text in each output file. Each worker needs a few times that in memory."
     seed: Annotated[int, SEED] = 42
-    "Seed of the order of documents and of the pairs."
+    "Seed for the order of documents and for the pairs."
     workers: Annotated[int, at_least(1)] = field(default_factory=num_usable_cores)
-    "Processes; their number does not change the result."
+    "Number of processes; it does not change the result. By default, one for each core."
     shard: str = "1/1"
-    "Do part i of n of the work, as 3/8; n such jobs, anywhere and in any order, fill the folder."
+    "Do share i of n of the work, such as 3/8. The n jobs fill the folder together, in any order."
 
     def __post_init__(self) -> None:
         self.tokenizer, self.out = Path(self.tokenizer), Path(self.out)

@@ -28,7 +28,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         missing = missing_jobs(folder, read_json(folder / SETTINGS)["jobs"])
         jobs = f" (--shard {', '.join(missing)})" if missing != ["1/1"] else ""
-        raise UserError(f"{folder}: the preparation has not ended; run funnelformer prepare again{jobs}")
+        raise UserError(f"{folder}: the preparation is not finished; run funnelformer prepare again{jobs}")
     return dict(read_json(folder / MANIFEST))
 
 

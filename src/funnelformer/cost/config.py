@@ -23,7 +23,7 @@ class InfoConfig:
     "A model's folder, or a layout or preset (B4-4-4H768, L12H768, funnel-small)."
     _: KW_ONLY
     lengths: Annotated[tuple[int, ...], at_least(1), Parameter(consume_multiple=True)] = LENGTHS
-    "Tokens of the sequences to count for."
+    "Sequence lengths, in tokens, to count for."
     json: bool = False
     "Print JSON."
 

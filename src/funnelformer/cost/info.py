@@ -111,7 +111,7 @@ def describe(
     """
     for length in lengths:
         if length < 1:
-            raise UserError(f"length {length}: allowed are whole numbers >= 1")
+            raise UserError(f"--lengths is {length}; allowed: whole numbers, 1 and more")
     config, notes = _config_of(source)
     baseline = equal_transformer(config)
     limit = config.max_position_embeddings if config.position == "absolute" else None

@@ -66,7 +66,7 @@ def check_saved(folder: Path) -> None:
         for name in names if isinstance(names, list) else []:
             if not isinstance(name, str) or Path(name).name != name or name == "..":
                 raise UserError(
-                    f"{file}: names {name!r}, which is no file of the folder; nothing else is read"
+                    f"{file}: names {name!r}, which is not a file of the folder; nothing else is read"
                 )
 
 

@@ -163,7 +163,7 @@ class Labels:
                 ", ..." if len(self.names) > _SHOWN_LABELS else ""
             )
             raise BadValue(
-                f"has {short(name)}, which is not among the model's labels{did_you_mean(name, self.names)}; "
+                f"has {short(name)}, which is not one of the model's labels{did_you_mean(name, self.names)}; "
                 f"known labels: {shown}"
             )
         return self.id_of[name]
@@ -244,8 +244,8 @@ def _refuse_alike(names: Iterable[str], where: str, column: str) -> None:
             key = key.partition(".")[0]
         if key in first:
             raise UserError(
-                f"{where}: column {column!r} has the labels {first[key]!r} and {name!r}, which are two classes by "
-                "their white space or the way they are written alone; write them alike"
+                f"{where}: column {column!r} has the labels {first[key]!r} and {name!r}, which differ "
+                "only in white space or in how they are written; write them alike"
             )
         first[key] = name
 

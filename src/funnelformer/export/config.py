@@ -42,15 +42,15 @@ class ExportConfig:
     "What the graph gives: text-classification, token-classification, fill-mask, multiple-choice, question-answering, \
 token-detection, feature-extraction, embeddings; by default what the model was made for."
     int8: Int8 | None = None
-    "Weights as int8: dynamic, or static with ranges from --calibration."
+    "Store weights as int8: dynamic, or static with ranges from --calibration."
     calibration: str | None = None
-    "File of texts, with labels or without: what costs too much on them stays in float32."
+    "File of texts, with or without labels: parts of the graph that lose too much on them stay in float32."
     opset: Annotated[int, _OPSET] = DEFAULT_OPSET
     "Version of ONNX's operators."
     check_to: Annotated[int, at_least(1)] = 1025
     "Longest input, in tokens, on which PyTorch and ONNX Runtime are compared."
     all_shapes: bool = False
-    "Print the difference from PyTorch for every shape that was compared, and not the largest alone."
+    "Print the difference from PyTorch for every shape that was compared, not only the largest."
     overwrite: bool = False
     "Replace the files of a folder that is not empty."
 
@@ -63,6 +63,6 @@ token-detection, feature-extraction, embeddings; by default what the model was m
         if self.format != "onnx":
             raise UserError(f"--format {self.format!r} is unknown; allowed: onnx")
         if self.int8 == "static" and self.calibration is None:
-            raise UserError("--int8 static takes its ranges from texts: name a file with --calibration")
+            raise UserError("--int8 static takes its ranges from texts; name a file with --calibration")
         if self.calibration is not None and self.int8 is None:
-            raise UserError("--calibration is for --int8")
+            raise UserError("--calibration is only for --int8")

@@ -34,7 +34,7 @@ def questions_of(predictor: Predictor, named: Task | None = None, *, labelled: b
         name = predictor.task.get("task")
         if name is None:
             raise UserError(
-                "the model's folder does not say what it was trained on: --task squad or --task squad2"
+                "the model's folder does not say what it was trained on; name it with --task squad or --task squad2"
             )
         named = find_task(name)
     assert named.spans is not None

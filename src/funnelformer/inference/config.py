@@ -29,7 +29,7 @@ class EvaluateConfig:
     "csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name."
     _: KW_ONLY
     task: str | None = None
-    "Task whose official files you give; by default the one the model learned, for a folder or its name on the Hub."
+    "Task whose official files you give; by default the model's own task, for a folder or a name on the Hub."
     part: str | None = None
     "Part of the task to read, such as dev-matched; by default one with labels that was not trained on. For other \
 folders and names it is a split; by default test."
@@ -72,7 +72,7 @@ class PredictConfig:
     'txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin; a folder, or a `datasets` name.'
     _: KW_ONLY
     task: str | None = None
-    "Task whose official files you give; by default the one the model learned, for a folder or its name on the Hub."
+    "Task whose official files you give; by default the model's own task, for a folder or a name on the Hub."
     part: str | None = None
     "Part of the task, such as dev-matched; by default the first test part. For other folders and names, a split."
     submit_to: Annotated[Path | None, Parameter(name="--submit")] = None

@@ -71,7 +71,7 @@ class Embedder:
         """The model of PyTorch. Raises UserError when it is an export."""
         if isinstance(self.model, OnnxModel):
             raise UserError(
-                "sentence_transformers wants the weights, and an export has none; name the folder it was made from"
+                "sentence_transformers needs the weights, and an export has none; name the folder it was made from"
             )
         return self.model
 
@@ -167,7 +167,7 @@ def load_embedder(
         and not model.gives_counts
     ):
         raise UserError(
-            f"{source}: its graph gives no encoder_token_counts, which mean_tokens needs; export it anew"
+            f"{source}: its graph gives no encoder_token_counts, which mean_tokens needs; export it again"
         )
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")

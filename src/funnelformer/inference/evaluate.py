@@ -97,6 +97,6 @@ def _labelled_parts(task: Task, data: str, part: str | None, bad: OnBadRow) -> M
     if len(parts) > 1 and isinstance(find_data(data), DataFile):
         known = ", ".join(entry.name for entry in parts)
         raise UserError(
-            f"{data}: is one file, and {task.name} has several parts; say with --part which: {known}"
+            f"{data}: is one file, but {task.name} has several parts; name one with --part: {known}"
         )
     return {entry.variant: read_part(task, data, entry, bad) for entry in parts}

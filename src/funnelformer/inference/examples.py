@@ -50,9 +50,7 @@ def check_part(data: str, part: str | None) -> None:
         isinstance(found, DataFolder) and not (found.path / "state.json").exists()
     )
     if part is not None and not has_splits:
-        raise UserError(
-            f"--part {part} is of a --task, or of a folder or a name with splits; {data} is neither"
-        )
+        raise UserError(f"--part {part} needs a --task, or a folder or a name with splits; {data} is neither")
 
 
 def named_task(predictor: Predictor, model: str, task: str | None, data: str) -> Task | None:
@@ -71,7 +69,7 @@ def named_task(predictor: Predictor, model: str, task: str | None, data: str) ->
     if name is None:
         return None
     if data == "-":
-        raise UserError("stdin has texts; the questions of a task are in a file or a folder")
+        raise UserError("stdin holds only texts; give the questions of a task as a file or a folder")
     named = find_task(name)
     if named.kind != predictor.kind:
         raise UserError(

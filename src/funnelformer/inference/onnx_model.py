@@ -82,7 +82,7 @@ class OnnxModel:
         head = head_of(architecture)
         if head is None or head.class_name != architecture:
             raise UserError(
-                f"{folder / 'config.json'}: architectures is {architecture!r}, which is none of ours"
+                f"{folder / 'config.json'}: architectures is {architecture!r}, which is not one of ours"
             )
         self.head = head
         self.session = open_session(file, engine)

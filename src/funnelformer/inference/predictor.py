@@ -169,7 +169,7 @@ def load_predictor(
         tokenizer = load_plain_tokenizer(folder)
         model = OnnxModel(folder, engine=chosen)
         if model.head.task_kind is None:
-            raise UserError(f"{folder}: the graph is of a {model.head.class_name}, which labels nothing")
+            raise UserError(f"{folder}: the graph is of a {model.head.class_name}, which gives no labels")
     else:
         from .load import load_model, ready
 

@@ -69,14 +69,16 @@ def _score_column(predictor: Predictor, model: str, label: str | None) -> int | 
         raise UserError(f"{model}: was trained on single texts; ranking needs a model of pairs")
     if predictor.kind == "regression":
         if label is not None:
-            raise UserError(f"--label {label}: {model} is a model of amounts, which are the scores")
+            raise UserError(
+                f"--label {label}: {model} gives amounts, which are the scores; leave --label out"
+            )
         return None
     names = predictor.labels
     if label is None:
         if predictor.kind == "classification" and len(names) == 2:
             return 1
         raise UserError(
-            f"{model}: name the label whose probability is the score with --label: {', '.join(names)}"
+            f"{model}: use --label to name the label whose probability is the score: {', '.join(names)}"
         )
     if label not in names:
         raise UserError(

@@ -35,7 +35,7 @@ def submit(predictor: Predictor, task: Task, data: str, file: Path, batch_size: 
         known = ", ".join(
             name for name, other in TASKS.items() if any(part.submission for part in other.parts)
         )
-        raise UserError(f"--submit: {task.name} has no submission; those have: {known}")
+        raise UserError(f"--submit: {task.name} has no submission; these have one: {known}")
     if Path(data).is_file() and len(parts) > 1:
         raise UserError(f"{data}: {task.name} has {len(parts)} test parts; name the folder that holds them")
     if Path(data).is_dir():
@@ -70,5 +70,5 @@ def _answers(predictor: Predictor, task: Task, part: Part, table: Table, batch_s
     names = [predictor.labels[best] for best in logits.argmax(-1)]
     unknown = sorted(set(predictor.labels) - task.release.submitted.keys())
     if unknown:
-        raise UserError(f"--submit: the model's label {unknown[0]!r} is none of {task.name}")
+        raise UserError(f"--submit: the model's label {unknown[0]!r} is not a label of {task.name}")
     return [task.release.submitted[name] for name in names]

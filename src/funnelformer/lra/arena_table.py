@@ -61,7 +61,7 @@ def report(config: LraReportConfig) -> str:
     Raises UserError naming a folder without metrics.json, or the key that it lacks.
     """
     if not config.runs:
-        raise UserError("no run was given; name the folders of runs")
+        raise UserError("no run was given; name the folders of the runs")
     results = [_read(run) for run in config.runs]
     names = [*_FIVE, *(["path-x"] if any(result["task"] == "path-x" for result in results) else [])]
     quality = [

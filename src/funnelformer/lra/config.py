@@ -26,10 +26,10 @@ __all__ = ["GenerateConfig", "LraConfig", "LraReportConfig"]
 
 
 @grouped(
-    most="model data generate steps",
+    most="model data generate",
     data="data_seed length",
     model="model_options",
-    optimisation="evaluate_every",
+    optimisation="steps evaluate_every",
 )
 @dataclass(kw_only=True)
 class LraConfig(RunConfig):
@@ -42,28 +42,28 @@ class LraConfig(RunConfig):
     data: Path | None = None
     "Folder of the task's release (nothing is downloaded)."
     generate: Annotated[int | None, at_least(1)] = None
-    "Instead: examples to generate and train on, and a tenth as many each to validate and test on."
+    "In place of --data: training examples to generate, with a tenth as many for validation and for test."
     data_seed: Annotated[int, SEED] = 0
     "Seed of the generated data."
     length: Annotated[int | None, at_least(1)] = None
-    "Tokens of a sequence: text is cut there, generated data are made so long."
+    "Tokens in a sequence: longer text is cut, and generated data are made this long."
     steps: Annotated[int | None, at_least(1)] = None
-    "Steps of training."
+    "Steps of training; by default the recipe's."
     batch_size: Annotated[int | None, at_least(1)] = None  # type: ignore[assignment] # never None once the recipe has filled it in
-    "Sequences a step on each device, before accumulation."
+    "Sequences in a batch on each device, before accumulation; by default the recipe's."
     warmup: Annotated[float | None, FRACTION_FROM_0] = None  # type: ignore[assignment]
     "Fraction of the steps during which the learning rate rises."
     learning_rate: Annotated[Rate, above(0)] = 1e-4
-    "Highest learning rate: the recipe's; auto: by the model's width."
+    "Highest learning rate; by default the recipe's. auto chooses it by the model's width."
     weight_decay: Annotated[float, at_least(0)] = 0.0
-    "Decoupled weight decay of all parameters but dense biases and LayerNorms; attention's \
+    "Decoupled weight decay of all parameters except dense biases and LayerNorms; attention's \
 r_w, r_r and r_s decay, as in the paper's code."
     evaluate_every: Annotated[int | None, at_least(1)] = None
     "Steps between two checkpoints, scored on the validation part; by default a tenth of the steps."
     model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
         default_factory=dict
     )
-    "Config keys of the model, as --set.hidden_dropout=0.2."
+    "Keys of the model's config, such as --set.hidden_dropout=0.2."
 
     def __post_init__(self) -> None:
         if not self.task:  # the command line's options before they meet their task; run_lra refuses it
@@ -97,9 +97,9 @@ class GenerateConfig:
     out: Path
     "Folder to write."
     count: Annotated[list[int], at_least(1), Parameter(consume_multiple=True)]
-    "listops: samples to train, validate and test on, or those to train on; else the number of images."
+    "For listops: samples to train, validate and test on, or only those to train on. For images: their number."
     length: Annotated[int | None, at_least(1)] = None
-    "listops: tokens of the longest expressions; else pixels of an image."
+    "For listops: tokens in the longest expressions. For images: pixels in an image."
     seed: Annotated[int, SEED] = 0
     "Seed; the same one gives the same data."
 

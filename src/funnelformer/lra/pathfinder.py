@@ -303,7 +303,7 @@ def _read_image(file: Path, size: int, image_class: Any) -> np.ndarray:
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file}: is no image that can be read ({error})") from None
+        raise UserError(f"{file}: cannot be read as an image ({error})") from None
 
 
 def _pillow() -> Any:

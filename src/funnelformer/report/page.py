@@ -31,7 +31,7 @@ def write_page(config: ReportConfig) -> int:
     """
     out = config.out
     if out.suffix not in (".html", ".htm"):
-        raise UserError(f"--out {out}: a page ends in .html")
+        raise UserError(f"--out {out}; allowed: a file name that ends in .html")
     rows = read_rows(config.runs)
     text = render(rows)
     with atomic_writer(out) as file:

@@ -70,7 +70,7 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
     Raises UserError naming a folder that holds no finished run, or the file and key that cannot be used.
     """
     if not folders:
-        raise UserError("no run was given; name the folders of runs")
+        raise UserError("no run was given; name the folders of the runs")
     leaves = dict.fromkeys(leaf for folder in folders for leaf in _leaves(Path(folder)))
     groups: dict[str, list[_Run]] = {}
     for run in map(_read, leaves):
@@ -95,7 +95,7 @@ def _leaves(folder: Path) -> list[Path]:
         ]
     file = folder / METRICS_FILE
     if not file.is_file():
-        raise UserError(f"{folder}: no {METRICS_FILE} in it, so no run that came to its end")
+        raise UserError(f"{folder}: no {METRICS_FILE} in it, so it is not a finished run")
     metrics = read_json(file)
     if "runs" in metrics and "seeds" in metrics:
         return [folder / f"seed-{seed}" for seed in _get(file, metrics, "seeds", list)]
@@ -105,7 +105,7 @@ def _leaves(folder: Path) -> list[Path]:
 def _read(folder: Path) -> _Run:
     for name in (METRICS_FILE, RUN_FILE, CONFIG_FILE):
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: no {name} in it, so no run that came to its end")
+            raise UserError(f"{folder}: no {name} in it, so it is not a finished run")
     command = read_json(folder / RUN_FILE).get("command")
     if not isinstance(command, str) or command not in _READERS:
         raise UserError(f"{folder / RUN_FILE}: command is {command!r}; known: {', '.join(_READERS)}")
@@ -293,5 +293,5 @@ def _table(file: Path, table: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _get(file: Path, table: Any, key: str, kind: type) -> Any:
     if not isinstance(table, dict) or not isinstance(table.get(key), kind):
-        raise UserError(f"{file}: has no {key!r} that can be read")
+        raise UserError(f"{file}: {key!r} is missing or cannot be read")
     return table[key]

@@ -24,9 +24,9 @@ _ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
 
 
 @grouped(
-    most="host port root_path token_file device",
+    most="host port token_file device",
     model="backend",
-    run="max_delay_ms max_batch_tokens max_queue max_requests client_timeout_s shutdown_timeout_s",
+    run="root_path max_delay_ms max_batch_tokens max_queue max_requests client_timeout_s shutdown_timeout_s",
     data="max_length max_texts max_text_chars max_body_bytes inspect_tokens",
 )
 @dataclass(kw_only=True)
@@ -35,39 +35,39 @@ class ServeConfig:
 
     model: Annotated[str, Parameter(show=False, parse=False)] = ""
     host: str = "127.0.0.1"
-    "Address to listen on; 0.0.0.0 is every one of this machine."
+    "Address to listen on; 0.0.0.0 means all addresses of this machine."
     port: Annotated[int, between("0 to 65535", lambda value: 0 <= value <= 65535)] = 8000
     "Port to listen on; 0 takes a free one."
     root_path: str = ""
-    "Path below which a proxy shows the service, as /nlp for https://host/nlp/; it may take it off or leave it in."
+    "Path below which a proxy shows the service: /nlp for https://host/nlp/. The proxy may strip it or pass it on."
     token_file: Path | None = None
-    "File with the bearer token that requests must carry; by default that of FUNNELFORMER_TOKEN, or none."
+    "File with the bearer token that requests must carry; by default the token in FUNNELFORMER_TOKEN, or none."
     backend: Backend = "auto"
-    "What runs the model: PyTorch, or onnx and openvino an export; auto takes what the folder has, PyTorch's first."
+    "What runs the model: PyTorch, or onnx or openvino for an export. auto takes what the folder has, PyTorch first."
     device: Device = "auto"
     "auto uses an accelerator if there is one."
     max_length: Annotated[int | None, at_least(3)] = None
     "Longest text in tokens; longer ones are cut. By default as in training."
     max_delay_ms: Annotated[float, between("0 to 60000", lambda value: 0 <= value <= 60_000)] = 5.0
-    "Milliseconds that a text may wait for others to share a batch with, while nothing else is computed."
+    "Milliseconds that a text may wait for others to join its batch, while nothing else is computed."
     max_batch_tokens: Annotated[int | None, at_least(1)] = None
-    "Tokens of a batch, padding included; by default 1024 on a CPU, else 16384."
+    "Tokens in a batch, padding included; by default 1024 on a CPU, 16384 elsewhere."
     max_queue: Annotated[int, at_least(1)] = 512
-    "Texts that may wait; a request that finds no room is answered 429."
+    "Texts that may wait; a request that finds no room gets 429."
     max_requests: Annotated[int, at_least(1)] = 256
-    "Requests in progress, those whose body is still coming included; another is answered 429."
+    "Requests in progress, including those whose body is still arriving; one more gets 429."
     max_texts: Annotated[int, at_least(1)] = 64
-    "Texts of a request."
+    "Most texts in a request."
     max_text_chars: Annotated[int, at_least(1)] = 100_000
-    "Characters of a text."
+    "Most characters in a text."
     max_body_bytes: Annotated[int, at_least(1)] = 1_000_000
-    "Bytes of a request's body."
+    "Most bytes in a request's body."
     inspect_tokens: Annotated[int, at_least(3)] = 128
-    "Tokens that the view of the funnel shows."
+    "Most tokens that the view of the funnel shows."
     client_timeout_s: Annotated[float, TIMEOUT] = 10.0
     "Seconds that a client may take to send a request's head or body, or to read its answer."
     shutdown_timeout_s: Annotated[float, TIMEOUT] = 60.0
-    "Seconds that accepted requests have to end after SIGTERM."
+    "Seconds that accepted requests have to finish after SIGTERM."
 
     def __post_init__(self) -> None:
         if self.token_file is not None:
@@ -98,7 +98,7 @@ class ServeConfig:
             try:
                 token = read_bytes(self.token_file).decode("ascii").strip()
             except UnicodeDecodeError:
-                raise UserError(f"{where}: a token has ASCII characters alone") from None
+                raise UserError(f"{where}: a token may hold only ASCII characters") from None
         else:
             where, token = TOKEN_VARIABLE, os.environ.get(TOKEN_VARIABLE, "").strip()
             if not token:

@@ -181,7 +181,7 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
     async def answer(ability: Ability, make: Callable[[], jobs.Job]) -> Any:
         if ability not in backend.abilities:
             able = ", ".join(f"/{name}" for name in sorted(backend.abilities))
-            raise Refused(409, f"this model is none that {_WANTED[ability]}; it answers {able}")
+            raise Refused(409, f"this model is not one that {_WANTED[ability]}; it answers {able}")
         loop = asyncio.get_running_loop()
         job = await loop.run_in_executor(tokenising, make)
         results = await batcher.run(job.work)

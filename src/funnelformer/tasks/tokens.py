@@ -162,7 +162,7 @@ def _read_list(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
     def read_all(value: Any) -> list[Any]:
         value = _as_list(value)
         if not isinstance(value, list | tuple):
-            raise BadValue(f"is no list but {short(value)}")
+            raise BadValue(f"is not a list but {short(value)}")
         if not value:
             raise BadValue("is an empty list")
         return [read(item) for item in value]

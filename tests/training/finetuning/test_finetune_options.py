@@ -69,9 +69,9 @@ def test_class_weights_by_hand():
     [
         (
             "yess=3",
-            "'yess=3' is no LABEL=WEIGHT of a known label; did you mean 'yes'?; allowed: balanced, or ",
+            "'yess=3' is not LABEL=WEIGHT with a known label; did you mean 'yes'?; allowed: balanced, or ",
         ),
-        ("equal", "'equal' is no LABEL=WEIGHT of a known label"),
+        ("equal", "'equal' is not LABEL=WEIGHT with a known label"),
         ("yes=much", "'yes=much' has no number after the ="),
         ("yes=-1", "--class-weights is yes=-1; allowed: weights of 0 and more, not all 0"),
         ("yes=nan", "--class-weights is yes=nan"),

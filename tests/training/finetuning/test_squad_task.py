@@ -257,7 +257,7 @@ def test_what_cannot_be(toy, answerer, folder, tmp_path, capsys):
         assert line == "--max-length is 5; a question with a passage needs 8 and more"
     assert not out.exists()
     line = fails(capsys, "predict", answerer, "-")
-    assert line == "stdin has texts; the questions of a task are in a file or a folder"
+    assert line == "stdin holds only texts; give the questions of a task as a file or a folder"
     line = fails(capsys, "evaluate", answerer, folder, "--task", "sst2")
     assert line == f"{answerer}: is a model of span, but sst2 is a task of classification"
     assert run(FINETUNE, *flags, "--train", path, "--skip-bad-rows", "--steps", 1, "--max-length", 24) == 0

@@ -48,14 +48,14 @@ def test_the_grid_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        (["lr"], "--sweep lr: no OPTION=VALUE,VALUE, as lr=1e-5,2e-5"),
-        (["lr=1e-5,"], "--sweep lr=1e-5,: no OPTION=VALUE,VALUE"),
+        (["lr"], "--sweep lr: allowed: OPTION=VALUE,VALUE, such as lr=1e-5,2e-5"),
+        (["lr=1e-5,"], "--sweep lr=1e-5,: allowed: OPTION=VALUE,VALUE"),
         (["lr=high"], "--sweep lr=high: 'high' is no value of lr; allowed: a number"),
         (["lr=-1"], "--learning-rate is -1.0; allowed: more than 0"),
         (["batch=1.5"], "--sweep batch=1.5: '1.5' is no value of batch; allowed: a whole number"),
         (["max-length=long"], "'long' is no value of max-length; allowed: a whole number or auto"),
         (["schedule=step"], "'step' is no value of schedule; allowed: linear, cosine, constant"),
-        (["lr=1e-5,0.00001"], "--sweep lr=1e-5,0.00001: a value stands there twice"),
+        (["lr=1e-5,0.00001"], "--sweep lr=1e-5,0.00001: a value is given twice"),
         (["lr=1e-5", "learning-rate=2e-5"], "--sweep learning-rate=2e-5: learning-rate is swept twice"),
         (["epoch=1,2"], "--sweep epoch=1,2: epoch is no option; did you mean 'epochs'?; known: lr, batch, "),
         (["seed=1,2"], "--sweep seed=1,2: seed cannot be swept; known: "),
@@ -77,7 +77,7 @@ def test_a_value_that_only_the_data_refuse_ends_it_before_the_first_run(toy, tmp
     flags = ["--model", str(toy.pretrained), "--train", str(table), "--out", str(out)]
     with pytest.raises(SystemExit):
         main([*tokens(FINETUNE), *flags, "--sweep", "class-weights=yes=2,none=1"])
-    assert "'none=1' is no LABEL=WEIGHT" in capsys.readouterr().err
+    assert "'none=1' is not LABEL=WEIGHT" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -134,13 +134,13 @@ def test_parts_of_what_has_none(cola, mnli, glue, hub, tmp_path, capsys):
     table = write_table(tmp_path / "a.tsv", [("the cat", "acceptable")])
     for command in ("evaluate", "predict"):
         assert fails(capsys, command, cola, table, "--part", "dev") == (
-            f"--part dev is of a --task, or of a folder or a name with splits; {table} is neither"
+            f"--part dev needs a --task, or a folder or a name with splits; {table} is neither"
         )
     line = fails(capsys, "predict", cola, glue, "--part", "test", "--submit", tmp_path / "glue.zip")
     assert line == "--part test and --submit exclude each other: a submission has all test parts"
     file = glue / "MNLI" / "dev_matched.tsv"
     assert fails(capsys, "evaluate", mnli, file, "--task", "mnli") == (
-        f"{file}: is one file, and mnli has several parts; say with --part which: dev-matched, dev-mismatched"
+        f"{file}: is one file, but mnli has several parts; name one with --part: dev-matched, dev-mismatched"
     )
 
 
@@ -247,7 +247,7 @@ def test_options_that_do_not_go_together(toy, glue, cola, tmp_path, capsys):
     assert line("--task", "amazon5").endswith("(amazon_review_full_csv with train.csv, ...)")
     file = glue / "CoLA" / "train.tsv"
     assert line("--task", "cola", "--data", file) == (
-        f"{file}: is a file, and --data a folder or a name; name it with --train (and --dev)"
+        f"{file}: is a file, but --data takes a folder or a name; name it with --train (and --dev)"
     )
     for others in (("--task", "squad"), ()):
         message = line(*others, "--train", file, "--split-seed=-1")
@@ -266,7 +266,7 @@ def test_options_that_do_not_go_together(toy, glue, cola, tmp_path, capsys):
     )
     for other in (("--task", "cola", "--data", glue), ("--train", glue)):
         assert line(*other, "--max-answer-length", 9) == (
-            "--max-answer-length is of squad and squad2, whose answers are spans"
+            "--max-answer-length is only for squad and squad2, whose answers are spans"
         )
     assert line("--task", "rte", "--data", glue) == (
         f"{glue}: no train.tsv in this folder, nor in RTE in it: the train part of rte"
@@ -287,7 +287,7 @@ def test_submissions_that_cannot_be(cola, glue, tmp_path, capsys):
         f"{cola}: is a model of classification, but stsb is a task of regression"
     )
     assert fails(capsys, "predict", cola, glue, "--task", "imdb", "--submit", path).startswith(
-        "--submit: imdb has no submission; those have: cola, sst2, "
+        "--submit: imdb has no submission; these have one: cola, sst2, "
     )
     assert fails(capsys, "evaluate", cola, glue, "--part", "test") == (
         "the test part of cola has no labels; predict --submit writes its submission"
@@ -296,5 +296,5 @@ def test_submissions_that_cannot_be(cola, glue, tmp_path, capsys):
         "cola has no part 'dve'; it has train, dev, test"
     )
     path.write_text("not a zip")
-    assert "is no zip of a submission" in fails(capsys, "predict", cola, glue, "--submit", path)
+    assert "is not the zip of a submission" in fails(capsys, "predict", cola, glue, "--submit", path)
     assert path.read_text() == "not a zip"

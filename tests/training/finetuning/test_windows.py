@@ -270,7 +270,7 @@ def test_options_that_do_not_go_together(toy, tmp_path, capsys):
     for more, message in (
         (
             ("--doc-stride", 4, "--max-length", "auto"),
-            "--doc-stride needs a --max-length in tokens, of a window",
+            "--doc-stride needs a --max-length in tokens: the length of a window",
         ),
         (("--doc-stride", 0), "--doc-stride is 0; allowed: 1 and more"),
         (

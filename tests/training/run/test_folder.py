@@ -318,7 +318,7 @@ def test_resume_needs_a_complete_checkpoint(out):
     open_run(RunConfig(out=out), "pretrain")
     checkpoint(out, 10, is_whole=False)
     assert refused(RunConfig(out=out, resume=True)) == (
-        f"{out} holds no complete checkpoint to resume from; run without --resume to start anew"
+        f"{out} holds no complete checkpoint to resume from; run without --resume to start again"
     )
 
 

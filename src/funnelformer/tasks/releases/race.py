@@ -45,7 +45,7 @@ def _articles(source: Path, levels: tuple[str, ...], bad: OnBadRow) -> Iterator[
     folders = [source / level for level in levels if (source / level).is_dir()]
     if not folders:
         raise UserError(
-            f"{source}: no folder {' or '.join(levels)} in it, as RACE has, nor is it a .jsonl file"
+            f"{source}: no folder {' or '.join(levels)} in it, as RACE has, and it is not a .jsonl file"
         )
     for folder in folders:
         for path in sorted(folder.glob("*.txt"), key=lambda path: (len(path.name), path.name)):

@@ -33,11 +33,11 @@ def read_submission(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             files = {name: archive.read(name).decode() for name in archive.namelist()}
     except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: is there already and is no zip of a submission ({error})") from error
+        raise UserError(f"{path}: exists already and is not the zip of a submission ({error})") from error
     for name in files:
         if name not in SUBMISSION_FILES:
             raise UserError(
-                f"{path}: is there already and holds {name!r}, which is no file of a submission to GLUE"
+                f"{path}: exists already and holds {name!r}, which is not a file of a GLUE submission"
             )
     return files
 

@@ -19,10 +19,10 @@ _SHARE = between("0 <= share <= 1", lambda value: 0 <= value <= 1)
 
 
 @grouped(
-    most="teacher model layout train learn steps",
+    most="teacher model train steps",
     data="text skip_bad_rows tokenizer cache validation_fraction pairs retrieval labelled",
-    model="layers max_length embedding_size model_options",
-    optimisation="state_share state_texts similarity_weight frozen_share dropout evaluate_every",
+    model="layout layers max_length embedding_size model_options",
+    optimisation="learn state_share state_texts similarity_weight frozen_share dropout evaluate_every",
     run="parallel",
 )
 @dataclass(kw_only=True)
@@ -37,19 +37,19 @@ layout such as B2-2-2H384 to begin from nothing."
     train: Files
     "Texts without labels: txt (a text a line), jsonl, csv, tsv, parquet, or globs; .gz, .zst, .bz2, .xz."
     layout: str | None = None
-    "Blocks to put the layers of --model in, as B2-2-2."
+    "Blocks to put the layers of --model in, such as B2-2-2."
     layers: Layers = None
-    "Layers of --model to keep, counted from 0, as 0,2,3,5."
+    "Layers of --model to keep, counted from 0, such as 0,2,3,5."
     learn: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(
         default_factory=lambda: ["vectors"]
     )
-    "What the student learns, each with its weight in the loss if it is not 1, as vectors states=0.5. vectors: those \
-of the texts, and how alike the texts of a batch are. states: those after each block, averaged over the same windows; \
-for students made of the teacher."
+    "What the student learns, with a weight in the loss where it is not 1: vectors states=0.5. vectors: the teacher's \
+vectors of the texts, and the similarities within a batch. states: the teacher's states after each block, averaged \
+over the student's windows; only for students made from the teacher."
     steps: Annotated[int, at_least(1)] = 10_000
     "Optimizer steps."
     text: str | None = None
-    "Column of the text in tables."
+    "Column with the text, for tables."
     skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
     "Leave out rows that cannot be used, and count them; by default the first such row ends the run."
     tokenizer: Path | None = None
@@ -58,18 +58,18 @@ for students made of the teacher."
     "Folder for the tokens of the texts and the teacher's outputs, which other students, seeds and resumed runs use \
 again; by default the folder teacher-outputs beside --out."
     validation_fraction: Annotated[float, FRACTION_FROM_0] = 0.01
-    "Fraction of the texts held out to measure agreement with the teacher; 2,000 of them at most are measured."
+    "Fraction of the texts held out to measure agreement with the teacher; at most 2,000 of them are measured."
     pairs: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(default_factory=list)
-    "Tables of two texts and how alike they are: the Spearman correlation is measured while the student learns, and \
-the checkpoint where it is best is kept."
+    "Tables of text pairs with a similarity. Their Spearman correlation is measured during the run, and the checkpoint \
+where it is best is kept."
     retrieval: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(
         default_factory=list
     )
-    "Questions with their passages, in SQuAD's form: how well the passage of a question is found is measured, too."
+    "Questions with their passages, in SQuAD's form. The run also measures how well it finds a question's passage."
     labelled: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(
         default_factory=list
     )
-    "Tables of a text and a label: the accuracy of a logistic regression on the student's vectors is measured, too."
+    "Tables of a text and a label. The run also measures a logistic regression on the student's vectors."
     max_length: Annotated[int | None, at_least(3)] = None
     "Tokens at which the student cuts a text; by default those of the teacher."
     embedding_size: Annotated[int | None, at_least(8)] = None
@@ -80,19 +80,19 @@ those of --model."
     )
     "Keys of the student's config, such as --set.pooling=max."
     state_share: Annotated[float, _SHARE] = 0.1
-    "Share of the steps, from the first, in which the states are learned."
+    "Share of the steps, from the first on, that also learn the states."
     state_texts: Annotated[int, at_least(1)] = 20_000
     "Texts whose states are kept on disk for those steps, about 1.3 KB a token at a width of 384."
     similarity_weight: Annotated[float, at_least(0)] = 1.0
     "Weight, within vectors, of the squared differences between the cosines of a batch's texts and the teacher's."
     frozen_share: Annotated[float, _SHARE] = 0.0
-    "Share of the steps, from the first, in which the token embeddings do not change."
+    "Share of the steps, from the first on, that leave the token embeddings as they are."
     dropout: Annotated[float, FRACTION_FROM_0] = 0.0
-    "Dropout while the student learns; its config keeps what fine-tuning will use."
+    "Dropout in this run; the student's config keeps its own for fine-tuning."
     evaluate_every: Annotated[int, at_least(1)] = 500
     "Steps between two checkpoints, each measured."
     parallel: Parallel = "ddp"
-    "What several processes hold. ddp: each the whole student. fsdp: each a share of it."
+    "How several processes hold the student. ddp: each holds all of it. fsdp: each holds a share."
     warmup: Annotated[float, FRACTION_FROM_0] = 0.08
     "Fraction of the steps during which the learning rate rises."
 
@@ -111,7 +111,7 @@ those of --model."
             name, _, weight = entry.partition("=")
             if name not in LESSONS or name in found:
                 raise UserError(
-                    f"--learn {entry!r}: {'is there twice' if name in found else 'is nothing to learn'}; allowed: "
+                    f"--learn {entry!r}: {'is given twice' if name in found else 'cannot be learned'}; allowed: "
                     f"{', '.join(LESSONS)}, each once, or with a weight as {LESSONS[0]}=0.5"
                 )
             found[name] = _weight(entry, weight) if "=" in entry else 1.0
@@ -128,5 +128,5 @@ def _weight(entry: str, text: str) -> float:
     except ValueError:
         weight = -1.0
     if not 0 < weight < float("inf"):
-        raise UserError(f"--learn {entry!r}: allowed is a weight above 0, as 0.5")
+        raise UserError(f"--learn {entry!r}: allowed: a weight above 0, such as 0.5")
     return weight

@@ -74,7 +74,7 @@ def read_pairs(files: Sequence[str]) -> list[Pairs]:
         columns, _ = guess_columns(table)
         if columns.text_pair is None or columns.label is None:
             raise UserError(
-                f"--pairs {file}: allowed is a table of two texts, sentence1 and sentence2, and a label"
+                f"--pairs {file}: allowed: a table of two texts, sentence1 and sentence2, and a label"
             )
         values: dict[str, list] = {}
         readers = {columns.text: read_text, columns.text_pair: read_text, columns.label: read_amount}

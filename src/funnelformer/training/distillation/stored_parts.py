@@ -62,7 +62,7 @@ class StoredParts:
             array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise UserError(
-                f"{file}: cannot be read ({error}); delete it, and it will be computed anew"
+                f"{file}: cannot be read ({error}); delete it, and it will be computed again"
             ) from None
         return array
 

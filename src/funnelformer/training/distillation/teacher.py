@@ -90,7 +90,9 @@ def load_teacher(source: str, precision: str, device: str, max_length: int | Non
     max_length: of the student, which the teacher reads no further than.
     """
     if isinstance(find_model(source), Layout):
-        raise UserError(f"--teacher {source}: is a layout, which knows nothing; name a trained model")
+        raise UserError(
+            f"--teacher {source}: is a layout, which has no trained weights; name a trained model"
+        )
     embedder = load_embedder(source, device=device, backend="torch", only_runs=precision == "fp32")
     return Teacher(
         source=source,

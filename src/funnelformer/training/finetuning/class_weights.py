@@ -32,7 +32,7 @@ def class_weights(text: str, labels: tuple[str, ...], counts: np.ndarray) -> np.
             if name.strip() not in labels:
                 hint = did_you_mean(name.strip(), labels)
                 raise UserError(
-                    f"--class-weights: {entry!r} is no LABEL=WEIGHT of a known label{hint}; "
+                    f"--class-weights: {entry!r} is not LABEL=WEIGHT with a known label{hint}; "
                     f"allowed: balanced, or weights of {', '.join(labels[:20])}"
                 )
             try:
@@ -50,7 +50,7 @@ def task_weights(text: str | None, task: Task, examples: datasets.Dataset) -> np
         return None
     if task.kind != "classification" or task.labels is None:
         raise UserError(
-            f"--class-weights is of classes that exclude each other; this is a task of {task.kind}"
+            f"--class-weights needs classes that exclude each other; this is a task of {task.kind}"
         )
     counts = np.bincount(np.asarray(examples["label"]), minlength=len(task.labels))
     return class_weights(text, task.labels, counts)

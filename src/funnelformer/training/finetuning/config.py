@@ -30,11 +30,12 @@ _OF_STEPS = (
 
 
 @grouped(
-    most="model train task epochs frozen few_shot",
+    most="model train task epochs",
     data="data dev dev_fraction tokenizer text text_pair label regression multi_label label_separator "
     "skip_bad_rows split_seed",
     model="max_length doc_stride max_answer_length model_options",
-    optimisation="contrastive_epochs steps evaluate_every early_stopping layer_decay class_weights group_by_length",
+    optimisation="frozen few_shot contrastive_epochs steps evaluate_every early_stopping layer_decay class_weights "
+    "group_by_length",
     run="sweep seeds",
 )
 @dataclass(kw_only=True)
@@ -52,7 +53,7 @@ class FinetuneConfig(RunConfig):
     dev: str | None = None
     "Data that selects the best epoch; by default a part of the training data."
     dev_fraction: Annotated[float, FRACTION] = 0.1
-    "Size of that part; every class gives the same share."
+    "Share of the training data that becomes the dev part; every class gives the same share."
     tokenizer: Path | None = None
     "Tokenizer; by default the model's own."
     text: str | None = None
@@ -66,7 +67,7 @@ class FinetuneConfig(RunConfig):
     multi_label: Annotated[bool, Parameter(negative="")] = False
     "A text has any number of labels: a list, or a text with --label-separator."
     label_separator: str | None = None
-    "What stands between the labels of a text."
+    "Text that separates the labels of a row."
     skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
     "Leave out rows that cannot be used, and count them; by default the first such row ends the run."
     class_weights: str | None = None
@@ -74,10 +75,10 @@ class FinetuneConfig(RunConfig):
     max_length: Annotated[int | Literal["auto"], MAX_LENGTH] = 512
     "Tokens of a sequence; longer ones are cut. auto: a length that fits 99% of the training texts."
     doc_stride: Annotated[int | None, at_least(1)] = None
-    "Read longer texts in windows of --max-length that begin this many tokens apart, and average their logits. For \
-squad and squad2, passages are read so; the default is 128."
+    "Read longer texts in windows of --max-length that begin this many tokens apart, and average their logits. \
+squad and squad2 read passages this way, by default with 128."
     max_answer_length: Annotated[int | None, at_least(1)] = None
-    "For squad and squad2: most tokens in an answer; 64 by default."
+    "Longest answer in tokens, for squad and squad2; 64 by default."
     epochs: Annotated[float, above(0)] = 3.0
     "Passes over the training data."
     frozen: Annotated[bool, Parameter(negative="")] = False
@@ -103,7 +104,7 @@ vectors."
     split_seed: int | None = None
     "Seed for choosing the dev part; by default --seed."
     group_by_length: Annotated[bool, Parameter(negative="")] = False
-    "Batches of texts of similar length: less padding, so faster where lengths differ much."
+    "Put texts of similar length in a batch: less padding, so faster where lengths differ much."
     model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
         default_factory=dict
     )
@@ -112,7 +113,7 @@ vectors."
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.doc_stride is not None and self.max_length == "auto":
-            raise UserError("--doc-stride needs a --max-length in tokens, of a window")
+            raise UserError("--doc-stride needs a --max-length in tokens: the length of a window")
         if self.regression and self.multi_label:
             raise UserError("--regression and --multi-label exclude each other")
         if self.label_separator is not None and not (self.multi_label and self.label_separator):

@@ -72,7 +72,7 @@ def _axis(config: FinetuneConfig, text: str) -> tuple[str, dict[str, Any]]:
     given = given.strip().removeprefix("--")
     written = [part.strip() for part in rest.split(",")]
     if not equals or not given or "" in written:
-        raise UserError(f"--sweep {text}: no OPTION=VALUE,VALUE, as lr=1e-5,2e-5")
+        raise UserError(f"--sweep {text}: allowed: OPTION=VALUE,VALUE, such as lr=1e-5,2e-5")
     name = given if given.startswith(_MODEL_OPTION) else _SHORT.get(given, given.replace("-", "_"))
     hints = get_type_hints(type(config), include_extras=False)
     if name.startswith(_MODEL_OPTION):
@@ -88,7 +88,7 @@ def _axis(config: FinetuneConfig, text: str) -> tuple[str, dict[str, Any]]:
             for part in written
         }
     if len({str(value) for value in values.values()}) < len(written):
-        raise UserError(f"--sweep {text}: a value stands there twice")
+        raise UserError(f"--sweep {text}: a value is given twice")
     return name, values
 
 

@@ -76,7 +76,7 @@ def load_task_data(config: DataConfig, start: Sequence[str] | None = None) -> Ta
     """
     task = None if config.task is None else find_task(config.task)
     if config.max_answer_length is not None and (task is None or task.spans is None):
-        raise UserError("--max-answer-length is of squad and squad2, whose answers are spans")
+        raise UserError("--max-answer-length is only for squad and squad2, whose answers are spans")
     if config.split_seed is not None and config.split_seed < 0:
         raise UserError(f"--split-seed is {config.split_seed}; allowed: 0 and more")
     bad = BadRows(config.skip_bad_rows)
@@ -147,7 +147,7 @@ def _from_release(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None
     if config.data is not None and Path(config.data).is_file():
         # It would be every part: what is trained on would also be what is scored.
         raise UserError(
-            f"{config.data}: is a file, and --data a folder or a name; name it with --train (and --dev)"
+            f"{config.data}: is a file, but --data takes a folder or a name; name it with --train (and --dev)"
         )
     if task.spans is not None:
         spans = {name: getattr(config, name) for name in ("doc_stride", "max_answer_length")}

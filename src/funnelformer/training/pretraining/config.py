@@ -47,33 +47,33 @@ documents), jsonl, csv, tsv, parquet; .gz, .zst, .bz2, .xz."
     model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
         default_factory=dict
     )
-    "Config keys of the model, as --set.pooling=max --set.embedding_size=128."
+    "Keys of the model's config, such as --set.pooling=max --set.embedding_size=128."
     objective: Literal["mlm", "mlm+sso", "electra"] = "mlm"
-    "mlm: predict hidden tokens. mlm+sso: also how two parts of the text stand to each other (PoNet's). electra: a \
-generator fills the hidden tokens in, the model tells which of all tokens are replaced."
+    "mlm: predict hidden tokens. mlm+sso: also predict how two parts of the text relate (PoNet's objective). electra: \
+a generator fills in the hidden tokens, and the model tells which tokens were replaced."
     text_column: str | None = None
-    "Column of the text in tables."
+    "Column with the text, for tables."
     block_size: Annotated[int | None, at_least(8)] = None
     "Tokens of a training sequence; by default that of prepared data, 128 for text."
     masking: Strategy = "single_token"
     "What is hidden: single tokens, whole words, or spans of 1 to 5 tokens or words."
     mlm_probability: Annotated[float, FRACTION] = 0.15
-    "Fraction of the tokens that are predicted."
+    "Fraction of the tokens to predict."
     num_predict: Annotated[int | None, at_least(1)] = None
-    "Tokens of every sequence that are predicted, in place of a fraction."
+    "Number of tokens to predict in every sequence, in place of a fraction."
     optimizer: Literal["modern", "paper"] = "modern"
-    "modern: torch's AdamW, betas 0.9 and 0.98. paper: the original's, betas 0.9 and 0.99, with decay of everything."
+    "modern: torch's AdamW, betas 0.9 and 0.98. paper: the original's, betas 0.9 and 0.99, which decays everything."
     parallel: Parallel = "ddp"
-    "What several processes hold. ddp: each the whole model. fsdp: each a share of weights, gradients and optimizer \
-state, for models that one device cannot hold; checkpoints are sharded too."
+    "How several processes hold the model. ddp: each holds all of it. fsdp: each holds a share of the weights, \
+gradients and optimizer state, for models that do not fit one device; checkpoints are sharded too."
     gradient_checkpointing: Annotated[bool, Parameter(negative="")] = False
     "Compute layers again in the backward pass: less memory, more time."
     compile: Annotated[bool, Parameter(negative="")] = False
     "Compile the model with torch.compile."
     spike_factor: Annotated[float, above(1)] = 1.5
-    "A loss above this many times its running mean is a warning in the log."
+    "Warn in the log when the loss is above this many times its running mean."
     report_to: Tracker | None = None
-    "Where the log goes beside log.jsonl; by default tensorboard where it is installed."
+    "Where the log goes besides log.jsonl; by default to tensorboard, if it is installed."
     steps: Annotated[int, at_least(1)] = 10_000
     "Optimizer steps."
     validation_fraction: Annotated[float, FRACTION_FROM_0] = 0.01
@@ -83,12 +83,12 @@ state, for models that one device cannot hold; checkpoints are sharded too."
     save_every: Annotated[int, at_least(1)] = 1000
     "Steps between two checkpoints."
     probe_train: str | None = None
-    "Labelled texts, as `finetune --train` takes them: now and then a copy of the model is fine-tuned on them, and \
-what it reaches goes to the log."
+    "Labelled texts in a form that `finetune --train` reads: now and then a copy of the model is fine-tuned on them, \
+and its scores go to the log."
     probe_dev: str | None = None
-    "Labelled texts to measure that on; by default a part of --probe-train."
+    "Labelled texts to score that copy on; by default a part of --probe-train."
     probe_every: Annotated[int | None, at_least(1)] = None
-    "Steps between two such fine-tunings; by default those of --evaluate-every."
+    "Steps between two probes (see --probe-train); by default as --evaluate-every."
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -213,7 +213,7 @@ def _prepared_folder(config: PretrainConfig) -> str | None:
     prepared = [name for name in config.train if is_prepared(name)]
     if prepared and len(config.train) > 1:
         raise UserError(
-            f"{prepared[0]}: holds prepared data; --train takes one such folder, and nothing else"
+            f"{prepared[0]}: holds prepared data; --train takes one such folder and nothing beside it"
         )
     if not prepared:
         expand_sources(config.train)

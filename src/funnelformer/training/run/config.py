@@ -49,7 +49,7 @@ r_w, r_r and r_s decay, as in the paper's code."
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     "How the learning rate falls to 0 after the warm-up."
     clip: Annotated[float, above(0)] = 1.0
-    "Largest norm of the gradient."
+    "Clip the gradient to this norm."
     precision: Literal["fp32", "bf16"] = "fp32"
     "Arithmetic: float32, or bfloat16 autocast."
     on_nan: OnNan = "stop"
@@ -59,7 +59,7 @@ r_w, r_r and r_s decay, as in the paper's code."
     keep_checkpoints: Annotated[int, at_least(1)] = 2
     "Number of checkpoints to keep."
     seed: Annotated[int, SEED] = 42
-    "Seed of everything random; the same seed on the same machine repeats the run."
+    "Seed for everything random; the same seed on the same machine repeats the run."
     device: Device = "auto"
     "auto uses an accelerator if there is one."
     resume: Annotated[bool, Parameter(negative="")] = False

@@ -82,7 +82,7 @@ def check_run(config: RunConfig) -> Path | None:
         return checkpoint
     if config.resume:
         raise UserError(
-            f"{out} holds no complete checkpoint to resume from; run without --resume to start anew"
+            f"{out} holds no complete checkpoint to resume from; run without --resume to start again"
         )
     if out.is_dir() and any(out.iterdir()):
         if config.auto_resume and (out / CONFIG_FILE).is_file():

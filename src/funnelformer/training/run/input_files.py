@@ -59,7 +59,7 @@ def check_inputs(folder: Path, files: Iterable[Path]) -> None:
         return
     before: Any = read_json(noted).get("sha256")
     if not isinstance(before, dict):
-        raise UserError(f"{noted}: says nothing of the run's files")
+        raise UserError(f"{noted}: does not list the run's files")
     now = _hashes(files)
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
@@ -71,8 +71,8 @@ def check_inputs(folder: Path, files: Iterable[Path]) -> None:
                 else "is not there"
             )
             raise UserError(
-                f"{name}: {what} since the run in {folder} began, which goes on with the data it began with; bring "
-                "them back, or begin anew with --overwrite"
+                f"{name}: {what} since the run in {folder} began; a run goes on only with the same data: restore "
+                "them, or start again with --overwrite"
             )
 
 
