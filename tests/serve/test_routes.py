@@ -99,7 +99,12 @@ def test_tags_of_tokens(toy, texts, tmp_path):
             (row["tokens"], row["prediction"]) for row in expected
         ]
         assert {tag for row in found for tag in row["prediction"]} - {"O"}
-        assert {row["cut"] for row in found} == {True, False}
+        assert {row["cut"] for row in found} == {False}
+        # The last words of a text beyond the 22 tokens of a window are said what they are said in its last window.
+        long = " ".join(["the", "red", "cat", "sleeps", "."] * 6)
+        (whole,) = client.results("/classify", texts=[long])
+        (end,) = client.results("/classify", texts=[" ".join(long.split()[11:])])
+        assert whole["prediction"][-5:] == end["prediction"][-5:] != ["O"] * 5
         assert client.post("/classify", {"texts": [["a", "b"]]}).status == 422
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import datasets
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from data.support import error_of, number_tokenizer, table, write
 from funnelformer.data.bad_rows import BadRows
 from funnelformer.data.tables import TaskColumns
+from funnelformer.tasks.judge import judge
 from funnelformer.tasks.kinds import kind_of
 from funnelformer.tasks.releases import TASKS
 from funnelformer.tasks.task import Task, read_part
-from funnelformer.tasks.tokens import entity_scores
+from funnelformer.tasks.tokens import encode_words, entity_scores
+from funnelformer.tasks.windowing import Windowing
 
 NER = TASKS["ner"]
 LABELS = ("O", "B-person", "I-person")
@@ -107,13 +114,124 @@ def test_the_first_piece_has_the_tag_and_what_is_cut_is_outside():
     )
     tokenizer = number_tokenizer()
     assert kind.lengths(examples, tokenizer).tolist() == [6]
-    encoded = kind.encode(examples, tokenizer, 5)
-    assert encoded.num_cut == 1
-    assert encoded.features["labels"][0] == [-100, 0, 1, -100, -100]
-    assert encoded.features["words"][0] == [0, 1]
-    logits = [[[0, 0, 9], [1, 0, 0], [0, 1, 0], [0, 0, 9], [0, 0, 9]]]
+    encoded = kind.encode(examples, tokenizer, 5)  # windows of 5, 12, +13 and of 12, +13, 7
+    assert encoded.num_cut == 0
+    assert encoded.features["labels"][:] == [[-100, 0, 1, -100, -100], [-100, -100, -100, 1, -100]]
+    assert encoded.features["words"][:] == [[0, 1], [2]]
+    logits = [
+        [[0, 0, 9], [1, 0, 0], [0, 1, 0], [0, 0, 9], [0, 0, 9]],
+        [[0, 9, 0], [0, 9, 0], [0, 9, 0], [1, 0, 0], [0, 9, 0]],
+    ]
     assert kind.tags(logits, encoded.features["labels"], encoded) == [["O", "B-person", "O"]]
     assert kind.score(logits, encoded.features["labels"], encoded) == {
         "f1": pytest.approx(2 / 3),
         "recall": 0.5,
     }
+
+
+# ---- windows
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A piece for every letter: "abc" is a, ##b, ##c."""
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *"abcdefghij",
+        *(f"##{letter}" for letter in "abcdefghij"),
+    ]
+    backend = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep")}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def places_of(found):
+    """Of each window the words that take their tags there."""
+    return [sorted(places.values()) for places in found.places]
+
+
+def test_each_word_is_taken_from_the_window_with_most_context(tokenizer):
+    """Ten words in windows of 6 pieces (8 with the special ones), 4 apart: 0 to 6, 4 to 10.
+
+    Words 4 and 5 are in both: 4 has one piece after it in the first and none before it in the second, 5 the other way
+    around.
+    """
+    words = [list("abcdefghij"), ["a"]]
+    found = encode_words(tokenizer, words, 8, 4)
+    assert found.owners == [0, 0, 1]
+    assert places_of(found) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [0]]
+    assert found.places[1] == {2: 5, 3: 6, 4: 7, 5: 8, 6: 9}
+    tokens = tokenizer.convert_ids_to_tokens(found.features["input_ids"][1])
+    assert tokens == ["[CLS]", *"efghij", "[SEP]"]
+
+
+def test_a_window_within_a_word(tokenizer):
+    """The first piece of a word carries its tag, also where a later window begins with its second piece."""
+    words = [["a", "b", "cde", "f", "g"]]  # pieces a b c ##d ##e f g, in windows of three
+    for stride in (1, 2, 3):
+        found = encode_words(tokenizer, words, 5, stride)
+        said = sorted(word for places in found.places for word in places.values())
+        assert said == [0, 1, 2, 3, 4]
+        for ids, places in zip(found.features["input_ids"], found.places, strict=True):
+            for place, word in places.items():
+                assert tokenizer.convert_ids_to_tokens(ids)[place] == words[0][word][0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=30), min_size=1, max_size=3),
+    st.integers(3, 9),
+    st.data(),
+)
+def test_no_word_is_lost_and_none_is_twice(tokenizer, lengths, max_length, data):
+    stride = data.draw(st.none() | st.integers(1, max_length - 2))
+    words = [["abcde"[:length] for length in sentence] for sentence in lengths]
+    found = encode_words(tokenizer, words, max_length, stride)
+    assert all(len(ids) <= max_length for ids in found.features["input_ids"])
+    for number, sentence in enumerate(words):
+        said = [
+            word
+            for places, owner in zip(found.places, found.owners, strict=True)
+            if owner == number
+            for word in places.values()
+        ]
+        assert sorted(said) == list(range(len(sentence)))
+
+
+def test_tags_beyond_the_first_window(tokenizer):
+    """What the model says of the 9th word, beyond 6 pieces, is its tag; a sentence of one window is as without."""
+    tagged = Task("", "tokens", TaskColumns("tokens", None, "tags"), LABELS, ("f1",))
+    tags = [["O"] * 8 + ["B-person", "I-person"], ["B-person"]]
+    rows = datasets.Dataset.from_dict({"tokens": [list("abcdefghij"), ["a"]], "tags": tags})
+    kind = kind_of(tagged, Windowing(4))
+    encoded = kind.encode(rows, tokenizer, 8)
+    gold = encoded.features["labels"][:]
+    assert gold == [
+        [-100, 0, 0, 0, 0, 0, -100, -100],
+        [-100, -100, 0, 0, 0, 1, 2, -100],
+        [-100, 1, -100],
+    ]
+    outputs = [np.eye(3)[np.maximum(labels, 0)] for labels in gold]
+    assert kind.tags(outputs, gold, encoded) == tags
+    assert kind.score(outputs, gold, encoded)["f1"] == 1.0
+    assert [labels.tolist() for _, labels in kind.of_sentences(outputs, gold, encoded)] == [
+        [0] * 8 + [1, 2],
+        [1],
+    ]
+    judged = judge(kind, [np.eye(3)[np.zeros(len(labels), int)] for labels in gold], gold, encoded)
+    assert judged.is_wrong.tolist() == [True, True]
+    assert judged.losses[1] == pytest.approx(np.log(np.e + 2))
+    assert judged.losses[0] == pytest.approx(np.log(np.e + 2) - 0.8)
+    assert kind.saved() == {"doc_stride": 4}
+    assert kind.remark(encoded, 8).startswith("1 of 2 training texts exceed 8 tokens and are read in windows")
+    whole = kind_of(tagged).encode(rows, tokenizer, 12)
+    assert whole.features["labels"][:] == [[-100, *[0] * 8, 1, 2, -100], [-100, 1, -100]]
+    assert kind_of(tagged).saved() == {}
+    assert kind_of(tagged).remark(whole, 12) is None

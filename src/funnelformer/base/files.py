@@ -13,14 +13,13 @@ import os
 import select
 import shutil
 import stat
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO, TextIO, cast
-
-import zstandard
+from typing import IO, Any, BinaryIO, TextIO, cast
 
 from .errors import UserError, did_you_mean
 from .leftovers import remove_leftovers, temporary_name
@@ -66,8 +65,10 @@ class _ZstdFile(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        import zstandard  # a GPU's machine that only measures may lack it
+
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW_BYTES)
-        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._frame: Any = None
         self._compressed = b""
         self._plain = memoryview(b"")
 
@@ -195,7 +196,7 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
                     yield cast(BinaryIO, bounded)
     except PermissionError as error:
         raise UserError(_denied(path)) from error
-    except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, *_zstd_errors(), OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         raise UserError(f"{path}: the {suffix} file is damaged or cut short ({error})") from error
@@ -437,3 +438,9 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _zstd_errors() -> tuple[type[Exception], ...]:
+    """Of the package zstandard, where a file has made it be loaded."""
+    package = sys.modules.get("zstandard")
+    return () if package is None else (package.ZstdError,)

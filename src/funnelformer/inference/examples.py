@@ -92,9 +92,7 @@ def kind_on(predictor: Predictor, columns: TaskColumns, named: Task | None) -> K
     if named is not None and named.labels is not None and len(named.labels) == 2 and labels is not None:
         positive = named.labels[1] if named.labels[1] in labels else None
     columns = dataclasses.replace(columns, separator=predictor.task.get("label_separator"))
-    return kind_of(
-        Task("", predictor.kind, columns, labels, scores, positive=positive), predictor.task.get("doc_stride")
-    )
+    return kind_of(Task("", predictor.kind, columns, labels, scores, positive=positive), predictor.windowing)
 
 
 def split_at_spaces(table: Table, columns: TaskColumns) -> tuple[Table, TaskColumns]:

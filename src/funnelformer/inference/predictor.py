@@ -21,7 +21,8 @@ from ..tasks.judge import say_of
 from ..tasks.kind import Kind
 from ..tasks.scores import sigmoid, softmax
 from ..tasks.task import KindName
-from ..tasks.windows import encode_windows, mean_by_owner
+from ..tasks.windowing import Windowing, windowing_in
+from ..tasks.windows import by_owner, encode_windows
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend
@@ -55,6 +56,11 @@ class Predictor:
         return "regression" if config.num_labels == 1 else "classification"
 
     @property
+    def windowing(self) -> Windowing | None:
+        """How long texts are read; None where they are cut."""
+        return windowing_in(self.task)
+
+    @property
     def has_kind(self) -> bool:
         """Whether the model answers a kind of task with its logits, rather than giving states, tokens or spans."""
         return self._head.task_kind in ("text", "tokens", "choice")
@@ -73,10 +79,10 @@ class Predictor:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> np.ndarray:
-        """Return logits [N, num_labels] in the order of `texts`, of windows their mean; see `outputs`."""
-        max_length, stride = self.task["max_length"], self.task.get("doc_stride")
+        """Return logits [N, num_labels] in the order of `texts`, of windows what they combine to; see `outputs`."""
+        max_length, windowing = self.task["max_length"], self.windowing
         owners = None
-        if stride is None:
+        if windowing is None:
             encoded = self.tokenizer(
                 list(texts),
                 None if pairs is None else list(pairs),
@@ -86,9 +92,11 @@ class Predictor:
         elif pairs is not None:
             raise UserError("the model reads windows of single texts, not pairs of texts")
         else:
-            encoded, owners = encode_windows(self.tokenizer, list(texts), max_length, stride)
+            encoded, owners = encode_windows(
+                self.tokenizer, list(texts), max_length, windowing.stride, windowing.most
+            )
         outputs = self.outputs(Rows(dict(encoded)), batch_size=batch_size, progress=progress)
-        return mean_by_owner(np.stack(outputs), owners)
+        return by_owner(np.stack(outputs), owners, windowing, self.kind)
 
     def outputs(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..base.errors import UserError, short
 from ..base.json_toml import read_json
+from ..tasks.windowing import windowing_in
 
 __all__ = ["TASK_FILE", "check_length", "read_architectures", "read_settings"]
 
@@ -37,6 +38,10 @@ def read_settings(folder: str) -> dict[str, Any]:
         value = values.get(name, least)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise UserError(f"{file}: {name} is {short(value)}; allowed: {least} to {most}")
+    try:
+        windowing_in(values)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     threshold = values.get("null_threshold", 0.0)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not abs(threshold) < 1e9:
         raise UserError(f"{file}: null_threshold is {short(threshold)}; allowed: a number")

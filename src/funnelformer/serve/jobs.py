@@ -12,8 +12,8 @@ from ..base.sentence_modules import Pooling, SentenceEmbedding
 from ..data.values import text_problem
 from ..tasks.passages import cut_passage, encode_passages, most_question_tokens
 from ..tasks.scores import softmax
-from ..tasks.tokens import first_pieces
-from ..tasks.windows import encode_windows, mean_by_owner
+from ..tasks.tokens import encode_words
+from ..tasks.windows import by_owner, encode_windows
 from .backend import Backend, Feature
 from .batching import Work
 from .funnel import Funnel
@@ -45,7 +45,7 @@ def classify(backend: Backend, texts: Sequence[Text]) -> Job:
         for index, text in enumerate(texts):
             if isinstance(text, str):
                 raise Refused(422, f"texts.{index}: the model was trained on pairs of texts; give two")
-    if predictor.task.get("doc_stride"):
+    if predictor.windowing is not None:
         return _windows(backend, texts)
     features, are_cut = _encode(backend, texts)
 
@@ -57,40 +57,40 @@ def classify(backend: Backend, texts: Sequence[Text]) -> Job:
 
 
 def _windows(backend: Backend, texts: Sequence[Text]) -> Job:
-    """Of a model of long texts: the mean of the logits of windows, each beginning `stride` tokens after the last."""
+    """Of a model of long texts: what the logits of their windows combine to."""
     predictor = backend.predictor
+    windowing = predictor.windowing
+    assert windowing is not None
     single = _single(texts, "the model reads windows of single texts, not pairs")
-    task = predictor.task
-    encoded, owners = encode_windows(predictor.tokenizer, single, task["max_length"], task["doc_stride"])
+    encoded, owners = encode_windows(
+        predictor.tokenizer, single, predictor.task["max_length"], windowing.stride, windowing.most
+    )
 
     def finish(logits: list[np.ndarray]) -> Any:
-        means = mean_by_owner(np.stack(logits), owners)
-        return [{**row, "cut": False} for row in predictor.answers(means)]
+        combined = by_owner(np.stack(logits), owners, windowing, predictor.kind)
+        return [{**row, "cut": False} for row in predictor.answers(combined)]
 
     return Job(Work("classify", _features(encoded), backend.logits), finish)
 
 
 def _tags(backend: Backend, texts: Sequence[Text]) -> Job:
-    """The tag of every word, the text cut at white space; a word that was cut off, or has no piece, is called O."""
+    """The tag of every word, the text cut at white space and read in windows; a word without a piece is called O."""
     predictor = backend.predictor
     words = [text.split() for text in _single(texts, "a model of tokens reads single texts")]
-    encoded = predictor.tokenizer(
-        words, is_split_into_words=True, truncation=True, max_length=predictor.task["max_length"]
-    )
-    starts = [first_pieces(encoded.word_ids(number)) for number in range(len(words))]
-    are_cut = [bool(part.overflowing) for part in encoded.encodings]
-    labels = predictor.labels
+    task, labels = predictor.task, predictor.labels
+    found = encode_words(predictor.tokenizer, words, task["max_length"], task.get("doc_stride"))
 
     def finish(logits: list[np.ndarray]) -> Any:
-        rows = []
-        for tokens, places, scores, cut in zip(words, starts, logits, are_cut, strict=True):
-            tags = ["O"] * len(tokens)
+        tags = [["O"] * len(tokens) for tokens in words]
+        for owner, places, scores in zip(found.owners, found.places, logits, strict=True):
             for place, word in places.items():
-                tags[word] = labels[int(scores[place].argmax())]
-            rows.append({"tokens": tokens, "prediction": tags, "cut": cut})
-        return rows
+                tags[owner][word] = labels[int(scores[place].argmax())]
+        return [
+            {"tokens": tokens, "prediction": own, "cut": False}
+            for tokens, own in zip(words, tags, strict=True)
+        ]
 
-    return Job(Work("classify", _features(encoded), backend.logits), finish)
+    return Job(Work("classify", _features(found.features), backend.logits), finish)
 
 
 def embed(

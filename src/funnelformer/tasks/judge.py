@@ -13,7 +13,7 @@ from .scores import sigmoid, softmax
 from .spans import Questions, Windows
 from .squad_scores import is_exact
 from .tokens import Tokens
-from .windows import first_of_owner, mean_by_owner
+from .windows import first_of_owner
 
 __all__ = ["Judged", "answers", "judge", "say_of"]
 
@@ -32,7 +32,7 @@ def answers(
         for tags in kind.tags(outputs, gold, encoded):
             yield {"prediction": tags}
         return
-    logits = mean_by_owner(np.stack(list(outputs)), encoded.owners)
+    logits = kind.combine(np.stack(list(outputs)), encoded.owners)
     yield from say_of(kind.task.kind, kind.task.labels or (), logits)
 
 
@@ -92,10 +92,10 @@ def judge(kind: Kind, outputs: Any, gold: Any, encoded: Encoded) -> Judged:
     if isinstance(kind, Tokens):
         tags = list(examples["tags"])
         wrong = [answer["prediction"] != right for answer, right in zip(said, tags, strict=True)]
-        measured = [_of_tags(*pair) for pair in zip(outputs, gold, strict=True)]
+        measured = [_of_tags(*pair) for pair in kind.of_sentences(outputs, gold, encoded)]
         losses, sureness = (np.array(column) for column in zip(*measured, strict=True))
         return Judged(rows(tags), losses, np.array(wrong), sureness, None, None)
-    logits = mean_by_owner(np.stack(list(outputs)).astype(np.float64), encoded.owners)
+    logits = kind.combine(np.stack(list(outputs)).astype(np.float64), encoded.owners)
     right_ids = first_of_owner(np.asarray(gold), encoded.owners)
     if kind.task.kind == "regression":
         amounts, predicted = right_ids.reshape(-1).astype(np.float64), logits.reshape(-1)

@@ -17,6 +17,8 @@ from ..data.tables import Table
 from ..head_table import Head
 from ..model_options import ModelOptions
 from .task import KindName, Task
+from .windowing import Windowing
+from .windows import mean_by_owner
 
 __all__ = ["KINDS", "Encoded", "Kind"]
 
@@ -55,12 +57,14 @@ class Kind(ABC):
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def in_windows(self, stride: int) -> Kind:
-        """The kind that reads a long text in windows that begin `stride` tokens apart.
+    def in_windows(self, windowing: Windowing) -> Kind:
+        """The kind that reads a long text in such windows.
 
-        Raises UserError where there is no single text to cut.
+        Raises UserError where there is no single text to cut, or their scores do not combine.
         """
-        raise UserError(f"--doc-stride makes windows of single texts; this is a task of {self.task.kind}")
+        raise UserError(
+            f"{windowing.option} makes windows of single texts; this is a task of {self.task.kind}"
+        )
 
     @abstractmethod
     def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:
@@ -103,6 +107,10 @@ class Kind(ABC):
     def reduce(self, outputs: Any, config: ModelOptions) -> Any:
         """What `score` needs of a model's outputs for a batch (one tensor, or a tuple): by default all."""
         return outputs
+
+    def combine(self, logits: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
+        """The logits of each example from those of its features."""
+        return mean_by_owner(logits, owners)
 
     def tuned(self, scores: Mapping[str, float]) -> Kind:
         """The kind with what its scores on the dev data (by their names in metrics.json) settle, as a threshold."""

@@ -24,6 +24,7 @@ from .releases.squad import WHERE
 from .scores import softmax
 from .span_search import NUM_BEST, best_spans
 from .squad_scores import answer_metrics
+from .windowing import Windowing
 
 if TYPE_CHECKING:
     import datasets
@@ -105,8 +106,10 @@ class Questions(Kind, names=("span",)):
 
     head = HEADS["question_answering"]
 
-    def in_windows(self, stride: int) -> Questions:
+    def in_windows(self, windowing: Windowing) -> Questions:
         """They are in windows anyway, which begin as far apart as `task.spans` says."""
+        if str(windowing) != "mean":
+            raise UserError("--windows combines what is said of a text; an answer is in one of its windows")
         return self
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:

@@ -16,7 +16,8 @@ from ..head_table import HEADS
 from .kind import Encoded, Kind
 from .scores import classification_metrics, multi_label_metrics, regression_metrics
 from .task import Task
-from .windows import describe_windows, encode_windows, first_of_owner, mean_by_owner
+from .windowing import Windowing
+from .windows import by_owner, describe_windows, encode_windows, first_of_owner
 
 __all__ = ["Texts", "score_texts"]
 
@@ -44,21 +45,23 @@ def score_texts(
 class Texts(Kind, names=("classification", "multi-label", "regression")):
     """`FunnelformerForSequenceClassification`, in its three kinds of problem.
 
-    stride: a text longer than `max_length` is read in windows that begin so many tokens apart, each a feature; the
-        text's logits are the mean of theirs. None: it is cut.
+    windowing: a text longer than `max_length` is read in such windows, each a feature; theirs make the text's logits.
+        None: it is cut.
     """
 
     has_class_names = True
     head = HEADS["sequence_classification"]
 
-    def __init__(self, task: Task, stride: int | None = None) -> None:
+    def __init__(self, task: Task, windowing: Windowing | None = None) -> None:
         super().__init__(task)
-        self.stride = stride
+        self.windowing = windowing
 
-    def in_windows(self, stride: int) -> Texts:
+    def in_windows(self, windowing: Windowing) -> Texts:
         if self.task.columns.text_pair is not None:
-            raise UserError("--doc-stride makes windows of single texts; this is a task of pairs of texts")
-        return Texts(self.task, stride)
+            raise UserError(
+                f"{windowing.option} makes windows of single texts; this is a task of pairs of texts"
+            )
+        return Texts(self.task, windowing)
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:
         labels = None if self.task.labels is None else Labels(self.task.labels)
@@ -81,8 +84,8 @@ class Texts(Kind, names=("classification", "multi-label", "regression")):
         return np.asarray(measured["length"])
 
     def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoded:
-        if self.stride is not None:
-            return _encode_windows(examples, tokenizer, max_length, self.stride)
+        if self.windowing is not None:
+            return _encode_windows(examples, tokenizer, max_length, self.windowing)
 
         def tokenise(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
             pairs = rows.get("text_pair")
@@ -105,22 +108,27 @@ class Texts(Kind, names=("classification", "multi-label", "regression")):
         return describe_windows(encoded.owners, max_length)
 
     def saved(self) -> dict[str, Any]:
-        return {} if self.stride is None else {"doc_stride": self.stride}
+        return {} if self.windowing is None else self.windowing.saved()
 
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
         from transformers import DataCollatorWithPadding
 
         return DataCollatorWithPadding(tokenizer)
 
+    def combine(self, logits: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
+        return by_owner(logits, owners, self.windowing, self.task.kind)
+
     def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
-        logits = mean_by_owner(np.asarray(predictions), encoded.owners)
+        logits = self.combine(np.asarray(predictions), encoded.owners)
         labels = first_of_owner(np.asarray(gold), encoded.owners)
         return score_texts(self.task.kind, logits, labels, self.task.scores, self.task.positive_id)
 
 
-def _encode_windows(examples: Examples, tokenizer: Any, max_length: int, stride: int) -> Encoded:
+def _encode_windows(examples: Examples, tokenizer: Any, max_length: int, windowing: Windowing) -> Encoded:
     def tokenise(rows: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-        encoded, owners = encode_windows(tokenizer, rows["text"], max_length, stride)
+        encoded, owners = encode_windows(
+            tokenizer, rows["text"], max_length, windowing.stride, windowing.most
+        )
         labels = {"labels": [rows["label"][owner] for owner in owners]} if "label" in rows else {}
         return {**encoded, **labels, "owner": [indices[owner] for owner in owners]}
 

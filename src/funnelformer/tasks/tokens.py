@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,13 @@ from ..data.tables import Table, check_column
 from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text, written_list
 from ..head_table import HEADS
 from .kind import Encoded, Kind
+from .passages import widest_context
 from .releases.conll import is_tag
+from .task import Task
+from .windowing import Windowing
+from .windows import check_stride, describe_windows, text_room, usual_stride
 
-__all__ = ["Tokens", "entity_scores", "first_pieces"]
+__all__ = ["Tokens", "WordWindows", "encode_words", "entity_scores"]
 
 _OUTSIDE = "O"
 _NO_LABEL = -100
@@ -38,11 +44,22 @@ def entity_scores(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[st
 class Tokens(Kind, names=("tokens",)):
     """`FunnelformerForTokenClassification`: the first piece of a word has the word's tag, the others have none.
 
-    A word that was cut off, or has no piece, is called O.
+    A sentence longer than `max_length` is read in windows, each a feature, and a word has its tag in the one that shows
+    it with the most context, in training too. A word without a piece is called O.
+    windowing: how far apart they begin; by default half a window.
     """
 
     has_class_names = True
     head = HEADS["token_classification"]
+
+    def __init__(self, task: Task, windowing: Windowing | None = None) -> None:
+        super().__init__(task)
+        self.windowing = windowing or Windowing()
+
+    def in_windows(self, windowing: Windowing) -> Tokens:
+        if str(windowing) != "mean":
+            raise UserError("--windows combines what is said of a text; a tag is taken from one window")
+        return Tokens(self.task, windowing)
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:
         """Lists `tokens` and `tags`; without a column of tags every token is outside."""
@@ -102,26 +119,32 @@ class Tokens(Kind, names=("tokens",)):
         assert self.task.labels is not None
         ids = Labels(self.task.labels).id_of
 
-        def tokenise(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            encoded = tokenizer(
-                rows["tokens"], is_split_into_words=True, truncation=True, max_length=max_length
-            )
-            labels, words = [], []
-            for number, tags in enumerate(rows["tags"]):
-                pieces = encoded.word_ids(number)
-                starts = first_pieces(pieces)
+        def tokenise(rows: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+            found = encode_words(tokenizer, rows["tokens"], max_length, self.windowing.stride)
+            labels = []
+            for ids_of, owner, places in zip(
+                found.features["input_ids"], found.owners, found.places, strict=True
+            ):
+                tags = rows["tags"][owner]
                 labels.append(
-                    [
-                        ids[tags[starts[place]]] if place in starts else _NO_LABEL
-                        for place in range(len(pieces))
-                    ]
+                    [ids[tags[places[p]]] if p in places else _NO_LABEL for p in range(len(ids_of))]
                 )
-                words.append(list(starts.values()))
-            cut = [bool(text.overflowing) for text in encoded.encodings]
-            return {**encoded, "labels": labels, "words": words, "cut": cut}
+            words = [list(places.values()) for places in found.places]
+            owners = [indices[owner] for owner in found.owners]
+            return {**found.features, "labels": labels, "words": words, "owner": owners}
 
-        encoded = examples.map(tokenise, batched=True, remove_columns=examples.column_names, desc="tokenise")
-        return Encoded(encoded.remove_columns("cut"), examples, sum(encoded["cut"]))
+        encoded = examples.map(
+            tokenise, batched=True, with_indices=True, remove_columns=examples.column_names, desc="tokenise"
+        )
+        owners = np.asarray(encoded["owner"][:])
+        return Encoded(encoded.remove_columns("owner"), examples, num_cut=0, owners=owners)
+
+    def remark(self, encoded: Encoded, max_length: int) -> str | None:
+        is_whole = len(encoded.features) == len(encoded.examples)
+        return None if is_whole else describe_windows(_owners(encoded), max_length)
+
+    def saved(self) -> dict[str, Any]:
+        return {} if self.windowing.stride is None else {"doc_stride": self.windowing.stride}
 
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
         from transformers import DataCollatorForTokenClassification
@@ -133,18 +156,83 @@ class Tokens(Kind, names=("tokens",)):
         return {name: scores[name] for name in self.task.scores}
 
     def tags(self, predictions: Any, gold: Any, encoded: Encoded) -> list[list[str]]:
-        """The tag of every word, from logits [T, L] and labels [T] of each sentence."""
+        """The tag of every word, from logits [T, L] and labels [T] of each window."""
         assert self.task.labels is not None
-        found = []
-        for logits, labels, words, tokens in zip(
-            predictions, gold, encoded.features["words"], encoded.examples["tokens"], strict=True
+        found = [[_OUTSIDE] * len(tokens) for tokens in encoded.examples["tokens"]]
+        for logits, labels, words, owner in zip(
+            predictions, gold, encoded.features["words"], _owners(encoded), strict=True
         ):
             places = np.flatnonzero(np.asarray(labels) != _NO_LABEL)
-            tags = [_OUTSIDE] * len(tokens)
             for word, best in zip(words, np.asarray(logits)[places].argmax(-1), strict=True):
-                tags[word] = self.task.labels[best]
-            found.append(tags)
+                found[owner][word] = self.task.labels[best]
         return found
+
+    def of_sentences(
+        self, predictions: Any, gold: Any, encoded: Encoded
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Logits [W, L] and labels [W] of the words of each sentence, of all its windows."""
+        parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(len(encoded.examples))]
+        for logits, labels, owner in zip(predictions, gold, _owners(encoded), strict=True):
+            places = np.flatnonzero(np.asarray(labels) != _NO_LABEL)
+            parts[owner].append((np.asarray(logits)[places], np.asarray(labels)[places]))
+        for of_one in parts:
+            logits, labels = zip(*of_one, strict=True)
+            yield np.concatenate(logits), np.concatenate(labels)
+
+
+def _owners(encoded: Encoded) -> np.ndarray:
+    """The sentence of each feature."""
+    return np.arange(len(encoded.features)) if encoded.owners is None else encoded.owners
+
+
+@dataclass(frozen=True)
+class WordWindows:
+    """Sentences of words as a model reads them.
+
+    features: what it reads of each window. owners: the sentence of each. places: of each window the place of the first
+    piece of a word -> the number of that word in its sentence, for the words that no other window shows with more
+    context.
+    """
+
+    features: dict[str, list[list[int]]]
+    owners: list[int]
+    places: list[dict[int, int]]
+
+
+def encode_words(
+    tokenizer: Any, sentences: Sequence[Sequence[str]], max_length: int, stride: int | None
+) -> WordWindows:
+    """Tokenise sentences of words into windows that begin `stride` pieces apart, by default half of one.
+
+    A sentence that fits is one window, as without. Raises UserError for a stride that would leave pieces out.
+    """
+    room = text_room(tokenizer, max_length)
+    stride = usual_stride(room) if stride is None else stride
+    check_stride(tokenizer, max_length, stride)
+    encoded = tokenizer(
+        list(sentences),
+        is_split_into_words=True,
+        truncation=True,
+        max_length=max_length,
+        stride=room - stride,  # the library's stride is the overlap
+        return_overflowing_tokens=True,
+    )
+    owners: list[int] = encoded.pop("overflow_to_sample_mapping")
+    places: list[dict[int, int]] = []
+    for _, windows in groupby(range(len(owners)), key=owners.__getitem__):
+        of_windows = [encoded.word_ids(number) for number in windows]
+        leads = [next((p for p, word in enumerate(own) if word is not None), 0) for own in of_windows]
+        pieces = [[word for word in own if word is not None] for own in of_windows]
+        # The pieces of the sentence, each once: a window may begin within a word.
+        whole = [word for own in pieces[:-1] for word in own[:stride]] + pieces[-1]
+        starts = first_pieces(whole)
+        firsts = [stride * number for number in range(len(pieces))]
+        runs = widest_context(firsts, [len(own) for own in pieces])
+        places += [
+            {lead + piece - first: starts[piece] for piece in range(*run) if piece in starts}
+            for lead, first, run in zip(leads, firsts, runs, strict=True)
+        ]
+    return WordWindows(dict(encoded), owners, places)
 
 
 def first_pieces(words: Sequence[int | None]) -> dict[int, int]:

@@ -8,31 +8,48 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import UserError
+from .windowing import Windowing
 
-__all__ = ["check_stride", "describe_windows", "encode_windows", "first_of_owner", "mean_by_owner"]
+__all__ = [
+    "by_owner",
+    "check_stride",
+    "describe_windows",
+    "encode_windows",
+    "first_of_owner",
+    "mean_by_owner",
+    "text_room",
+    "usual_stride",
+]
 
 
-def check_stride(tokenizer: Any, max_length: int, stride: int) -> int:
-    """Return the tokens of a text in a window of `max_length`. Raises UserError for a stride beyond them."""
-    room = max_length - tokenizer.num_special_tokens_to_add(pair=False)
+def usual_stride(room: int) -> int:
+    """Half of a window: every token has a quarter of one on either side, but at the ends of the text."""
+    return max(1, room // 2)
+
+
+def check_stride(tokenizer: Any, max_length: int, stride: int) -> None:
+    """Raise UserError for a stride beyond the tokens of a text in a window of `max_length`."""
+    room = text_room(tokenizer, max_length)
     if not 1 <= stride <= room:
         raise UserError(
             f"--doc-stride is {stride}; allowed: 1 to {room}, the tokens of a text in a window of {max_length}"
         )
-    return room
 
 
 def encode_windows(
-    tokenizer: Any, texts: Sequence[str], max_length: int, stride: int
+    tokenizer: Any, texts: Sequence[str], max_length: int, stride: int | None, most: int | None = None
 ) -> tuple[dict[str, list[list[int]]], np.ndarray]:
     """Tokenise texts into windows; return what a model reads of each, and the text that each is of ([windows] int).
 
     A window is the special tokens and `max_length` less those of the text's. The next one begins `stride` tokens
     later; the last is the first that reaches the text's end. So every token is in a window, and a text that fits is
     one window, as without.
+    stride: by default half a window's tokens of a text. most: windows of a text that are kept, the first ones.
     Raises UserError for a stride that would leave tokens out.
     """
-    room = check_stride(tokenizer, max_length, stride)
+    room = text_room(tokenizer, max_length)
+    stride = usual_stride(room) if stride is None else stride
+    check_stride(tokenizer, max_length, stride)
     encoded = tokenizer(
         list(texts),
         truncation=True,
@@ -41,7 +58,16 @@ def encode_windows(
         return_overflowing_tokens=True,
     )
     owners = np.asarray(encoded.pop("overflow_to_sample_mapping"), dtype=np.int64)
-    return dict(encoded), owners
+    if most is None:
+        return dict(encoded), owners
+    numbers = np.arange(len(owners)) - np.unique(owners, return_index=True)[1][owners]
+    kept = np.flatnonzero(numbers < most)
+    return {name: [rows[index] for index in kept] for name, rows in encoded.items()}, owners[kept]
+
+
+def text_room(tokenizer: Any, max_length: int) -> int:
+    """Tokens of a text in a window."""
+    return max_length - int(tokenizer.num_special_tokens_to_add(pair=False))
 
 
 def mean_by_owner(values: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
@@ -52,6 +78,22 @@ def mean_by_owner(values: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
     sums = np.zeros((len(counts), *values.shape[1:]), dtype=np.float64)
     np.add.at(sums, owners, values)
     return (sums / counts.reshape(-1, *[1] * (values.ndim - 1))).astype(values.dtype)
+
+
+def by_owner(
+    logits: np.ndarray, owners: np.ndarray | None, windowing: Windowing | None, kind: str
+) -> np.ndarray:
+    """The logits [N, L] of texts from those of their windows [windows, L]; the same where `owners` is None.
+
+    kind: of the task; of exclusive classes the maximum is one of log-probabilities, since logits have no common zero.
+    """
+    if owners is None or windowing is None or windowing.combine == "mean":
+        return mean_by_owner(logits, owners)
+    if kind == "classification":
+        logits = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    begins = np.unique(owners, return_index=True)[1]
+    found: np.ndarray = np.maximum.reduceat(logits, begins, axis=0)
+    return found
 
 
 def first_of_owner(values: np.ndarray, owners: np.ndarray | None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import datasets
 import numpy as np
@@ -22,7 +23,8 @@ from funnelformer.inference.predict import predict
 from funnelformer.inference.predictor import load_predictor
 from funnelformer.tasks.kinds import kind_of
 from funnelformer.tasks.task import Task
-from funnelformer.tasks.windows import encode_windows, mean_by_owner
+from funnelformer.tasks.windowing import Windowing, windowing_of
+from funnelformer.tasks.windows import by_owner, encode_windows, mean_by_owner
 from funnelformer.training.finetuning.window_weights import WEIGHT, row_losses, weighted_windows
 from training.toy import FINETUNE, fails, run, sentence, write_table
 
@@ -95,6 +97,36 @@ def test_mean_by_owner_by_hand():
     assert mean_by_owner(values, None) is values
 
 
+def test_max_and_first_by_hand(tokenizer):
+    """Of classes the maximum is one of log-probabilities: adding 5 to a window's logits changes nothing."""
+    logits = np.array([[2.0, 0.0, 0.0], [5.0, 6.0, 5.0], [1.0, 0.0, 3.0]])
+    owners, largest = np.array([0, 0, 1]), Windowing(3, "max")
+    shifted = logits + np.array([[0], [5], [0]])
+    logs = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+    expected = [logs[:2].max(0), logs[2]]
+    np.testing.assert_allclose(by_owner(logits, owners, largest, "classification"), expected)
+    np.testing.assert_allclose(by_owner(shifted, owners, largest, "classification"), expected)
+    for kind in ("multi-label", "regression"):
+        assert by_owner(logits, owners, largest, kind).tolist() == [[5, 6, 5], [1, 0, 3]]
+    # A text of one window says what it says alone.
+    one = by_owner(logits[:1], np.array([0]), largest, "classification")
+    np.testing.assert_allclose(np.exp(one).sum(), 1)
+    np.testing.assert_allclose(one - one[0, 1], logits[:1] - logits[0, 1])
+    words = "red blue cat dog cow red blue cat dog cow"
+    every, _ = encode_windows(tokenizer, [words, "cat"], 6, 3)
+    some, own = encode_windows(tokenizer, [words, "cat"], 6, 3, most=2)
+    assert own.tolist() == [0, 0, 1]
+    assert some["input_ids"] == [every["input_ids"][i] for i in (0, 1, 3)]
+    # Without a stride half of a window's four.
+    assert encode_windows(tokenizer, [words], 6, None)[0] == encode_windows(tokenizer, [words], 6, 2)[0]
+    assert [str(windowing_of(3, words)) for words in (None, "mean", "max", "first:12")] == [
+        *("mean", "mean", "max", "first:12"),
+    ]
+    for wrong in ("median", "first", "first:0", "first:x", "max:2", "first:²"):
+        with pytest.raises(UserError, match=f"--windows is '{wrong}'; allowed: mean, max, first:1 and more"):
+            windowing_of(None, wrong)
+
+
 def test_bad_strides(tokenizer):
     for stride in (0, 5):
         with pytest.raises(
@@ -102,9 +134,15 @@ def test_bad_strides(tokenizer):
         ):
             encode_windows(tokenizer, ["cat"], 6, stride)
     with pytest.raises(UserError, match="windows of single texts; this is a task of pairs of texts"):
-        kind_of(task_of(pair="other"), 3)
-    with pytest.raises(UserError, match="this is a task of tokens"):
-        kind_of(task_of("tokens", None), 3)
+        kind_of(task_of(pair="other"), Windowing(3))
+    with pytest.raises(
+        UserError, match="--windows combines what is said of a text; a tag is taken from one window"
+    ):
+        kind_of(task_of("tokens", None), Windowing(3, "max"))
+    with pytest.raises(
+        UserError, match="--doc-stride makes windows of single texts; this is a task of choice"
+    ):
+        kind_of(task_of("choice", None), Windowing(3))
 
 
 # ---- prediction
@@ -185,7 +223,7 @@ def test_predict_and_evaluate_count_a_text_once(model, texts, by_hand, tmp_path)
 
 def test_texts_weigh_alike(tokenizer):
     """Texts of 1, 3 and 2 windows: weights 2, 2/3 and 1, whose mean over the windows is 1."""
-    kind = kind_of(task_of(), 4)
+    kind = kind_of(task_of(), Windowing(4))
     words = ["red"] * 20
     examples = datasets.Dataset.from_dict(
         {"text": [" ".join(words[:n]) for n in (3, 12, 6)], "label": [0, 1, 1]}
@@ -259,9 +297,30 @@ def test_what_lies_beyond_the_first_window_is_learnt(toy, tmp_path, capsys):
     assert found["accuracy"] == metrics["dev_accuracy"]
     # Without its windows the same model guesses.
     task = json.loads((out / "task.json").read_text())
-    del task["doc_stride"]
+    del task["doc_stride"], task["windows"]
     (out / "task.json").write_text(json.dumps(task))
     assert evaluate(str(out), str(dev), device="cpu")["accuracy"] < 0.7
+
+
+@pytest.mark.parametrize("windows", ["max", "first:2"])
+def test_how_windows_combine_is_kept(model, texts, tmp_path, windows):
+    """task.json says it to `predict`, which says what the windows do when each is asked for by itself."""
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    (folder / "task.json").write_text(json.dumps({"max_length": 12, "doc_stride": 7, "windows": windows}))
+    predictor = load_predictor(str(folder), device="cpu")
+    found = predictor.logits(texts)
+    single = load_predictor(str(model), device="cpu")
+    del single.task["doc_stride"]
+    for row, text in zip(found, texts, strict=True):
+        words = text.split()
+        starts = range(0, max(1, len(words) - 10 + 7), 7)
+        alone = single.logits([" ".join(words[start : start + 10]) for start in starts])
+        if windows == "max":
+            expected = (alone - np.logaddexp.reduce(alone, axis=1, keepdims=True)).max(0)
+        else:
+            expected = alone[:2].mean(0)
+        np.testing.assert_allclose(row, expected, atol=TOLERANCE)
 
 
 def test_options_that_do_not_go_together(toy, tmp_path, capsys):
@@ -273,6 +332,11 @@ def test_options_that_do_not_go_together(toy, tmp_path, capsys):
             "--doc-stride needs a --max-length in tokens: the length of a window",
         ),
         (("--doc-stride", 0), "--doc-stride is 0; allowed: 1 and more"),
+        (("--windows", "last"), "--windows is 'last'; allowed: mean, max, first:1 and more"),
+        (
+            ("--windows", "max", "--max-length", "auto"),
+            "--windows needs a --max-length in tokens: the length of a window",
+        ),
         (
             ("--doc-stride", 15),
             "--doc-stride is 15; allowed: 1 to 14, the tokens of a text in a window of 16",

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from ...base.errors import UserError
 from ...base.options import FRACTION, above, at_least, between, flag, grouped, model_options
+from ...tasks.windowing import Windowing, windowing_of
 from ..run.config import RunConfig
 
 __all__ = ["FinetuneConfig"]
@@ -33,7 +34,7 @@ _OF_STEPS = (
     most="model train task epochs",
     data="data dev dev_fraction tokenizer text text_pair label regression multi_label label_separator "
     "skip_bad_rows split_seed",
-    model="max_length doc_stride max_answer_length model_options",
+    model="max_length doc_stride windows max_answer_length model_options",
     optimisation="frozen few_shot contrastive_epochs steps evaluate_every early_stopping layer_decay class_weights "
     "group_by_length",
     run="sweep seeds",
@@ -75,8 +76,11 @@ class FinetuneConfig(RunConfig):
     max_length: Annotated[int | Literal["auto"], MAX_LENGTH] = 512
     "Tokens of a sequence; longer ones are cut. auto: a length that fits 99% of the training texts."
     doc_stride: Annotated[int | None, at_least(1)] = None
-    "Read longer texts in windows of --max-length that begin this many tokens apart, and average their logits. \
-squad and squad2 read passages this way, by default with 128."
+    "Read longer texts in windows of --max-length that begin this many tokens apart; by default they are cut. \
+Passages of squad and squad2 (by default 128 apart) and sentences of ner (half a window) are always in windows."
+    windows: str | None = None
+    "How the windows of a text combine: mean of their logits, max for each class, or first:K, the mean of the first K. \
+Without --doc-stride they begin half a window apart."
     max_answer_length: Annotated[int | None, at_least(1)] = None
     "Longest answer in tokens, for squad and squad2; 64 by default."
     epochs: Annotated[float, above(0)] = 3.0
@@ -112,8 +116,8 @@ vectors."
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.doc_stride is not None and self.max_length == "auto":
-            raise UserError("--doc-stride needs a --max-length in tokens: the length of a window")
+        if self.max_length == "auto" and (windowing := self.windowing) is not None:
+            raise UserError(f"{windowing.option} needs a --max-length in tokens: the length of a window")
         if self.regression and self.multi_label:
             raise UserError("--regression and --multi-label exclude each other")
         if self.label_separator is not None and not (self.multi_label and self.label_separator):
@@ -122,6 +126,13 @@ vectors."
             )
         self._check_fitted()
         model_options(self.model_options)
+
+    @property
+    def windowing(self) -> Windowing | None:
+        """How long texts are read; None where they are cut. Raises UserError for --windows of other words."""
+        if self.doc_stride is None and self.windows is None:
+            return None
+        return windowing_of(self.doc_stride, self.windows)
 
     @property
     def fits_head(self) -> bool:

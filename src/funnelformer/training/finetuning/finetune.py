@@ -26,6 +26,7 @@ from ...inference.settings import TASK_FILE, check_length
 from ...tasks.judge import judge
 from ...tasks.kind import Encoded, Kind
 from ...tasks.kinds import kind_of
+from ...tasks.texts import Texts
 from ...tasks.windows import check_stride
 from ..run.facts import run_cost, write_metrics
 from ..run.folder import (
@@ -80,8 +81,8 @@ def _read(config: FinetuneConfig) -> Inputs:
     start = None if is_layout(config.model) else start_labels(config.model)
     data = load_task_data(config, start)
     task = data.kind.task
-    if config.doc_stride is not None:
-        data = dataclasses.replace(data, kind=kind_of(task, config.doc_stride))
+    if config.windowing is not None:
+        data = dataclasses.replace(data, kind=kind_of(task, config.windowing))
     model = _model(config, data.kind, tokenizer, start)
     max_length = choose_max_length(config.max_length, data.kind, data.train, tokenizer, model.config)
     if config.doc_stride is not None and task.kind != "span":
@@ -169,6 +170,8 @@ def _train(config: FinetuneConfig, inputs: Inputs, train: Encoded, checkpoint: P
     kind = data.kind
     rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
     dev = {name: kind.encode(part, tokenizer, inputs.max_length) for name, part in data.dev.items()}
+    # Of tags each counts in one window, so that all weigh alike as they are.
+    is_of_windows = train.owners is not None and isinstance(kind, Texts)
     trainer = FinetuneTrainer(
         model=model,
         args=training_arguments(
@@ -182,12 +185,12 @@ def _train(config: FinetuneConfig, inputs: Inputs, train: Encoded, checkpoint: P
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
             ddp_find_unused_parameters=not _uses_all_parameters(kind, train),
         ),
-        train_dataset=train.features if train.owners is None else weighted_windows(train, inputs.weights),
+        train_dataset=weighted_windows(train, inputs.weights) if is_of_windows else train.features,
         eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},
         data_collator=kind.collator(tokenizer),
         compute_metrics=_scorer(kind, dev),
         preprocess_logits_for_metrics=lambda outputs, _: kind.reduce(outputs, model.config),
-        compute_loss_func=weighted_loss(inputs.weights) if train.owners is None else None,
+        compute_loss_func=None if is_of_windows else weighted_loss(inputs.weights),
         callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
         layer_decay=config.layer_decay,
     )

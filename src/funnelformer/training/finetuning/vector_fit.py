@@ -50,8 +50,8 @@ def check_fit(config: FinetuneConfig, kind: Kind, train: datasets.Dataset) -> No
         raise UserError(
             f"--few-shot pairs texts of one class; this is a task of {kind.task.kind}, which --frozen can learn"
         )
-    if config.few_shot and config.doc_stride is not None:
-        raise UserError("--few-shot compares whole texts; leave out --doc-stride")
+    if config.few_shot and config.windowing is not None:
+        raise UserError(f"--few-shot compares whole texts; leave out {config.windowing.option}")
     if config.few_shot and num_processes() > 1:
         raise UserError("--few-shot compares the texts of one process; run it without torchrun")
     check_gold(kind.task.kind, np.asarray(train["label"][:]), kind.task.labels or ())
