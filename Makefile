@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # What the demo begins with, fetched once: after that it needs no network.
 FETCHED := runs/demo-sources/.fetched
 
-.PHONY: demo demo-full test test-all check format clean
+.PHONY: demo demo-full test test-all check docs package format clean
 
 demo: $(INSTALLED) $(FETCHED)
 	$(BIN)/python demo/run.py
@@ -27,6 +27,18 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The documentation as a site, at http://127.0.0.1:8000 and up to date while you write; make check builds it too.
+docs: $(INSTALLED)
+	$(BIN)/mkdocs serve
+
+# The wheel and the sdist, checked, and the wheel tried in a clean environment, away from the sources.
+package: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/smoke.py --versions tested --wheel dist/*.whl
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -35,7 +47,7 @@ format: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,demo]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,demo,docs]"
 	touch $@
 
 $(FETCHED): demo/fetch.py $(INSTALLED)

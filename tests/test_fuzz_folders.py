@@ -151,7 +151,7 @@ TASK = {
     "label_separator": None,
     "max_length": 16,
 }
-TASK |= {"doc_stride": 8, "max_answer_length": 4, "null_threshold": 0.5}
+TASK |= {"windows": "max", "doc_stride": 8, "max_answer_length": 4, "null_threshold": 0.5}
 RUN = {"command": "finetune", "argv": ["x"], "torch": "2", "sequences_per_step": 8, "num_threads": 1}
 METRICS = {"metric": "dev_accuracy", "dev_accuracy": 0.5, "cost": {"train_seconds": 1.5, "train_flops": 1e9}}
 METRICS |= {

@@ -28,7 +28,8 @@ PAGES = [
             "benchmarks/LOG.md",
         )
     ),
-    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 SOURCES = sorted(
     path for room in ("src", "benchmarks", "demo", "tests") for path in (ROOT / room).rglob("*.py")
@@ -124,7 +125,7 @@ def command_lines(text: str) -> list[str]:
 COMMANDS = sorted(name for name in app if not name.startswith("-"))
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=relative)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=relative)
 def test_commands_and_options_of_a_page_exist(page):
     wrong = []
     for line in command_lines(page.read_text()):
@@ -187,6 +188,7 @@ def test_the_python_of_the_readme_runs(encoder, capsys):
 TOY_OPTIONS = {
     "finetune": "--dev-fraction 0.3 --epochs 1 --batch-size 8 --max-length 16 --device cpu",
     "export": "--check-to 40",
+    "push": "--dry-run",
     "embed": "--device cpu",
     "predict": "--device cpu",
     "evaluate": "--device cpu",

@@ -19,6 +19,7 @@ from funnelformer.inference.settings import read_architectures, read_settings
     [
         *(("max_length", value) for value in (-1, 0, 2, "x", 1.5, [1], None, True, 10**30)),
         *(("doc_stride", value) for value in (0, "x", 1.5, [1])),
+        *(("windows", value) for value in ("last", "first:0", 3, ["mean"])),
         *(
             (key, value)
             for key in ("task", "text", "text_pair", "label", "label_separator")

@@ -4,7 +4,8 @@ The command line, `funnelformer --help`, needs no Python. From Python:
 
     from funnelformer import finetune, FinetuneConfig, load_predictor, Embedder
     finetune(FinetuneConfig(model="B4-4-4H768", train="train.csv", out=Path("model")))
-    load_predictor("model").say(["a text"])
+    predictor = load_predictor("model")
+    predictor.probabilities(predictor.logits(["a text"]))  # [1, classes], in the order of predictor.labels
 
 After `import funnelformer`, transformers' AutoModel and AutoConfig load the folders that this package writes.
 A name is imported when it is first used, so `import funnelformer` alone loads neither torch nor transformers.

@@ -27,7 +27,7 @@ from funnelformer.checkpoints.folders import map_folder
 from funnelformer.modeling import HEADS
 from models import batch, build, small_config
 
-# One implementation, so no difference but rounding that threads may change; 0 measured.
+# One implementation, so no difference but rounding that threads may change.
 TOLERANCE = 1e-6
 NO_DROPOUT = {"classifier_dropout": 0.0}
 # Name of a case: its head, the layout and other options.

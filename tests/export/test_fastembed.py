@@ -72,6 +72,5 @@ def test_vectors_are_ours(python, toy, tmp_path):
     assert theirs.shape == (7, 16)
     for source in ("model", "onnx"):
         ours = load_embedder(str(tmp_path / source)).vectors(texts)
-        # 1e-7 measured
         np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)
     assert np.abs(theirs[0] - theirs[4]).max() > 0.01

@@ -122,7 +122,7 @@ def test_what_cannot_be_read(tmp_path):
     run = write_run(tmp_path / "none", metrics={"metric": "dev_f1"})
     assert line(run) == f"{run / 'metrics.json'}: has no 'dev_f1'"
     (run / "run.json").write_text('{"command": "bench"}')
-    assert line(run) == f"{run / 'run.json'}: command is 'bench'; known: finetune, pretrain, lra"
+    assert line(run) == f"{run / 'run.json'}: command is 'bench'; known: distill, finetune, pretrain, lra"
     (run / "run.json").unlink()
     assert line(run) == f"{run}: no run.json in it, so it is not a finished run"
     (run / "sweep.json").write_text('{"points": [3]}')

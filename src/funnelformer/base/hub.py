@@ -13,7 +13,7 @@ from urllib.request import getproxies
 
 from .errors import UserError, did_you_mean
 
-__all__ = ["HUB_NAME", "check_reachable", "reach_hub"]
+__all__ = ["HUB_NAME", "check_reachable", "hub_problem", "reach_hub"]
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PROBE_S = 2.0
@@ -31,15 +31,12 @@ def reach_hub(name: str, kind: str = "model") -> None:
     kind: model or dataset. Without a network the client is told to look into its cache alone, for this process.
     Raises UserError within 3 s, saying how to use a folder, when there is neither.
     """
+    problem = hub_problem()
+    if problem is None:
+        return
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    if constants.HF_HUB_OFFLINE:
-        problem = "HF_HUB_OFFLINE is set"
-    elif (found := _problem(constants.ENDPOINT)) is not None:
-        problem = f"the Hugging Face Hub cannot be reached ({found})"
-    else:
-        return
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind) / "snapshots"
     is_cached = folder.is_dir() and any(folder.iterdir())
     if not is_cached:
@@ -55,6 +52,16 @@ def reach_hub(name: str, kind: str = "model") -> None:
     if not constants.HF_HUB_OFFLINE:
         print(f"{problem}: {name} is taken from the cache of this machine", file=sys.stderr)
         constants.HF_HUB_OFFLINE = True
+
+
+def hub_problem() -> str | None:
+    """Why the Hub cannot be asked, within 3 s; None where it can."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    found = _problem(constants.ENDPOINT)
+    return None if found is None else f"the Hugging Face Hub cannot be reached ({found})"
 
 
 @functools.cache

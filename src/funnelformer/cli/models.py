@@ -1,4 +1,4 @@
-"""Commands about a model itself: convert, export, info."""
+"""Commands about a model itself: convert, export, info, push."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..base.strict_json import json_text
 from ..base.terminal import plain_console
 from ..checkpoints.config import ConvertConfig
 from ..cost.config import InfoConfig
-from ..export.config import ExportConfig
+from ..export.config import ExportConfig, PushConfig
 from .app import app, show
 
 
@@ -62,3 +62,19 @@ def _info(settings: InfoConfig) -> None:
         print(json_text(info.to_dict(), indent=2))
     else:
         plain_console().print(render(info))
+
+
+@app.command(name="push")
+def _push(settings: PushConfig) -> None:
+    """Upload a model's folder to the Hugging Face Hub: its card, weights and tokenizer, without what training left."""
+    from ..export.push import push
+
+    report = push(**vars(settings))
+    for name, size in report.files.items():
+        show(f"{size:>14,} {name}")
+    show(
+        f"{sum(report.files.values()):>14,} bytes in {len(report.files)} files; {len(report.left)} files stay here"
+    )
+    if report.licence is None:
+        show("the card names no licence: nobody may use the model before it does")
+    show("dry run: nothing was uploaded" if report.url is None else f"uploaded: {report.url}")

@@ -1,4 +1,4 @@
-"""What `export` can be told."""
+"""What `export` and `push` can be told."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..base.errors import UserError
+from ..base.hub import HUB_NAME
 from ..base.options import Int8, at_least, between, check_ranges, grouped
 
-__all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "NEWEST_OPSET", "ExportConfig"]
+__all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "NEWEST_OPSET", "ExportConfig", "PushConfig"]
 
 
 # The least of the exporter; from 20 on GELU is one operator, not eight.
@@ -66,3 +67,30 @@ token-detection, feature-extraction, embeddings; by default what the model was m
             raise UserError("--int8 static takes its ranges from texts; name a file with --calibration")
         if self.calibration is not None and self.int8 is None:
             raise UserError("--calibration is only for --int8")
+
+
+@grouped(most="model name private revision message", run="dry_run everything")
+@dataclass
+class PushConfig:
+    """What `push` can be told."""
+
+    model: Path
+    "Folder of the model."
+    name: str
+    "Name on the Hub, as user/name."
+    _: KW_ONLY
+    private: bool = False
+    "Make a new repository private."
+    revision: str | None = None
+    "Branch to upload to, made where there is none; by default main."
+    message: str = "Upload a model with funnelformer"
+    "Message of the commit."
+    dry_run: bool = False
+    "Show the files that would go, with their sizes, and upload nothing."
+    everything: bool = False
+    "Upload the whole folder, with checkpoints, the optimizer's state, logs and predictions."
+
+    def __post_init__(self) -> None:
+        self.model = Path(self.model)
+        if HUB_NAME.fullmatch(self.name) is None:
+            raise UserError(f"{self.name!r} is no name on the Hub; allowed: user/name, as in someone/reviews")

@@ -65,7 +65,7 @@ class _Run:
 
 
 def read_rows(folders: Sequence[Path]) -> list[Row]:
-    """Rows of the runs in these folders: of `finetune`, its seeds and sweeps, of `pretrain` and of `lra`.
+    """Rows of the runs in these folders: of `finetune`, its seeds and sweeps, of `distill`, of `pretrain` and of `lra`.
 
     Raises UserError naming a folder that holds no finished run, or the file and key that cannot be used.
     """
@@ -212,6 +212,23 @@ def _of_pretrain(run: _Run) -> dict[str, Any]:
     }
 
 
+def _of_distill(run: _Run) -> dict[str, Any]:
+    """The score that the checkpoint was chosen by, or the last loss where nothing was measured."""
+    name = "agreement" if "agreement" in run.metrics else "loss"
+    cost = _table(run.folder / METRICS_FILE, run.metrics, "cost")
+    return {
+        "task": f"distillation of {run.metrics.get('teacher', '')}",
+        "start": str(run.config.get("model", "")),
+        "score_name": name,
+        "score": run.metrics.get(name, _last(run.log, name)),
+        "score_in_log": f"eval_{name}",
+        "num_parameters": run.metrics.get("num_parameters"),
+        "seconds": cost.get("train_seconds"),
+        "flops": None,
+        "memory_bytes": cost.get("peak_memory_bytes"),
+    }
+
+
 def _of_lra(run: _Run) -> dict[str, Any]:
     return {
         "task": f"lra, {run.metrics.get('task', '')}",
@@ -232,7 +249,7 @@ def _seconds(run: _Run) -> Any:
     return cost.get("train_seconds") if isinstance(cost, dict) else _last(run.log, "train_runtime")
 
 
-_READERS = {"finetune": _of_finetune, "pretrain": _of_pretrain, "lra": _of_lra}
+_READERS = {"distill": _of_distill, "finetune": _of_finetune, "pretrain": _of_pretrain, "lra": _of_lra}
 
 
 def _last(log: Sequence[Mapping[str, Any]], name: str) -> Any:

@@ -39,7 +39,8 @@ def best_spans(
     if start_index is None:
         beyond = np.full((size, reach - 1), -np.inf, dtype=np.float32)
         later = np.lib.stride_tricks.sliding_window_view(np.concatenate([end, beyond], 1), reach, axis=1)
-        scores = start[..., None] + later  # [B, T, reach]
+        with np.errstate(over="ignore"):  # two tokens that no answer may have make -inf
+            scores = start[..., None] + later  # [B, T, reach]
         first = np.broadcast_to(places[None, :, None], scores.shape)
         last = first + np.arange(reach)
         odds = start[:, 0] + end[:, 0]

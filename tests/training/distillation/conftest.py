@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 
-from sentence_folders import make_modules, save_bert
+from sentence_folders import bert_tokenizer, make_modules, save_bert
 from training.toy import sentence, write_table
 
 DISTILL = (
@@ -49,6 +51,31 @@ def texts(number: int, seed: int = 0) -> list[str]:
     """Of one to four sentences."""
     generator = random.Random(seed)
     return [" ".join(sentence(generator) for _ in range(generator.randint(1, 4))) for _ in range(number)]
+
+
+@pytest.fixture(scope="package")
+def modern(lesson) -> Path:
+    """A teacher of a kind that no funnelformer can be made from, 24 wide: its own library runs it."""
+    folder = lesson.folder / "modern"
+    tokenizer = bert_tokenizer()
+    config = transformers.ModernBertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
+        cls_token_id=tokenizer.cls_token_id,
+        sep_token_id=tokenizer.sep_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+    )
+    torch.manual_seed(6)
+    transformers.ModernBertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    make_modules(folder, pooling={"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True})
+    return folder
 
 
 @pytest.fixture(scope="package")

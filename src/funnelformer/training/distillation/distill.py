@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import transformers
 from ...base.errors import UserError
 from ...base.processes import first, num_processes, say, start_processes
 from ...checkpoints.model_source import is_layout
+from ...checkpoints.provenance import source_name
 from ...cost.peak import reset_peak_memory
 from ...data.bad_rows import BadRows
 from ...inference.embedder import Embedder
@@ -26,13 +28,22 @@ from .factorised import factorised
 from .held_out import Agreement, Score, read_pairs
 from .linear_heads import read_heads
 from .retrieval import read_retrieval
-from .state_windows import state_targets
+from .state_windows import StateTarget, state_targets
 from .step_plan import StepPlan, in_random_order
-from .student import make_student
-from .teacher import load_teacher
-from .teacher_outputs import compute_states, compute_vectors, state_bytes, vector_bytes
-from .text_files import TextFiles
-from .token_rows import tokenize
+from .stored_parts import check_room
+from .student import Student, make_student
+from .student_card import write_card
+from .teacher import Teacher, load_teacher
+from .teacher_outputs import (
+    TeacherStates,
+    TeacherVectors,
+    compute_states,
+    compute_vectors,
+    state_bytes,
+    vector_bytes,
+)
+from .text_files import Survey, TextFiles
+from .token_rows import Reader, TokenRows, tokenize
 from .trainer import Collator, DistillTrainer, FrozenEmbeddings
 
 __all__ = ["distill"]
@@ -67,15 +78,86 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         return before
     transformers.set_seed(config.seed)
     first(lambda: check_run(config))
-    lessons = config.lessons
     teacher = load_teacher(config.teacher, config.precision, config.device, config.max_length)
     student, tokenizer = make_student(config, teacher)
-    targets = state_targets(student.config, teacher) if "states" in lessons else []
+    targets = state_targets(student.config, teacher) if "states" in config.lessons else []
     scores: list[Score] = [
         *read_pairs(config.pairs),
         *read_retrieval(config.retrieval),
         *read_heads(config.labelled),
     ]
+    texts = _read_texts(config)
+    prompt = student.settings.prompt(None, config.model)
+    reader = Reader(tokenizer, tokenizer.model_max_length, prompt)
+    known = _ask(config, texts, teacher, student, targets, reader)
+    checkpoint = first(lambda: open_run(config, "distill"))
+    rate = _rate(config, student.config.hidden_size)
+    say(f"student: {student.config.name}, {student.num_parameters():,} parameters")
+    if len(texts.survey.measured):
+        theirs = known.vectors.take(texts.survey.measured).numpy()
+        scores.insert(0, Agreement(texts.survey.measured_texts, theirs, student.projection))
+    embedder = Embedder(
+        student.encoder,
+        tokenizer,
+        tokenizer.model_max_length,
+        student.settings.normalize,
+        prompt,
+        student.settings,
+        config.model,
+    )
+    trainer = _trainer(config, texts, known, student, targets, rate, scores, embedder)
+    watch = NanWatch(trainer, config.on_nan)
+    trainer.add_callback(watch)
+    reset_peak_memory(trainer.args.device)
+    run_trainer(trainer, tokenizer, config.out, checkpoint)
+    found = trainer.measure() if scores else {}
+
+    def finish() -> dict[str, Any]:
+        metrics = {
+            "model": student.config.name,
+            "teacher": source_name(teacher.source),
+            "steps": trainer.state.global_step,
+            **({"best_step": trainer.state.best_global_step} if scores else {}),
+            **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
+            **({"skipped_rows": texts.num_skipped} if config.skip_bad_rows else {}),
+            **found,
+            "chosen": {"learning_rate": rate},
+            "num_parameters": student.num_parameters(),
+            "texts": texts.survey.number,
+            "texts_sha256": texts.survey.digest,
+            "cost": run_cost(trainer),
+        }
+        write_card(config, student, found, metrics)
+        return write_metrics(config.out, metrics)
+
+    return first(finish)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The texts of a run. rows: the numbers of those to learn from."""
+
+    files: TextFiles
+    survey: Survey
+    rows: np.ndarray
+    num_skipped: int
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a run reads in its steps: the student's tokens, and what the teacher says.
+
+    state_rows: the texts whose states there are.
+    """
+
+    tokens: TokenRows
+    vectors: TeacherVectors
+    states: TeacherStates | None
+    state_rows: np.ndarray
+
+
+def _read_texts(config: DistillConfig) -> _Texts:
+    """Raises UserError for a row that cannot be used, and for too few."""
     files = TextFiles.find(config.train, config.text)
     bad = BadRows(config.skip_bad_rows)
     survey = files.survey(bad, config.validation_fraction)
@@ -89,79 +171,87 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             f"--train: there are {len(rows)} texts to learn from, too few for a step of {per_step}; give more, or a "
             "smaller --batch-size"
         )
+    return _Texts(files, survey, rows, len(bad.problems))
+
+
+def _ask(
+    config: DistillConfig,
+    texts: _Texts,
+    teacher: Teacher,
+    student: Student,
+    targets: list[StateTarget],
+    reader: Reader,
+) -> _Known:
+    """Tokenise the texts, and let the teacher read them, as far as the cache does not have that.
+
+    reader: the student's. Narrow embeddings are begun here, because they depend on the tokens' frequencies.
+    """
     cache, again = config.cache_folder, BadRows(config.skip_bad_rows)
-    read = tokenize(files, survey, teacher.tokenizer, teacher.max_length, teacher.prompt, cache, again)
-    tokens = tokenize(
-        files,
-        survey,
-        tokenizer,
-        tokenizer.model_max_length,
-        student.settings.prompt(None, config.model),
-        cache,
-        again,
-    )
+    survey, per_step = texts.survey, sequences_per_step(config)
+    read = tokenize(texts.files, survey, teacher.reader, cache, again)
+    tokens = tokenize(texts.files, survey, reader, cache, again)
     if config.embedding_size is not None and not is_layout(config.model):
         counts = tokens.counts(student.config.vocab_size)
         student.encoder = factorised(student.encoder, config.embedding_size, counts)
-    order = in_random_order(rows, _STATE_SEED, 0)[: config.state_texts] if targets else rows[:0]
+    order = in_random_order(texts.rows, _STATE_SEED, 0)[: config.state_texts] if targets else texts.rows[:0]
     if targets and len(order) < per_step:
         raise UserError(f"--state-texts {len(order)}: too few for a step of {per_step}")
-    num_bytes = [vector_bytes(survey.number, teacher)]
+    num_bytes = {"vectors": vector_bytes(survey.number, teacher)}
     if targets:
-        num_bytes.append(state_bytes(read.lengths[order], targets, teacher))
-    what = " and ".join(
-        f"{number / 1e6:,.0f} MB of {name}"
-        for number, name in zip(num_bytes, ("vectors", "states"), strict=False)
-    )
-    say(f"teacher: {teacher.source}; its outputs are {what} on disk, in {cache}")
-    vectors = compute_vectors(read, teacher, survey.digest, cache)
-    states = None
-    if targets:
-        states = compute_states(read, teacher, targets, student.config, order, survey.digest, cache)
-    checkpoint = first(lambda: open_run(config, "distill"))
-    from_nothing = is_layout(config.model)
-    rate = config.learning_rate
-    if rate == "auto":
-        rate = auto_rate(student.config.hidden_size, from_nothing=True) if from_nothing else _RATE
-        say(f"--learning-rate auto: {rate:g}")
-    say(f"student: {student.config.name}, {student.num_parameters():,} parameters")
-    micro = config.gradient_accumulation * num_processes()
+        num_bytes["states"] = state_bytes(read.lengths[order], targets, teacher)
+    what = " and ".join(f"{number / 1e6:,.0f} MB of {name}" for name, number in num_bytes.items())
+    windows = f" in {len(read.lengths):,} windows" if teacher.reads_windows else ""
+    say(f"teacher: {teacher.source} reads the texts{windows}; its outputs are {what}, in {cache}")
+    first(lambda: check_room(cache, sum(num_bytes.values())))
+    key = {"texts": survey.digest}
+    vectors = compute_vectors(read, teacher, key, cache)
+    states = compute_states(read, teacher, targets, student.config, order, key, cache) if targets else None
+    return _Known(tokens, vectors, states, order)
+
+
+def _rate(config: DistillConfig, width: int) -> float:
+    """The learning rate that was asked for, or the one of such a student."""
+    if config.learning_rate != "auto":
+        return config.learning_rate
+    rate = auto_rate(width, from_nothing=True) if is_layout(config.model) else _RATE
+    say(f"--learning-rate auto: {rate:g}")
+    return rate
+
+
+def _trainer(
+    config: DistillConfig,
+    texts: _Texts,
+    known: _Known,
+    student: Student,
+    targets: list[StateTarget],
+    rate: float,
+    scores: list[Score],
+    embedder: Embedder,
+) -> DistillTrainer:
+    lessons = config.lessons
     plan = StepPlan(
-        tokens.lengths,
-        rows,
+        known.tokens.lengths,
+        texts.rows,
         steps=config.steps,
-        per_step=per_step,
-        micro_per_step=micro,
+        per_step=sequences_per_step(config),
+        micro_per_step=config.gradient_accumulation * num_processes(),
         seed=config.seed,
-        state_rows=order if targets else None,
-        state_steps=round(config.state_share * config.steps),
-    )
-    if len(survey.measured):
-        scores.insert(0, Agreement(survey.measured_texts, vectors.take(survey.measured).numpy()))
-    embedder = Embedder(
-        student.encoder,
-        tokenizer,
-        tokenizer.model_max_length,
-        student.settings.normalize,
-        student.settings.prompt(None, config.model),
-        student.settings,
-        config.model,
+        state_rows=known.state_rows if targets else None,
+        state_steps=config.steps if list(lessons) == ["states"] else round(config.state_share * config.steps),
     )
     callbacks: list[Any] = [LogFile(config.out / "log.jsonl")]
     if config.frozen_share:
         callbacks.append(FrozenEmbeddings(student, round(config.frozen_share * config.steps)))
-    measured = (
-        {
+    measured: dict[str, Any] = {}
+    if scores:
+        measured = {
             "eval_strategy": "steps",
             "eval_steps": config.evaluate_every,
             "load_best_model_at_end": True,
             "metric_for_best_model": _METRIC,
             "greater_is_better": True,
         }
-        if scores
-        else {}
-    )
-    trainer = DistillTrainer(
+    return DistillTrainer(
         model=student,
         args=training_arguments(
             config,
@@ -171,12 +261,13 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             save_steps=config.evaluate_every,
             remove_unused_columns=False,
             label_names=[],
-            ddp_find_unused_parameters=config.frozen_share > 0,
+            # The table while it is frozen; the projection while the states alone are learned.
+            ddp_find_unused_parameters=config.frozen_share > 0 or "vectors" not in lessons,
             **measured,
         ),
         train_dataset=plan,
         eval_dataset=[] if scores else None,
-        data_collator=Collator(tokens, vectors if "vectors" in lessons else None, states),
+        data_collator=Collator(known.tokens, known.vectors if "vectors" in lessons else None, known.states),
         callbacks=callbacks,
         parallel=config.parallel,
         weights=lessons,
@@ -185,26 +276,3 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         scores=scores,
         embedder=embedder,
     )
-    watch = NanWatch(trainer, config.on_nan)
-    trainer.add_callback(watch)
-    reset_peak_memory(trainer.args.device)
-    run_trainer(trainer, tokenizer, config.out, checkpoint)
-    found = trainer.measure() if scores else {}
-
-    def finish() -> dict[str, Any]:
-        metrics = {
-            "model": student.config.name,
-            "teacher": teacher.source,
-            "steps": trainer.state.global_step,
-            **({"best_step": trainer.state.best_global_step} if scores else {}),
-            **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
-            **({"skipped_rows": len(bad.problems)} if config.skip_bad_rows else {}),
-            **found,
-            "chosen": {"learning_rate": rate},
-            "num_parameters": student.num_parameters(),
-            "texts": survey.number,
-            "cost": run_cost(trainer),
-        }
-        return write_metrics(config.out, metrics)
-
-    return first(finish)

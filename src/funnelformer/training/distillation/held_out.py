@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
+from torch import nn
 
 from ...base.errors import UserError
 from ...data.formats import row_name
@@ -31,21 +33,24 @@ class Score(Protocol):
 class Agreement:
     """With the teacher on held-out texts.
 
-    cosine: of the two vectors of a text, on average. overlap@10: share of a text's ten nearest among these texts that
-    are its ten nearest by the teacher, too.
+    cosine: of the two vectors of a text, on average; the student's behind `projection`, where there is one.
+    overlap@10: share of a text's ten nearest among these texts that are its ten nearest by the teacher, too.
     """
 
     texts: Sequence[str]
     vectors: np.ndarray
-    "The teacher's, [N, D]."
+    "The teacher's, [N, E]."
+    projection: nn.Linear | None = None
 
     def measure(self, embedder: Embedder) -> dict[str, float]:
-        ours, theirs = unit(embedder.vectors(self.texts, advance=quiet)), unit(self.vectors)
-        found = {}
-        if ours.shape == theirs.shape:
-            found["cosine"] = float((ours * theirs).sum(1).mean())
+        ours, theirs = embedder.vectors(self.texts, advance=quiet), unit(self.vectors)
+        compared = ours
+        if self.projection is not None:
+            with torch.no_grad():
+                compared = self.projection(torch.from_numpy(ours).to(self.projection.weight)).cpu().numpy()
+        found = {"cosine": float((unit(compared) * theirs).sum(1).mean())}
         if len(self.texts) > _NEIGHBOURS:
-            found[f"overlap@{_NEIGHBOURS}"] = neighbour_overlap(ours, theirs)
+            found[f"overlap@{_NEIGHBOURS}"] = neighbour_overlap(unit(ours), theirs)
         return found
 
 

@@ -35,7 +35,17 @@ def state_targets(config: FunnelformerConfig, teacher: Teacher) -> list[StateTar
     A student of one block learns the state after each layer.
     Raises UserError for a student that was not made of such a teacher.
     """
-    made, theirs = config.made_from, teacher.model.config
+    if teacher.encoder is None or teacher.reads_windows:
+        raise UserError(
+            f"--learn states: the states of {teacher.source} cannot be had, "
+            + (
+                "because it is run by another library"
+                if teacher.encoder is None
+                else "because it reads windows"
+            )
+            + "; learn vectors alone"
+        )
+    made, theirs = config.made_from, teacher.encoder.config
     if made is None:
         raise UserError(
             "--learn states is for students made of the teacher, by --layout or --layers or by funnelformer convert, "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ class StoredParts:
     names: tuple[str, ...]
     num_rows: int
     rows_per_part: int
+    _mapped: dict[tuple[int, str], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_parts(self) -> int:
@@ -54,9 +54,11 @@ class StoredParts:
             with atomic_path(self._file(number, name)) as temporary, temporary.open("wb") as file:
                 np.save(file, arrays[name], allow_pickle=False)
 
-    @functools.lru_cache(maxsize=4096)  # noqa: B019  # lives as long as the run
     def read(self, number: int, name: str) -> np.ndarray:
         """An array of a part, mapped. Raises UserError for a file that is none."""
+        found = self._mapped.get((number, name))
+        if found is not None:
+            return found
         file = self._file(number, name)
         try:
             array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -64,6 +66,7 @@ class StoredParts:
             raise UserError(
                 f"{file}: cannot be read ({error}); delete it, and it will be computed again"
             ) from None
+        self._mapped[number, name] = array
         return array
 
     def _file(self, number: int, name: str) -> Path:

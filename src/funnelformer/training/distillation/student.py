@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...base.errors import UserError
 from ...base.options import model_options
+from ...base.processes import say
 from ...base.sentence_modules import SentenceEmbedding, write_modules
+from ...checkpoints.foreign_options import make_config
 from ...checkpoints.model_source import is_layout
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ...inference.load import load_model
-from ...inference.settings import check_length
 from ...modeling import FunnelformerModel
 from ...modeling.model import sequence_vector
 from ..run.folder import config_from_name
@@ -27,6 +29,8 @@ from .teacher import Teacher
 
 __all__ = ["Student", "make_student"]
 
+# Of a run's folder: [E, D], what takes a vector to one of the teacher's.
+PROJECTION_FILE = "projection.safetensors"
 _NO_DECODER: dict[str, Any] = {"decoder_layers": 0, "decoder_skip_state": None}
 _DROPOUTS = ("hidden_dropout", "attention_dropout")
 
@@ -35,15 +39,22 @@ class Student(nn.Module):
     """An encoder in training, with how its states become a vector.
 
     settings: of its vectors, as its folder will say them. kept: config keys that its folder says otherwise than the
-    training has them.
+    training has them. teacher_size: of the teacher's vectors; where it is another, they are compared with the student's
+    behind a projection that is learned, and saved in a file of its own.
     """
 
     def __init__(
-        self, encoder: FunnelformerModel, settings: SentenceEmbedding, kept: Mapping[str, Any]
+        self,
+        encoder: FunnelformerModel,
+        settings: SentenceEmbedding,
+        kept: Mapping[str, Any],
+        teacher_size: int,
     ) -> None:
         super().__init__()
         self.encoder, self.settings = encoder, settings
         self._kept = dict(kept)
+        width = encoder.config.hidden_size
+        self.projection = None if teacher_size == width else nn.Linear(width, teacher_size, bias=False)
 
     @property
     def config(self) -> Any:
@@ -54,9 +65,11 @@ class Student(nn.Module):
         return self.encoder.device
 
     def forward(self, wants_states: bool = False, **inputs: Any) -> dict[str, Any]:
-        """vectors: [B, D]. states: where they are wanted, as of `FunnelformerModel`."""
+        """vectors: [B, D]. projected: [B, E] of the teacher's size. states: where they are wanted."""
         output = self.encoder(**inputs, output_hidden_states=wants_states, return_dict=True)
-        return {"vectors": sequence_vector(output, self.config), "states": output.hidden_states}
+        vectors = sequence_vector(output, self.config)
+        projected = vectors if self.projection is None else self.projection(vectors)
+        return {"vectors": vectors, "projected": projected, "states": output.hidden_states}
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         return self.encoder.num_parameters(only_trainable, exclude_embeddings)
@@ -83,6 +96,9 @@ class Student(nn.Module):
         for name, value in before.items():
             setattr(self.config, name, value)
         write_modules(Path(folder), self.settings)
+        if self.projection is not None:
+            weight = self.projection.weight if state_dict is None else state_dict["projection.weight"]
+            save_file({"weight": weight.detach().cpu().contiguous()}, Path(folder) / PROJECTION_FILE)
 
 
 def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]:
@@ -108,8 +124,10 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
             **_NO_DECODER,
             "dtype": torch.float32,
         }
+        mixer, tokenizer = settings_given.pop("mixer", None), load_tokenizer(config.model)
         encoder, _ = load_model(FunnelformerModel, config.model, **settings_given)
-        tokenizer = load_tokenizer(config.model)
+        if mixer is not None:
+            encoder = _with_mixers(encoder, mixer, tokenizer)
         settings = encoder.config.vectors or replace(teacher.settings, pooling="mean_tokens")
     check_vocabulary(tokenizer, encoder.config.vocab_size, config.model)
     if config.embedding_size is not None and not is_layout(config.model):
@@ -119,14 +137,53 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
     length = config.max_length or teacher.max_length
     if encoder.config.position == "absolute" and config.max_length is None:
         length = min(length, encoder.config.max_position_embeddings)
-    check_length(encoder.config, length, "--max-length")
+    if encoder.config.position == "absolute" and length > encoder.config.max_position_embeddings:
+        encoder = _with_positions(encoder, length)
     if encoder.config.position != "absolute":
         encoder.config.max_position_embeddings = max(encoder.config.max_position_embeddings, length)
     tokenizer.model_max_length = length
     settings = replace(settings, max_length=length)
     encoder.config.classifier_pooling = settings.pooling
     encoder.config.sentence_embedding = settings.to_dict()
-    return Student(encoder, settings, kept), tokenizer
+    return Student(encoder, settings, kept, teacher.size), tokenizer
+
+
+def _with_mixers(encoder: FunnelformerModel, mixer: Any, tokenizer: Any) -> FunnelformerModel:
+    """The same weights, with other mixers in some blocks, which begin from nothing as far as they have other weights.
+
+    Raises UserError for mixers that the config does not take.
+    """
+    before = encoder.config.block_mixers
+    ids = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}  # PoNet's segments
+    config = make_config({**encoder.config.to_dict(), "mixer": mixer, **ids}, "--set.mixer")
+    changed = [block for block, name in enumerate(config.block_mixers) if name != before[block]]
+    return _moved(encoder, config, tuple(f"encoder.blocks.{block}." for block in changed))
+
+
+def _with_positions(encoder: FunnelformerModel, length: int) -> FunnelformerModel:
+    """The same model for longer texts: the table of positions again and again, as Beltagy et al. 2020 begin theirs."""
+    before = encoder.config.max_position_embeddings
+    say(f"--max-length {length}: the model has {before} positions, which are repeated")
+    config = make_config({**encoder.config.to_dict(), "max_position_embeddings": length}, "--max-length")
+    table = encoder.embeddings.position_embeddings.weight
+    found = _moved(encoder, config, ("embeddings.position_embeddings.",))
+    with torch.no_grad():
+        found.embeddings.position_embeddings.weight.copy_(table[torch.arange(length) % before])
+    return found
+
+
+def _moved(encoder: FunnelformerModel, config: Any, may_differ: tuple[str, ...]) -> FunnelformerModel:
+    """A model of another config with the weights that both have, which are all but those with these prefixes."""
+    found = FunnelformerModel(config)
+    wanted = found.state_dict()
+    state = {
+        name: tensor
+        for name, tensor in encoder.state_dict().items()
+        if name in wanted and wanted[name].shape == tensor.shape
+    }
+    missing, _ = found.load_state_dict(state, strict=False)
+    assert all(name.startswith(may_differ) for name in missing)
+    return found
 
 
 def _set_dropout(encoder: FunnelformerModel, rates: Mapping[str, float]) -> None:

@@ -14,12 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...base.errors import UserError
-from ...base.sentence_modules import SentenceEmbedding
-from ...checkpoints.folders import resolve
-from ...checkpoints.model_source import Layout, find_model
+from ...base.foreign_code import refuse_foreign_code
+from ...base.sentence_modules import SentenceEmbedding, read_modules
+from ...checkpoints.folders import detect, resolve
+from ...checkpoints.model_source import Hub, Layout, find_model
 from ...corpus.manifest import hash_file
 from ...inference.embedder import load_embedder
 from ...inference.finite import refuse_not_finite
+from ...modeling import FunnelformerModel
+from .foreign_teacher import load_foreign_encoder
+from .token_rows import Reader
 
 __all__ = ["Teacher", "load_teacher"]
 
@@ -31,8 +35,8 @@ _FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model")
 class Teacher:
     """A model that gives vectors of texts, ready to run.
 
-    source: as it was named. digest: of its files. size: numbers of a vector. num_layers: of its encoder.
-    max_length: tokens at which it cuts a text. settings: what it does to a text beside that.
+    source: as it was named. digest: of what decides its outputs. max_length: tokens that it reads at once.
+    settings: what it does to a text beside that. reach: tokens of a text that are read, in windows where it is more.
     """
 
     source: str
@@ -43,14 +47,13 @@ class Teacher:
     settings: SentenceEmbedding
     prompt: str
     precision: str
+    reach: int
+    size: int
 
     @property
-    def size(self) -> int:
-        return int(self.model.config.hidden_size)
-
-    @property
-    def num_layers(self) -> int:
-        return int(self.model.config.num_hidden_layers)
+    def encoder(self) -> FunnelformerModel | None:
+        """The model where it is one of ours, or became one when it was loaded: others show no states."""
+        return self.model if isinstance(self.model, FunnelformerModel) else None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -61,7 +64,18 @@ class Teacher:
             "prompt": self.prompt,
             "normalize": self.settings.normalize,
             "precision": self.precision,
+            **({"reach": self.reach} if self.reads_windows else {}),
         }
+
+    @property
+    def reads_windows(self) -> bool:
+        return self.reach > self.max_length
+
+    @property
+    def reader(self) -> Reader:
+        return Reader(
+            self.tokenizer, self.reach, self.prompt, self.max_length if self.reads_windows else None
+        )
 
     def vectors(self, batch: Mapping[str, Tensor]) -> Tensor:
         """[B, D] in float32. Raises UserError for what is not finite."""
@@ -77,7 +91,12 @@ class Teacher:
         return states
 
     def _on_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        known = self.tokenizer.model_input_names
+        return {
+            name: tensor.to(self.model.device)
+            for name, tensor in batch.items()
+            if name in known or self.encoder is not None
+        }
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         kind = self.model.device.type
@@ -87,23 +106,49 @@ class Teacher:
 def load_teacher(source: str, precision: str, device: str, max_length: int | None) -> Teacher:
     """Load the model to learn from. Raises UserError for what gives no vectors of texts.
 
-    max_length: of the student, which the teacher reads no further than.
+    max_length: of the student. A teacher that reads more is cut there; one that reads less reads windows.
     """
     if isinstance(find_model(source), Layout):
         raise UserError(
             f"--teacher {source}: is a layout, which has no trained weights; name a trained model"
         )
-    embedder = load_embedder(source, device=device, backend="torch", only_runs=precision == "fp32")
+    model: Any
+    if _is_ours(source):
+        embedder = load_embedder(source, device=device, backend="torch", only_runs=precision == "fp32")
+        model, tokenizer, length = embedder.model, embedder.tokenizer, embedder.max_length
+        settings, prompt, digest = embedder.settings, embedder.prompt, _digest_of(resolve(source))
+        size = embedder.size
+    else:
+        model, tokenizer, length, settings, digest = load_foreign_encoder(source, device)
+        prompt = settings.prompt(None, source)
+        with torch.inference_mode():
+            size = int(model.sequence_vectors(input_ids=torch.tensor([[0]], device=model.device)).size(1))
     return Teacher(
         source=source,
-        digest=_digest_of(resolve(source)),
-        model=embedder.model,
-        tokenizer=embedder.tokenizer,
-        max_length=min(embedder.max_length, max_length or embedder.max_length),
-        settings=embedder.settings,
-        prompt=embedder.prompt,
+        digest=digest,
+        model=model,
+        tokenizer=tokenizer,
+        max_length=min(length, max_length or length),
+        settings=settings,
+        prompt=prompt,
         precision=precision,
+        reach=max_length or length,
+        size=size,
     )
+
+
+def _is_ours(source: str) -> bool:
+    """Whether the model can be one of ours, with all that its folder does to a text; else its own library runs it."""
+    refuse_foreign_code(source)
+    if isinstance(find_model(source), Hub):
+        source = str(resolve(source))
+    try:
+        detect(source)
+        read_modules(source)
+    except UserError:
+        # Only of what is there: what is no model at all is refused by the library, too.
+        return not (Path(source) / "config.json").is_file() and not (Path(source) / "modules.json").is_file()
+    return True
 
 
 def _digest_of(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ __all__ = [
 _BYTES = 2
 _BATCH_SIZE, _BATCH_TOKENS = 128, 8192
 _STATE_ROWS_PER_PART = 1024
+# Tokens of padding in a batch of a teacher that another library runs.
+_FOREIGN_PADDING = 256
 
 
 class TeacherVectors:
@@ -93,26 +96,33 @@ def state_bytes(lengths: np.ndarray, targets: Sequence[StateTarget], teacher: Te
     return rows * teacher.size * _BYTES
 
 
-def vector_parts(tokens: TokenRows, teacher: Teacher, texts_digest: str, cache: Path) -> StoredParts:
-    settings = {"texts": texts_digest, **teacher.key}
-    return open_parts(cache, "vectors", settings, ("vectors",), len(tokens), ROWS_PER_PART)
-
-
-def compute_vectors(tokens: TokenRows, teacher: Teacher, texts_digest: str, cache: Path) -> TeacherVectors:
+def compute_vectors(tokens: TokenRows, teacher: Teacher, key: dict[str, Any], cache: Path) -> TeacherVectors:
     """The vectors of all texts, from the cache as far as they are there; of several processes each does some parts.
 
-    tokens: of the teacher's own tokenizer.
+    Of a text in several windows it is the mean of theirs, each counted as often as it has tokens.
+    tokens: of the teacher's own tokenizer. key: what they are of.
     """
-    parts = vector_parts(tokens, teacher, texts_digest, cache)
+    settings = {**key, **teacher.key}
+    parts = open_parts(cache, "vectors", settings, ("vectors",), tokens.num_texts, ROWS_PER_PART)
     missing = parts.missing()[rank() :: num_processes()]
+    first_row = tokens.first_row
     with progress_bar("teacher's vectors", sum(len(parts.rows(number)) for number in missing)) as advance:
         for number in missing:
-            rows = np.array(parts.rows(number))
-            vectors = np.empty((len(rows), teacher.size), dtype=np.float16)
-            for places in _batches(tokens.lengths[rows], teacher):
+            texts = parts.rows(number)
+            begin, end = int(first_row[texts.start]), int(first_row[texts.stop])
+            rows, lengths = np.arange(begin, end), tokens.lengths[begin:end]
+            vectors = np.empty((len(rows), teacher.size), dtype=np.float32)
+            for places in _batches(lengths, teacher):
                 vectors[places] = teacher.vectors(tokens.batch(rows[places])).cpu().numpy()
-                advance(len(places))
-            parts.write(number, {"vectors": vectors})
+                advance(round(len(places) * len(texts) / len(rows)))
+            if len(rows) != len(texts):
+                vectors = np.add.reduceat(
+                    vectors * lengths[:, None], first_row[texts.start : texts.stop] - begin
+                )
+                vectors /= np.add.reduceat(lengths, first_row[texts.start : texts.stop] - begin)[:, None]
+                if teacher.settings.normalize:
+                    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            parts.write(number, {"vectors": vectors.astype(np.float16)})
     first(lambda: None)  # all wait for the last part
     return TeacherVectors(parts)
 
@@ -123,12 +133,12 @@ def compute_states(
     targets: list[StateTarget],
     config: FunnelformerConfig,
     order: np.ndarray,
-    texts_digest: str,
+    key: dict[str, Any],
     cache: Path,
 ) -> TeacherStates:
     """The states of the texts of `order`, as `compute_vectors`. config: of the student, see `pooled_states`."""
     settings = {
-        "texts": texts_digest,
+        **key,
         **teacher.key,
         "targets": [{"teacher": target.teacher, "level": target.level} for target in targets],
         "windows": {"separate_cls": config.separate_cls, "truncate_seq": config.truncate_seq},
@@ -160,8 +170,12 @@ def compute_states(
 def _batches(lengths: np.ndarray, teacher: Teacher) -> list[np.ndarray]:
     """Places of rows of similar length, longest first."""
     order = np.argsort(-lengths, kind="stable")
-    slices = cut(lengths[order].tolist(), _BATCH_SIZE, most_padding(teacher.model), _BATCH_TOKENS)
+    slices = cut(lengths[order].tolist(), _BATCH_SIZE, _most_padding(teacher), _BATCH_TOKENS)
     return [order[part] for part in slices]
+
+
+def _most_padding(teacher: Teacher) -> int:
+    return _FOREIGN_PADDING if teacher.encoder is None else most_padding(teacher.encoder)
 
 
 def _digest_of(order: np.ndarray) -> str:

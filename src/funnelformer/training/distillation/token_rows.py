@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ...data.bad_rows import OnBadRow
 from .stored_parts import StoredParts, open_parts
 from .text_files import Survey, TextFiles
 
-__all__ = ["ROWS_PER_PART", "TokenRows", "tokenize"]
+__all__ = ["ROWS_PER_PART", "Reader", "TokenRows", "tokenize"]
 
 ROWS_PER_PART = 16_384
 _TEXTS_AT_ONCE = 2048
@@ -28,18 +29,25 @@ _SAMPLE = "some words of a text"
 
 
 class TokenRows:
-    """Token ids of all texts, mapped. lengths: [N] tokens of each."""
+    """Token ids of all texts, mapped: a row a text, or a row a window of a text.
+
+    lengths: [R] tokens of each row. first_row: [N + 1] the first row of each text, and the number of rows.
+    """
 
     def __init__(self, parts: StoredParts, tokenizer: Any) -> None:
         self._parts = parts
         lengths = [np.asarray(parts.read(number, "lengths")) for number in range(parts.num_parts)]
+        windows = [np.asarray(parts.read(number, "windows")) for number in range(parts.num_parts)]
         self.lengths: np.ndarray = np.concatenate(lengths)
+        self.first_row: np.ndarray = np.concatenate([[0], np.cumsum(np.concatenate(windows), dtype=np.int64)])
+        self._first_of_part = np.cumsum([0, *(len(part) for part in lengths)])
         self._starts = [np.concatenate([[0], np.cumsum(part, dtype=np.int64)]) for part in lengths]
         self._pad = int(tokenizer.pad_token_id)
         self._segments = _segments_of(tokenizer)
 
-    def __len__(self) -> int:
-        return len(self.lengths)
+    @property
+    def num_texts(self) -> int:
+        return len(self.first_row) - 1
 
     def counts(self, vocab_size: int) -> np.ndarray:
         """[vocabulary] how often each token is in the texts."""
@@ -49,8 +57,8 @@ class TokenRows:
         return total
 
     def ids(self, row: int) -> np.ndarray:
-        part, index = divmod(row, self._parts.rows_per_part)
-        starts = self._starts[part]
+        part = int(np.searchsorted(self._first_of_part, row, side="right")) - 1
+        index, starts = row - int(self._first_of_part[part]), self._starts[part]
         return self._parts.read(part, "ids")[starts[index] : starts[index + 1]]
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
@@ -73,59 +81,89 @@ class TokenRows:
         return batch
 
 
-def tokenize(
-    texts: TextFiles, survey: Survey, tokenizer: Any, max_length: int, prompt: str, cache: Path, bad: OnBadRow
-) -> TokenRows:
+@dataclass(frozen=True)
+class Reader:
+    """How a text becomes tokens.
+
+    prompt: what is put before every text. max_length: tokens at which a text is cut. window: tokens of a row, where
+    longer texts have several rows, one behind another; None: one row a text.
+    """
+
+    tokenizer: Any
+    max_length: int
+    prompt: str = ""
+    window: int | None = None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return {
+            "tokenizer": hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+            "max_length": self.max_length,
+            "prompt": self.prompt,
+            "window": self.window,
+        }
+
+    def rows(self, texts: list[str]) -> list[list[list[int]]]:
+        """Of each text its rows of ids, each with the tokenizer's special tokens."""
+        whole = [self.prompt + text for text in texts] if self.prompt else texts
+        if self.window is None:
+            ids = self.tokenizer(whole, truncation=True, max_length=self.max_length)["input_ids"]
+            return [[row] for row in ids]
+        encoded = self.tokenizer(
+            whole, truncation=True, max_length=self.window, stride=0, return_overflowing_tokens=True
+        )
+        found: list[list[list[int]]] = [[] for _ in texts]
+        for row, owner in zip(encoded["input_ids"], encoded["overflow_to_sample_mapping"], strict=True):
+            # What the student does not read, nobody reads.
+            if sum(map(len, found[owner])) < self.max_length:
+                found[owner].append(row)
+        return found
+
+
+def tokenize(texts: TextFiles, survey: Survey, reader: Reader, cache: Path, bad: OnBadRow) -> TokenRows:
     """The tokens of all texts, from the cache as far as they are there.
 
-    prompt: what is put before every text. Process 0 computes them. Raises UserError when the texts changed meanwhile.
+    Process 0 computes them. Raises UserError when the texts changed meanwhile.
     """
-    settings = {
-        "texts": survey.digest,
-        "tokenizer": _digest_of(tokenizer),
-        "max_length": max_length,
-        "prompt": prompt,
-    }
-    parts = open_parts(cache, "tokens", settings, ("ids", "lengths"), survey.number, ROWS_PER_PART)
-    first(lambda: _fill(parts, texts, tokenizer, max_length, prompt, bad))
-    return TokenRows(parts, tokenizer)
+    settings = {"texts": survey.digest, **reader.key}
+    parts = open_parts(cache, "tokens", settings, ("ids", "windows", "lengths"), survey.number, ROWS_PER_PART)
+    first(lambda: _fill(parts, texts, reader, bad))
+    return TokenRows(parts, reader.tokenizer)
 
 
-def _fill(
-    parts: StoredParts, texts: TextFiles, tokenizer: Any, max_length: int, prompt: str, bad: OnBadRow
-) -> None:
+def _fill(parts: StoredParts, texts: TextFiles, reader: Reader, bad: OnBadRow) -> None:
     missing = set(parts.missing())
     if not missing:
         return
-    width = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
-    reader = texts.read(bad)
+    width = np.uint16 if len(reader.tokenizer) <= 1 << 16 else np.uint32
+    stream = texts.read(bad)
     with progress_bar("tokens", parts.num_rows) as advance:
         for number in range(parts.num_parts):
-            rows = parts.rows(number)
+            size = len(parts.rows(number))
             if number not in missing:
-                found = sum(1 for _ in islice(reader, len(rows)))
-                advance(found)
+                advance(sum(1 for _ in islice(stream, size)))
                 continue
-            encoded = list[np.ndarray]()
-            for chunk in _chunks(islice(reader, len(rows))):
-                whole = [prompt + text for text in chunk] if prompt else chunk
-                ids = tokenizer(whole, truncation=True, max_length=max_length)["input_ids"]
-                encoded += [np.array(row, dtype=width) for row in ids]
+            rows, windows = list[np.ndarray](), list[int]()
+            for chunk in _chunks(islice(stream, size)):
+                for of_text in reader.rows(chunk):
+                    windows.append(len(of_text))
+                    rows += [np.array(ids, dtype=width) for ids in of_text]
                 advance(len(chunk))
-            if len(encoded) != len(rows):
+            if len(windows) != size:
                 raise UserError(f"{texts.sources[0]}: the texts changed while they were read")
-            lengths = np.array([len(ids) for ids in encoded], dtype=np.int32)
-            parts.write(number, {"ids": np.concatenate(encoded), "lengths": lengths})
+            parts.write(
+                number,
+                {
+                    "ids": np.concatenate(rows),
+                    "windows": np.array(windows, dtype=np.int32),
+                    "lengths": np.array([len(ids) for ids in rows], dtype=np.int32),
+                },
+            )
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[list[str]]:
     while chunk := list(islice(texts, _TEXTS_AT_ONCE)):
         yield chunk
-
-
-def _digest_of(tokenizer: Any) -> str:
-    """Of what decides the ids of a text."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
 
 def _segments_of(tokenizer: Any) -> tuple[int, int, int] | None:

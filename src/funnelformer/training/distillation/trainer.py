@@ -61,8 +61,8 @@ class DistillTrainer(ShardedTrainer):
 
     weights: of what is learned, by name. targets: the states, where they are learned.
     scores: measured at every evaluation, with the student as an embedder of `embedder`'s settings; the metric
-    "agreement" is what the best checkpoint is chosen by: the mean of the correlations with people where there are any,
-    else the mean cosine with the teacher, else the overlap of neighbours.
+    "agreement" is what the best checkpoint is chosen by: the mean of the correlations with people; without any the mean
+    cosine with the teacher; else of the ranks of passages, or the accuracies.
     """
 
     def __init__(
@@ -93,9 +93,8 @@ class DistillTrainer(ShardedTrainer):
         parts: dict[str, Tensor] = {}
         loss = torch.zeros((), device=output["vectors"].device)
         if theirs is not None:
-            ours = output["vectors"].float()
-            parts["vectors_loss"] = vectors_loss(ours, theirs)
-            parts["similarity_loss"] = similarity_loss(ours, theirs)
+            parts["vectors_loss"] = vectors_loss(output["projected"].float(), theirs)
+            parts["similarity_loss"] = similarity_loss(output["vectors"].float(), theirs)
             both = parts["vectors_loss"] + self._similarity_weight * parts["similarity_loss"]
             loss = loss + self._weights["vectors"] * both
         if their_states is not None:
@@ -131,8 +130,13 @@ class DistillTrainer(ShardedTrainer):
         for score in self._scores:
             found |= score.measure(self._embedder)
         student.train(was_training)
-        people = [value for name, value in found.items() if name.startswith("spearman_")]
-        chosen = (
-            sum(people) / len(people) if people else found.get("cosine", found.get("overlap@10", math.nan))
-        )
-        return {"agreement": chosen, **found}
+        return {"agreement": _agreement(found), **found}
+
+
+def _agreement(found: Mapping[str, float]) -> float:
+    """The one number that the best checkpoint has the highest of."""
+    for prefix in ("spearman_", "cosine", "mrr_", "accuracy_"):
+        values = [value for name, value in found.items() if name.startswith(prefix)]
+        if values:
+            return sum(values) / len(values)
+    return math.nan
