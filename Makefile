@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # What the demo begins with, fetched once: after that it needs no network.
 FETCHED := runs/demo-sources/.fetched
 
-.PHONY: demo demo-full test test-all check docs package format clean
+.PHONY: demo demo-full test test-slow test-all check docs package format clean
 
 demo: $(INSTALLED) $(FETCHED)
 	$(BIN)/python demo/run.py
@@ -19,6 +19,10 @@ demo-full: $(INSTALLED) $(FETCHED)
 # The fast tests, in two processes (of one thread each, see tests/conftest.py).
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+# Those marked slow, without the fuzz of many inputs; after FUNNELFORMER_TESTS_UNTIL (seconds of the epoch) none is begun.
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -m "slow and not fuzz and not gpu"
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2

@@ -3,7 +3,7 @@
     python .ci/smoke.py --versions tested --wheel dist/funnelformer-0.1.0-py3-none-any.whl
 
 --versions lowest installs the lower bound of every dependency in pyproject.toml, tested what constraints.txt says, and
-newest what pip chooses. The bounds in pyproject.toml are what has passed here.
+newest what pip chooses.
 """
 
 from __future__ import annotations

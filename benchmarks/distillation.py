@@ -41,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
 from finetuning import measured, split_file, write_json
 from measure import seconds_in_turns
 
+from funnelformer.base.bundled import located
 from funnelformer.base.files import atomic_writer
 from funnelformer.base.machine import hardware, load_average, versions
 from funnelformer.corpus.documents import iter_documents
@@ -63,6 +64,8 @@ STUDENTS: dict[str, list[str]] = {
 OPTIONS: dict[str, list[str]] = {"hybrid": ["--set.mixer=['ponet','attention','attention']"]}
 TEACHER = "teacher"
 RAW, TRAINED = "raw", "trained"
+# The student that comes with the package: measured, not trained, see recipes/mini.
+BUNDLED = "mini"
 SEEDS = (0, 1, 2)
 ROUNDS = 3
 BATCH_SIZE = 32
@@ -207,6 +210,8 @@ def run_cell(student: str, seed: int | str, options: argparse.Namespace) -> dict
     command = None
     if student == TEACHER:
         folder = options.teacher
+    elif student == BUNDLED:
+        folder = Path(located(student))
     elif seed == RAW:
         folder = raw_folder(student, options)
     else:
@@ -217,7 +222,7 @@ def run_cell(student: str, seed: int | str, options: argparse.Namespace) -> dict
     torch.set_num_threads(options.threads)
     teacher = load_embedder(str(options.teacher), max_length=256, only_runs=True)
     scores = scores_of(load_embedder(str(folder), max_length=256, only_runs=True), teacher, options)
-    if seed not in (RAW, TRAINED, TEACHER) and not options.keep:
+    if seed not in (RAW, TRAINED, TEACHER, BUNDLED) and not options.keep:
         shutil.rmtree(folder / "checkpoints")
     return {
         "student": student,
@@ -247,7 +252,8 @@ def time_models(students: Sequence[str], length: int, options: argparse.Namespac
     """Seconds for 1,000 texts of so many tokens with each model, in turns. None is trained: weights do not matter."""
     folders = {
         TEACHER: options.teacher,
-        **{name: raw_folder(name, options) for name in students if name != "hybrid"},
+        **{name: raw_folder(name, options) for name in students if name not in ("hybrid", BUNDLED)},
+        BUNDLED: Path(located(BUNDLED)),
     }
     if options.int8:
         folders = {name: int8_of(folder, name, options) for name, folder in folders.items()}
@@ -307,7 +313,7 @@ def add(file: Path, part: str, row: dict[str, Any], key: Sequence[str]) -> None:
 def every_cell() -> list[tuple[str, int | str]]:
     """The teacher, the students before training, then one seed of everything before the next."""
     cells: list[tuple[str, int | str]] = [(TEACHER, TEACHER)]
-    cells += [(student, RAW) for student in STUDENTS if student != "hybrid"]
+    cells += [(student, RAW) for student in STUDENTS if student != "hybrid"] + [(BUNDLED, BUNDLED)]
     return cells + [(student, seed) for seed in SEEDS for student in STUDENTS]
 
 
@@ -338,9 +344,9 @@ def score_table(results: dict[str, list[dict[str, Any]]]) -> str:
     wanted = [(TEACHER, TEACHER)]
     for student in STUDENTS:
         wanted += [(student, RAW), (student, TRAINED)] if student != "hybrid" else [(student, TRAINED)]
-    for student, kind in wanted:
+    for student, kind in [*wanted, (BUNDLED, BUNDLED)]:
         group = groups.get((student, kind), [])
-        name = student if kind == TEACHER else f"{student} {kind}"
+        name = student if kind == student else f"{student} {kind}"
         if not group:
             lines.append(f"| {name} | 0 | not run |" + " |" * len(SHOWN))
             continue
@@ -397,9 +403,14 @@ def main() -> None:
     parser.add_argument("--groupings", type=int, default=1, help="see --texts")
     parser.add_argument("--out", type=Path, default=Path("runs/distillation"))
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--students", nargs="+", default=[TEACHER, *STUDENTS], choices=[TEACHER, *STUDENTS])
     parser.add_argument(
-        "--seeds", nargs="+", default=[TEACHER, RAW, *map(str, SEEDS)], help="teacher, raw, 0, 1, 2"
+        "--students", nargs="+", default=[TEACHER, *STUDENTS, BUNDLED], choices=[TEACHER, *STUDENTS, BUNDLED]
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        default=[TEACHER, RAW, BUNDLED, *map(str, SEEDS)],
+        help="teacher, raw, mini, 0, 1, 2",
     )
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=64)

@@ -6,7 +6,9 @@ import hashlib
 import importlib.util
 import math
 import os
+import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -28,6 +30,22 @@ torch.set_num_threads(1)
 
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests of many cases come last: where time runs out, every other test has had its turn."""
+    cases = Counter(item.nodeid.partition("[")[0] for item in items)
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("slow") is not None and cases[item.nodeid.partition("[")[0]] > 20
+        )
+    )
+
+
+def pytest_runtest_setup(item):
+    until = float(os.environ.get("FUNNELFORMER_TESTS_UNTIL", "inf"))
+    if item.get_closest_marker("slow") and time.time() > until:
+        pytest.skip("FUNNELFORMER_TESTS_UNTIL is over; `make test-slow` runs it")
 
 
 def pytest_collection_finish():

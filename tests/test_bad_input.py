@@ -207,6 +207,36 @@ def test_predict_does_not_replace_a_column(refused, classifier, tmp_path, out):
     assert line == f"{table}: has a column 'prediction', which the predictions need; rename it"
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate", "embed", "rank"])
+def test_what_is_read_is_not_written_over(refused, classifier, tmp_path, command):
+    """The data by any name, and the files of the model."""
+    table = write_table(tmp_path / "data.jsonl", animal_rows(4))
+    (tmp_path / "link.jsonl").symlink_to(table)
+    (tmp_path / "hard.jsonl").hardlink_to(table)
+    arguments = [classifier, *(["--query", "the cat", "--documents"] if command == "rank" else []), table]
+    for name in ("data.jsonl", "link.jsonl", "hard.jsonl"):
+        path = tmp_path / name
+        assert (
+            refused(command, *arguments, "--out", path)
+            == f"--out {path}: is the file that is read; choose another"
+        )
+    if command != "embed":  # which writes no such file
+        config = classifier / "config.json"
+        before = config.read_bytes()
+        line = refused(command, *arguments, "--out", config)
+        assert line == f"--out {config}: is a file of the model; choose another"
+        assert config.read_bytes() == before
+
+
+def test_two_classes_of_one_name(refused, classifier, good, tmp_path, out):
+    """Of their probabilities one would be lost."""
+    folder = shutil.copytree(classifier, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "a", "1": "a"}}))
+    line = refused("predict", folder, good, "--out", out)
+    assert line.endswith("model config: id2label has two classes of the name 'a'")
+
+
 # ---- options
 
 

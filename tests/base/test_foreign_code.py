@@ -95,6 +95,7 @@ def test_yes_on_stdin_is_a_text_and_no_answer(planted, capsys, monkeypatch, name
     assert sys.stdin.read().startswith("y")  # nobody has read it
 
 
+@pytest.mark.slow
 def test_yes_on_stdin_of_a_process(planted):
     """The attack itself."""
     name = "tokenizer_config.json"

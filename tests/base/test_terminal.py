@@ -9,7 +9,7 @@ import pytest
 from rich.table import Table
 
 import funnelformer
-from funnelformer.base.errors import printable
+from funnelformer.base.errors import UserError, printable
 from funnelformer.base.processes import say
 from funnelformer.base.terminal import cell, plain_console
 from training.toy import FINETUNE, animal_rows, fails, run, write_table
@@ -98,3 +98,10 @@ def test_every_console_of_ours_is_plain():
             if name == "Console" or (name == "TextColumn" and not is_plain) or name == "from_markup":
                 found.append(f"{file.relative_to(SOURCES)}:{node.lineno}")
     assert found == []
+
+
+def test_an_error_is_one_line_whatever_it_names():
+    """For those who call the package from Python too: names in foreign files hold ends of lines and escapes."""
+    assert str(UserError("x.json: a\nb\r\nc\u2028d \x1b[31m\u202e is none")) == (
+        "x.json: a b c d \\x1b[31m\\u202e is none"
+    )

@@ -21,6 +21,7 @@ from funnelformer import (
 )
 from funnelformer.checkpoints.convert import convert
 from funnelformer.data.tokenizer import load_tokenizer
+from funnelformer.export import command as export_command
 from funnelformer.export.command import export
 from funnelformer.inference.embedder import load_embedder
 from funnelformer.inference.predictor import load_predictor
@@ -199,16 +200,24 @@ def test_choices(short: Path, tmp_path: Path) -> None:
     assert FunnelformerConfig.from_pretrained(out).made_from["source"] == "source"
 
 
-@pytest.mark.usefixtures("no_shape_checks")
-@pytest.mark.parametrize("pooling", [None, "cls", "mean"])
-def test_export_of_vectors(short: Path, texts: list[str], tmp_path: Path, pooling: Any) -> None:
-    """The graph's own output is the finished vector; with another pooling it is made of the graph's states."""
+@pytest.fixture(scope="module")
+def graph(short: Path, folder: Path, no_shape_checks: None) -> tuple[Path, dict[str, Any]]:
+    """The short model's export, and what is said of it."""
     pytest.importorskip("onnx", reason="needs the extra onnx")
-    report = export(str(short), tmp_path / "onnx", check_to=33, say=lambda line: None)
+    out = folder / "onnx"
+    return out, export(str(short), out, check_to=33, say=lambda line: None)
+
+
+@pytest.mark.parametrize("pooling", [None, "cls", "mean"])
+def test_export_of_vectors(
+    short: Path, texts: list[str], graph: tuple[Path, dict[str, Any]], pooling: Any
+) -> None:
+    """The graph's own output is the finished vector; with another pooling it is made of the graph's states."""
+    out, report = graph
     assert report["task"] == "embeddings"
     assert report["checked"]["largest"]["relative"] < TOLERANCE
     embedder = load_embedder(str(short), pooling=pooling, device="cpu")
-    exported = load_embedder(str(tmp_path / "onnx"), pooling=pooling)
+    exported = load_embedder(str(out), pooling=pooling)
     assert exported.settings == embedder.settings
     expected = embedder.vectors(texts)
     assert exported.vectors(texts, batch_size=4) == pytest.approx(expected, abs=TOLERANCE)
@@ -219,8 +228,19 @@ def test_export_of_vectors(short: Path, texts: list[str], tmp_path: Path, poolin
 
 
 @pytest.mark.usefixtures("no_shape_checks")
-def test_int8(short: Path, texts: list[str], tmp_path: Path) -> None:
-    pytest.importorskip("onnx", reason="needs the extra onnx")
+def test_int8(
+    short: Path,
+    texts: list[str],
+    graph: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the graph that was traced before."""
+
+    def copy(model: Any, target: Any, file: Path, **options: Any) -> None:
+        file.write_bytes((graph[0] / "model.onnx").read_bytes())
+
+    monkeypatch.setattr(export_command, "export_graph", copy)
     export(str(short), tmp_path / "int8", int8="dynamic", check_to=33, say=lambda line: None)
     expected = load_embedder(str(short), device="cpu").vectors(texts)
     found = load_embedder(str(tmp_path / "int8")).vectors(texts)

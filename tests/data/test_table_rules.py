@@ -14,7 +14,7 @@ import pytest
 from data.support import table, write
 from funnelformer.base.errors import UserError
 from funnelformer.data.tables import guess_columns, read_table
-from funnelformer.data.values import build_labels, load_task, same_but_for_case
+from funnelformer.data.values import build_labels, load_task, nearly_the_same
 from funnelformer.tasks.kinds import kind_of
 from funnelformer.tasks.releases import find_task
 from funnelformer.tasks.task import read_part
@@ -137,6 +137,13 @@ RULES = [
         "which are two classes by their white space or the way they are written alone",
     ),
     (
+        "labels that differ by what is not shown",
+        ["text", "label"],
+        [["a", "x"], ["b", "\ufeffx"], ["c", "y"], ["d", "y"]],
+        "",
+        "the labels 'x' and '\\ufeffx', which are two classes",
+    ),
+    (
         "numbers written in two ways",
         ["text", "label"],
         [["a", "1"], ["b", "1.0"], ["c", "2"], ["d", "2"]],
@@ -246,8 +253,10 @@ def test_names_0_and_1_in_lists_of_several_lengths():
 
 def test_labels_that_differ_by_capital_letters_are_classes_with_a_warning():
     warning = "the labels 'Pos' and 'pos' differ by capital letters alone; they are two classes"
-    assert same_but_for_case(["Pos", "neg", "pos"]) == warning
-    assert same_but_for_case(["Pos", "neg"]) is None
+    assert nearly_the_same(["Pos", "neg", "pos"]) == warning
+    warning = "the labels '01' and '1' differ by zeros before a number alone; they are two classes"
+    assert nearly_the_same(["01", "1", "10"]) == warning
+    assert nearly_the_same(["Pos", "neg", "0", "10", "a01", "a1"]) is None
 
 
 def test_tokens_and_tags_of_a_csv_file_are_lists(tmp_path):

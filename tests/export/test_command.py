@@ -170,7 +170,7 @@ def test_tags_of_tokens(toy, tmp_path):
 
 def test_vectors(toy, texts, tmp_path):
     """Of both poolings, from one graph."""
-    source = save(tmp_path / "encoder", toy, "feature-extraction", decoder_layers=1)
+    source = save(tmp_path / "encoder", toy, "feature-extraction", "L1H16", decoder_layers=1)
     export(str(source), tmp_path / "out", task="embeddings", check_to=20, say=quiet)
     lines = [" ".join(text for text, _ in animal_rows(number + 1)) for number in range(7)]
     found = {}
@@ -189,10 +189,10 @@ def test_vectors(toy, texts, tmp_path):
         load_embedder(str(texts[1]))
 
 
-@pytest.mark.parametrize("head", ["simple", "conditional"])
+@pytest.mark.parametrize("head", ["simple", pytest.param("conditional", marks=pytest.mark.slow)])
 def test_answers_to_questions(toy, tmp_path, head):
     """With what must not be an answer hidden, as in PyTorch, and the windows of long passages."""
-    source = save(tmp_path / "spans", toy, "question-answering", qa_head=head)
+    source = save(tmp_path / "spans", toy, "question-answering", "L1H16", qa_head=head)
     (source / "task.json").write_text(json.dumps({"task": "squad2", "max_length": 40, "doc_stride": 8}))
     export(str(source), tmp_path / "out", check_to=20, say=quiet)
     passages = [" ".join(text for text, _ in animal_rows(number + 1)) for number in range(7)]

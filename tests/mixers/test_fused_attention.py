@@ -22,7 +22,7 @@ HAS_GPU = torch.cuda.is_available()
 @pytest.mark.parametrize(
     "interpret",
     [
-        "1",
+        pytest.param("1", marks=pytest.mark.slow),
         pytest.param("0", marks=[pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no GPU")]),
     ],
 )

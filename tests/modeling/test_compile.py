@@ -3,11 +3,11 @@
 Each test runs in a process of its own, without the import hook of the shape checks.
 """
 
-import os
-import subprocess
-import sys
+import warnings
 
 import pytest
+
+from training.children import call
 
 CASES = (
     ("B1-1H32", {}, (12, 17, 600)),
@@ -78,36 +78,33 @@ print("as expected")
 """
 
 
-def run(code):
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(
-            [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH", "")]
-        ),
-        "PYTHONWARNINGS": "ignore",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "as expected" in done.stdout
-    return done.stdout
+def run(code, folder):
+    output = folder / "output.txt"
+    assert call(execute, code, output=output) == 0, output.read_text()[-3000:]
+    assert "as expected" in output.read_text()
+    return output.read_text()
 
 
-def equal(backend, cases, implementations):
+def execute(code):
+    warnings.simplefilter("ignore")
+    exec(code, {})
+
+
+def equal(backend, cases, implementations, folder):
     settings = f"BACKEND, CASES, IMPLEMENTATIONS = {backend!r}, {cases!r}, {implementations!r}\n"
-    run(settings + EQUAL)
+    run(settings + EQUAL, folder)
 
 
-def test_a_funnel_compiled_in_one_graph_equals_eager():
-    equal("aot_eager", (("B1-1H32", {}, (12, 17)),), ("sdpa",))
+def test_a_funnel_compiled_in_one_graph_equals_eager(tmp_path):
+    equal("aot_eager", (("B1-1H32", {}, (12, 17)),), ("sdpa",), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_every_option_compiled_in_one_graph_equals_eager(backend):
-    equal(backend, CASES, ("sdpa", "eager"))
+def test_every_option_compiled_in_one_graph_equals_eager(backend, tmp_path):
+    equal(backend, CASES, ("sdpa", "eager"), tmp_path)
 
 
 @pytest.mark.slow
-def test_many_lengths_need_few_graphs():
-    print(run(FEW_GRAPHS))
+def test_many_lengths_need_few_graphs(tmp_path):
+    print(run(FEW_GRAPHS, tmp_path))

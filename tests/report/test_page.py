@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -70,6 +71,30 @@ def test_the_charts_are_whole_and_in_the_pages_colour(page):
     assert "GFLOPs of training" in charts[1]
     assert all(name in charts[2] for name in ("small", "large", "evil"))  # in the legend
     assert not any("$" in word for word in words)  # a logarithmic axis without formulas: 9 and 100 seconds
+
+
+def test_names_of_points_that_lie_close_do_not_overlap(tmp_path):
+    """Three runs as good and as costly as one another: three names that can be read, in both charts."""
+    folders = [
+        write_run(
+            tmp_path / f"a-run-of-some-length-{number}",
+            metrics=finetuned(0.75 + number / 1e4, train_seconds=60.0 + number),
+            config={"epochs": number},
+        )
+        for number in range(1, 4)
+    ]
+    far = finetuned(0.25, train_seconds=900.0, train_flops=9e9)
+    folders.append(write_run(tmp_path / "far", metrics=far, config={"epochs": 9}))
+    charts = re.findall(r"<svg .*?</svg>", render(read_rows(folders)), flags=re.DOTALL)
+    for chart in charts[:2]:
+        lines = [
+            (float(y), text)
+            for y, text in re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>(a-run-of-some-length-\d)</text>', chart)
+        ]
+        assert len(lines) == 3
+        heights = sorted(y for y, _ in lines)
+        # They are drawn at 8 points, all beside one place.
+        assert all(upper - lower > 8 for lower, upper in itertools.pairwise(heights))
 
 
 def test_the_label_of_a_chart_is_no_markup(tmp_path):

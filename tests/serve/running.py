@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import threading
 import time
@@ -135,10 +134,12 @@ def until(is_so: Any, what: str) -> None:
 
 
 @contextmanager
-def running(model: Path, **settings: Any) -> Iterator[Client]:
-    """Serve a model on a free port; the block ends when the server has."""
+def running(model: Path | str | None, **settings: Any) -> Iterator[Client]:
+    """Serve a model (None: those in `models`) on a free port; the block ends when the server has."""
     token = settings.pop("token", None)
-    config = ServeConfig(model=str(model), **{"port": 0, "device": "cpu", "max_delay_ms": 1.0} | settings)
+    config = ServeConfig(
+        model=str(model or ""), **{"port": 0, "device": "cpu", "max_delay_ms": 1.0} | settings
+    )
     server = make_server(config, token)
     thread = threading.Thread(target=server.listen)
     thread.start()
@@ -150,9 +151,3 @@ def running(model: Path, **settings: Any) -> Iterator[Client]:
         thread.join(WAIT_S)
         assert not thread.is_alive()
         server.listener.close()
-
-
-def environment() -> dict[str, str]:
-    """Of another process that runs the package."""
-    source = str(Path(__file__).parents[2] / "src")
-    return {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

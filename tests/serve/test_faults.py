@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -18,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from funnelformer import UserError
 from funnelformer.serve.config import ServeConfig
 from funnelformer.serve.torch_backend import TorchBackend
-from serve.running import WAIT_S, Client, environment, running, save, until
+from serve.running import WAIT_S, Client, running, save, until
+from training.children import start
 from training.toy import fails
 
 TOKEN = "correct-horse-battery"
@@ -258,26 +256,17 @@ def test_the_models_folder_is_not_needed_any_more(toy, tmp_path):
         assert (health.status, health.json["status"], health.json["model_on_disk"]) == (200, "ok", False)
 
 
-def test_sigterm_under_load(classifier):
-    """The program itself: everything that was accepted is answered, nothing half, and it leaves without error."""
-    command = [
-        sys.executable,
-        "-m",
-        "funnelformer",
-        "serve",
-        str(classifier),
-        "--port",
-        "0",
-        "--max-delay-ms",
-        "4000",
-    ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
+def test_sigterm_under_load(classifier, tmp_path):
+    """A process of its own: everything that was accepted is answered, nothing half, and it leaves without error."""
+    output = tmp_path / "output.txt"
+    output.touch()
+    command = ("serve", classifier, "--port", 0, "--max-delay-ms", 4000)
+    (process,) = start(*command, output=output)
     try:
-        line = process.stdout.readline()
+        until(lambda: not process.is_alive() or "\n" in output.read_text(), "the service does not start")
+        line = output.read_text()
         found = re.fullmatch(r".+ is served at http://127\.0\.0\.1:(\d+) \(Ctrl-C stops\)\n", line)
-        assert found, line + process.stderr.read()
+        assert found, line
         client = Client(int(found[1]))
         accepted, others = [], []
 
@@ -292,7 +281,7 @@ def test_sigterm_under_load(classifier):
         for thread in threads:
             thread.start()
         until(lambda: client.waiting() == 24, "the requests do not wait")
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         more = [threading.Thread(target=ask, args=(others,)) for _ in range(12)]
         for thread in more:
             thread.start()
@@ -302,11 +291,12 @@ def test_sigterm_under_load(classifier):
         assert accepted == [200] * 12
         assert len(others) == 12
         assert set(others) <= {200, "never accepted"}
-        assert process.wait(WAIT_S) == 0
-        assert process.stderr.read() == ""
+        process.join(WAIT_S)
+        assert process.exitcode == 0
+        assert output.read_text() == line
     finally:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 def test_what_cannot_be_served_is_one_line(classifier, service, toy, tmp_path, capsys):

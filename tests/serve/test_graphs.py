@@ -43,7 +43,7 @@ def test_classes(classifier, texts):
 
 
 def test_masks(toy):
-    folder = save(toy.folder / "masked-graph", toy.tokenizer, "masked", decoder_layers=1)
+    folder = save(toy.folder / "masked-graph", toy.tokenizer, "masked", layout="L1H16", decoder_layers=1)
     mask = "<mask>"
     body = {"texts": [f"the red {mask} sleeps .", f"{mask} cat {mask}"], "top": 3}
     ((ours, graph),) = both(folder, None, "/fill", body)
@@ -52,21 +52,21 @@ def test_masks(toy):
     np.testing.assert_allclose(flat[1], flat[0], atol=TOLERANCE)
 
 
-def test_vectors(classifier, texts):
+def test_vectors(toy, texts):
+    folder = save(toy.folder / "vectors-graph", toy.tokenizer, "texts", layout="L1H16")
     bodies = [{"texts": texts[:5], "pooling": pooling} for pooling in ("mean", "cls")]
-    for answers in both(classifier, "embeddings", "/embed", *bodies):
+    for answers in both(folder, "embeddings", "/embed", *bodies):
         ours, graph = map(_numbers, answers)
         assert len(ours) == 5 * 16
         np.testing.assert_allclose(graph, ours, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("head", ["simple", "conditional"])
+@pytest.mark.parametrize("head", [pytest.param("simple", marks=pytest.mark.slow), "conditional"])
 def test_answers(toy, head):
     """In three windows, one of them padded."""
     task = {"task": "squad2", "max_length": 24, "doc_stride": 8}
-    folder = save(
-        toy.folder / f"{head}-graph", toy.tokenizer, "answers", task, qa_head=head, decoder_layers=1
-    )
+    settings = {"layout": "L1H16", "qa_head": head, "decoder_layers": 1}
+    folder = save(toy.folder / f"{head}-graph", toy.tokenizer, "answers", task, **settings)
     body = {"question": "the red cat ?", "context": "the dog eats . the blue bird sings . " * 3, "top": 4}
     ((ours, graph),) = both(folder, None, "/answer", body)
     assert len(ours) == 4

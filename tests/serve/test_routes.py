@@ -264,7 +264,7 @@ def test_health(service, classifier):
         "layout": "B1-1-1H16",
         "kind": "classification",
         "labels": ["no", "perhaps", "yes"],
-        "abilities": ["classify", "embed", "inspect"],
+        "abilities": ["classify", "embed", "inspect", "rank"],
         "reads_pairs": False,
         "mask_token": "<mask>",
         "max_length": 512,
@@ -290,7 +290,8 @@ def test_metrics_count_requests_batches_and_tokens(classifier):
 def test_the_interface_is_described_without_the_network(service):
     document = service.get("/openapi.json").json
     assert set(document["paths"]) == {
-        "/classify", "/embed", "/fill", "/answer", "/inspect", "/health", "/metrics",
+        "/classify", "/embed", "/fill", "/answer", "/rank", "/inspect", "/predict", "/rerank", "/info",
+        "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/health", "/metrics",
     }  # fmt: skip
     for path in ("/", "/docs", "/page.css", "/page.js", "/docs.js", "/icon.svg"):
         reply = service.get(path)

@@ -190,7 +190,8 @@ def test_the_interface_as_a_page(browser, service):
         lambda driver: driver.find_elements(By.CSS_SELECTOR, "section h2 code")
     )
     assert [title.text for title in page] == [
-        "/classify", "/embed", "/fill", "/answer", "/inspect", "/health", "/metrics",
+        "/classify", "/embed", "/fill", "/answer", "/rank", "/inspect", "/predict", "/rerank", "/info",
+        "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/health", "/metrics",
     ]  # fmt: skip
     first = browser.find_element(By.CSS_SELECTOR, "section").text
     assert "list of 1 to 64: string (at most 100,000 characters, not blank) or list of 2" in first

@@ -1,4 +1,4 @@
-"""The command line in processes of their own, that can be killed.
+"""The command line, and functions, in processes of their own, that can be killed.
 
 They come from a server that has imported the package once, and start in a tenth of a second; without pytest's import
 hook for shapes.
@@ -10,7 +10,9 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,25 +20,65 @@ from typing import Any
 
 from training.toy import tokens
 
+# What the commands import when they are called, which takes five seconds.
+_USED = (
+    "funnelformer.training.pretraining.pretrain",
+    "funnelformer.training.finetuning.finetune",
+    "funnelformer.inference.evaluate",
+    "funnelformer.inference.predict",
+    "funnelformer.serve.server",
+)
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["funnelformer.cli"])
+_CONTEXT.set_forkserver_preload(["funnelformer.cli", *_USED])
 _TIMEOUT_S = 300
 
 
-def _call(arguments: list[str], environment: dict[str, str], output: str, harm: Any) -> None:
+def _begin(environment: dict[str, str], output: str) -> None:
     os.environ.update(environment)
     import torch
-
-    from funnelformer.cli import main
 
     torch.set_num_threads(1)
     file = open(output, "a", buffering=1)  # noqa: SIM115 - the process ends with it
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
     sys.stdout = sys.stderr = file
+
+
+def _command(arguments: list[str], environment: dict[str, str], output: str, harm: Any) -> None:
+    _begin(environment, output)
+    from funnelformer.cli import main
+
     if harm is not None:
         harm()
     main(arguments)
+
+
+def _function(
+    function: Callable[..., None], arguments: Any, environment: dict[str, str], output: str
+) -> None:
+    _begin(environment, output)
+    function(*arguments)
+
+
+def call(function: Callable[..., None], *arguments: object, output: Path, **environment: str) -> int:
+    """Call a module's function in a process of its own; the exit code.
+
+    output: file that takes what it prints. environment: set before the function is called.
+    """
+    child = _CONTEXT.Process(target=_function, args=(function, arguments, environment, str(output)))
+    child.start()
+    return finish([child])[0]
+
+
+def warm_run(command: list[str], env: dict[str, str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run` gives of `python -m funnelformer ...`, from a process that need not import it."""
+    assert command[:3] == [sys.executable, "-m", "funnelformer"]
+    with tempfile.NamedTemporaryFile("r") as output:
+        child = _CONTEXT.Process(target=_command, args=(command[3:], env, output.name, None))
+        child.start()
+        (code,) = finish([child])
+        text = output.read()
+    return subprocess.CompletedProcess(command, code, text, text)
 
 
 def start(
@@ -63,7 +105,7 @@ def start(
                 "MASTER_PORT": str(port),
             }
         name = str(output) + (f".{rank}" if rank else "")
-        child = _CONTEXT.Process(target=_call, args=(tokens(command, *arguments), environment, name, harm))
+        child = _CONTEXT.Process(target=_command, args=(tokens(command, *arguments), environment, name, harm))
         child.start()
         children.append(child)
     return children

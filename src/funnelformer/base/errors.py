@@ -7,17 +7,32 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["UserError", "did_you_mean", "joined", "one_line", "printable", "reject_unknown", "short"]
+__all__ = [
+    "HARMLESS",
+    "UserError",
+    "did_you_mean",
+    "joined",
+    "one_line",
+    "printable",
+    "reject_unknown",
+    "short",
+]
 
 # Categories of Unicode that steer a terminal, the direction of text, or are no characters: controls, formats,
 # surrogates, private use, unassigned, and ends of lines and paragraphs.
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 # The joiners of emoji and of several scripts do no harm.
-_HARMLESS = "\u200c\u200d"
+HARMLESS = "\u200c\u200d"
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used; the message names the file, key or row. The CLI exits with 2."""
+    """Something the user gave cannot be used; the message names the file, key or row. The CLI exits with 2.
+
+    The message is one line that steers no terminal, whatever a name or value of a foreign file in it holds.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -35,7 +50,7 @@ def printable(text: str, *, keep: str = "") -> str:
         return text
     return "".join(
         character
-        if character in keep or character in _HARMLESS or unicodedata.category(character) not in _UNPRINTABLE
+        if character in keep or character in HARMLESS or unicodedata.category(character) not in _UNPRINTABLE
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )

@@ -39,9 +39,11 @@ from matplotlib.font_manager import fontManager  # noqa: E402
 from matplotlib.ft2font import FT2Font  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter  # noqa: E402
+from matplotlib.transforms import Bbox  # noqa: E402
 
 # Of matplotlib other modules take what they draw with from here, so that the function above comes first.
 __all__ = [
+    "Bbox",
     "Figure",
     "FuncFormatter",
     "MaxNLocator",

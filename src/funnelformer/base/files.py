@@ -32,6 +32,7 @@ __all__ = [
     "atomic_path",
     "atomic_writer",
     "check_file",
+    "check_output",
     "check_readable",
     "decode_lines",
     "expand_paths",
@@ -196,7 +197,7 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
                     yield cast(BinaryIO, bounded)
     except PermissionError as error:
         raise UserError(_denied(path)) from error
-    except (EOFError, zlib.error, lzma.LZMAError, *_zstd_errors(), OSError) as error:
+    except _damages() as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         raise UserError(f"{path}: the {suffix} file is damaged or cut short ({error})") from error
@@ -338,6 +339,24 @@ def _open_text(file: Path, path: str | Path) -> TextIO:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+# Of a model's folder: the rest of what lies there may be results of before.
+_OF_A_MODEL = (".json", ".safetensors", ".bin", ".onnx", ".txt", ".toml", ".md")
+
+
+def check_output(out: Path | None, model: str, data: str | None) -> None:
+    """Raise UserError where writing `out` would destroy what is read: the data, or a file of the model.
+
+    By any name: a link, another way to the folder. What else there is, is replaced as ever.
+    """
+    if out is None or not os.path.isfile(out):
+        return
+    if data is not None and os.path.isfile(data) and os.path.samefile(out, data):
+        raise UserError(f"--out {out}: is the file that is read; choose another")
+    target = Path(os.path.realpath(out))
+    if target.suffix in _OF_A_MODEL and target.is_relative_to(os.path.realpath(model)):
+        raise UserError(f"--out {out}: is a file of the model; choose another")
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield the name of an empty file beside `path`, which takes its place when the block ends without error.
@@ -440,7 +459,8 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _zstd_errors() -> tuple[type[Exception], ...]:
-    """Of the package zstandard, where a file has made it be loaded."""
+def _damages() -> tuple[type[Exception], ...]:
+    """What a file that is damaged or cut short raises; of the package zstandard, once a file has made it be loaded."""
     package = sys.modules.get("zstandard")
-    return () if package is None else (package.ZstdError,)
+    known = (EOFError, zlib.error, lzma.LZMAError, OSError)
+    return known if package is None else (*known, package.ZstdError)

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..base.bundled import located
 from ..base.markdown import as_text
 from ..modeling import HEADS, Head
 from .model_source import Layout, find_model
@@ -67,7 +68,7 @@ def inherited(source: str | Path, folder: Path | None = None) -> dict[str, Any]:
     """
     if folder is None and isinstance(find_model(str(source)), Layout):
         return {}
-    theirs = _data_of(Path(source) if folder is None else folder)
+    theirs = _data_of(Path(located(source)) if folder is None else folder)
     found = {key: theirs[key] for key in _LICENSE if isinstance(theirs.get(key), str)}
     # A folder does not know its name on the Hub, but what it was made from itself.
     for key, value in (

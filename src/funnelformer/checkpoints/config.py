@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 
 from cyclopts import Parameter
 
+from ..base.bundled import located
 from ..base.errors import UserError, did_you_mean
 from ..base.options import ModelForm, grouped
 
@@ -60,7 +61,7 @@ class ConvertConfig:
     "Replace the files of a folder that is not empty."
 
     def __post_init__(self) -> None:
-        self.source, self.target = str(self.source), Path(self.target)
+        self.source, self.target = located(self.source), Path(self.target)
         if self.to not in get_args(ModelForm):
             known = get_args(ModelForm)
             raise UserError(

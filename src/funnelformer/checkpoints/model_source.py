@@ -1,4 +1,4 @@
-"""What a name given for a model means, in every command: a folder first, then a layout, then a name on the Hub."""
+"""What a name given for a model means in every command: a folder, one of ours, a layout, a name on the Hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base.bundled import located
 from ..base.errors import UserError, did_you_mean
 from ..base.hub import HUB_NAME
 from ..config import parse_name
@@ -39,7 +40,7 @@ def find_model(source: str | os.PathLike[str]) -> Folder | Hub | Layout:
 
     Raises UserError for what is none of the three, with the nearest folder or layout.
     """
-    text = os.fspath(source)
+    text = located(source)
     path = Path(os.path.expanduser(text))
     if text and os.path.exists(path):  # not Path.exists, which raises for a name that is too long
         return Folder(path)

@@ -11,7 +11,7 @@ from ..base.errors import UserError
 from ..base.hub import check_reachable
 from ..base.options import MOST_USED
 from ..inference.config import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
-from ..serve.config import ServeConfig
+from ..serve.config import ServeConfig, name_models
 from ..serve.freed_memory import bound_kernel_cache
 from .app import app, print_metrics, process_rank, show
 
@@ -38,13 +38,25 @@ def _predict(settings: PredictConfig) -> None:
 
 @app.command(name="serve")
 def _serve(
-    model: Annotated[str, Parameter(help="Folder of the model.", group=MOST_USED)],
+    models: Annotated[
+        list[str],
+        Parameter(
+            name="MODEL",
+            help="Folder of the model, or of several, each as NAME=FOLDER.",
+            negative="",
+            group=MOST_USED,
+        ),
+    ],
     /,
     *,
     settings: ServeConfig | None = None,
 ) -> None:
-    """Answer HTTP requests with a model: /classify, /embed, /fill, /answer, and a page to try it."""
-    check_reachable(model)
+    """Answer HTTP requests with models: /classify, /embed, /fill, /answer, /rank, a page to try it, and what clients of
+    OpenAI and text-embeddings-inference ask.
+    """
+    sources = name_models(models)
+    for source in sources.values():
+        check_reachable(source)
     bound_kernel_cache()
     try:
         from ..serve.server import serve
@@ -54,7 +66,7 @@ def _serve(
         raise UserError(
             f"serve needs {error.name}, which is not installed: pip install 'funnelformer[serve]'"
         ) from None
-    serve(dataclasses.replace(settings or ServeConfig(), model=model))
+    serve(dataclasses.replace(settings or ServeConfig(), models=sources))
 
 
 @app.command(name="embed")

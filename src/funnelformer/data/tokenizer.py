@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from ..base.bundled import located
 from ..base.errors import UserError, did_you_mean
 from ..base.files import iter_lines
 from ..base.foreign_code import refuse_foreign_code, runs_foreign_code
@@ -131,7 +132,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     Raises UserError when there is none, only a slow one, one without a mask, cls, sep or pad token, or one that is
     code to run.
     """
-    path = Path(source)
+    path = Path(located(source))
     refuse_foreign_code(path)
     if path.is_file():
         if path.suffix == ".txt":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..base.errors import UserError, did_you_mean, short
+from ..base.errors import HARMLESS, UserError, did_you_mean, short
 from .bad_rows import OnBadRow, refuse
 from .example_rows import Rows
 from .tables import Table, TaskColumns, check_column
@@ -28,10 +28,10 @@ __all__ = [
     "build_labels",
     "check_rows",
     "load_task",
+    "nearly_the_same",
     "read_amount",
     "read_label",
     "read_text",
-    "same_but_for_case",
     "text_problem",
     "written_list",
 ]
@@ -152,9 +152,16 @@ class Labels:
 
     @classmethod
     def from_id2label(cls, id2label: Mapping[Any, str]) -> Labels:
-        """Take the names from a model's config, whose keys are ids (numbers, or text in raw JSON)."""
+        """Take the names from a model's config, whose keys are ids (numbers, or text in raw JSON).
+
+        Raises UserError for two classes of one name: of their probabilities one would be lost.
+        """
         by_id = {int(number): name for number, name in id2label.items()}
-        return cls(tuple(str(by_id[number]) for number in sorted(by_id)))
+        names = tuple(str(by_id[number]) for number in sorted(by_id))
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"model config: id2label has two classes of the name {short(twice)}")
+        return cls(names)
 
     def id(self, name: str) -> int:
         """The id of a name; raises BadValue for one that is not known."""
@@ -236,10 +243,14 @@ def _refuse_one_hot(table: Table, column: str, separator: str | None) -> None:
 
 
 def _refuse_alike(names: Iterable[str], where: str, column: str) -> None:
-    """Raise UserError for two names that look the same: by white space, the form of characters, or as numbers."""
+    """Raise UserError for two names that look the same: by what nobody sees, the form of characters, or as numbers."""
     first: dict[str, str] = {}
     for name in sorted(names):
-        key = " ".join(unicodedata.normalize("NFC", name).split())
+        # Without what is not shown: a space of no width, or the mark at the beginning of a file that was appended.
+        shown = "".join(
+            c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf" or c in HARMLESS
+        )
+        key = " ".join(shown.split())
         if re.fullmatch(r"[+-]?[0-9]+[.]0*", key):  # 1.0 is 1
             key = key.partition(".")[0]
         if key in first:
@@ -250,14 +261,18 @@ def _refuse_alike(names: Iterable[str], where: str, column: str) -> None:
         first[key] = name
 
 
-def same_but_for_case(labels: Iterable[str]) -> str | None:
-    """A warning of labels that differ by capital letters alone, which are classes of their own; None without any."""
+def nearly_the_same(labels: Iterable[str]) -> str | None:
+    """A warning of labels that differ by capital letters, or zeros before a number, alone, and so are two classes.
+
+    None without any.
+    """
     first: dict[str, str] = {}
     for name in labels:
-        if name.casefold() in first:
-            pair = f"{first[name.casefold()]!r} and {name!r}"
-            return f"the labels {pair} differ by capital letters alone; they are two classes"
-        first[name.casefold()] = name
+        key = re.sub(r"^([+-]?)0+(?=[0-9]+$)", r"\1", name.casefold())
+        if key in first:
+            what = "capital letters" if name.casefold() == first[key].casefold() else "zeros before a number"
+            return f"the labels {first[key]!r} and {name!r} differ by {what} alone; they are two classes"
+        first[key] = name
     return None
 
 

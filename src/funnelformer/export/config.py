@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ..base.bundled import located
 from ..base.errors import UserError
 from ..base.hub import HUB_NAME
 from ..base.options import Int8, at_least, between, check_ranges, grouped
@@ -59,6 +60,7 @@ token-detection, feature-extraction, embeddings; by default what the model was m
     "Is told the differences, and what became int8; an argument of the Python function alone."
 
     def __post_init__(self) -> None:
+        self.model = located(self.model)
         self.out = Path(self.out)
         check_ranges(self)
         if self.format != "onnx":

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import UserError, one_line, printable
-from ..base.files import atomic_path, atomic_writer
+from ..base.files import atomic_path, atomic_writer, check_output
 from ..base.options import takes
 from ..base.progress import progress_bar
 from ..base.streams import stdin_bytes
@@ -50,6 +50,7 @@ def embed(config: EmbedConfig) -> int:
     """
     if config.out is None and (config.data is not None or config.save_to is None):
         raise UserError("embed needs --out, a .npy, .parquet or .jsonl file, or --save-sentence-transformers")
+    check_output(config.out, config.model, config.data)
     write = None if config.out is None else _writer(config.out)
     embedder = load_embedder(
         config.model,

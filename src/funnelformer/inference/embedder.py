@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..base.bundled import located
 from ..base.errors import UserError
 from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
@@ -49,6 +50,11 @@ class Embedder:
     prompt: str = ""
     origin: SentenceEmbedding = field(default_factory=SentenceEmbedding)
     source: str | None = None
+
+    @classmethod
+    def from_pretrained(cls, source: str, **options: Any) -> Embedder:
+        """`load_embedder`, under the name that transformers and others have for it."""
+        return load_embedder(source, **options)
 
     @property
     def pooling(self) -> Pooling:
@@ -130,7 +136,9 @@ def load_embedder(
     backend: Backend = "auto",
     only_runs: bool = False,
 ) -> Embedder:
-    """Load an embedder from a folder or Hub name of any known format; its decoder and head are left out.
+    """Load an embedder from a folder or Hub name of any known format, or "mini", which comes with the package.
+
+    Its decoder and head are left out.
 
     pooling, normalize, max_length: by default what the model says of itself (`config.sentence_embedding`, or modules of
         sentence_transformers); else the mean, as they are, and the length of fine-tuning or 512.
@@ -142,6 +150,7 @@ def load_embedder(
     """
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
+    source = located(source)
     refuse_foreign_code(source)
     tokenizer: Any
     model: Any
@@ -182,7 +191,7 @@ def load_embedder(
 
 def vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:
     """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
-    modules = read_modules(source)
+    modules = read_modules(located(source))
     if modules is None:
         return config.vectors
     found = modules.vectors

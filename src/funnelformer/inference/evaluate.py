@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from ..base.errors import UserError
-from ..base.files import atomic_writer
+from ..base.files import atomic_writer, check_output
 from ..base.options import takes
 from ..base.processes import rank, start_processes
 from ..base.strict_json import dump_json
@@ -38,6 +38,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Under torchrun every process calls it and returns the same; the first one writes and prints.
     Raises UserError for data that does not fit the model, a label unseen in training included.
     """
+    check_output(config.out, config.model, config.data)
     start_processes(cpu=config.device == "cpu")
     predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
     named = named_task(predictor, config.model, config.task, config.data)

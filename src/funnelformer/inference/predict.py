@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, TextIO
 
 from ..base.errors import UserError
+from ..base.files import check_output
 from ..base.options import takes
 from ..base.processes import num_processes, rank, start_processes
 from ..base.streams import output
@@ -51,6 +52,7 @@ def predict(config: PredictConfig) -> int:
     )
     if num_processes() > 1 and config.data == "-":
         raise UserError("several processes cannot share stdin; name a file")
+    check_output(config.out, config.model, config.data)
     start_processes(cpu=config.device == "cpu")
     predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
     named = named_task(predictor, config.model, config.task, config.data)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
 
-from ..base.errors import UserError, did_you_mean, printable
+from ..base.errors import UserError, printable
+from ..base.files import check_output
 from ..base.options import takes
 from ..base.streams import output
 from ..base.strict_json import json_line
 from ..data.tables import TaskColumns, guess_single_text, read_texts
 from ..data.values import load_task, text_problem
+from ..tasks.ranking import check_ranks, score_column
 from .config import RankConfig
 from .predictor import Predictor, load_predictor
 
@@ -30,8 +31,10 @@ def rank(config: RankConfig) -> int:
     """
     if problem := text_problem(config.query):
         raise UserError(f"--query {problem}")
+    check_output(config.out, config.model, config.documents)
     predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
-    score_column = _score_column(predictor, config.model, config.label)
+    check_ranks(predictor.kind, predictor.task, config.model)
+    label = score_column(predictor.kind, predictor.labels, config.label, config.model)
     table = read_texts(config.documents)
     column, messages = guess_single_text(table, config.text)
     texts = list(load_task(table, TaskColumns(column))["text"])
@@ -41,7 +44,7 @@ def rank(config: RankConfig) -> int:
     with output(config.out) as file:
         for message in messages:
             print(printable(message), file=sys.stderr)
-        found = scores(predictor, config.query, texts, score_column, config.batch_size)
+        found = scores(predictor, config.query, texts, label, config.batch_size)
         best = np.argsort(-found, kind="stable")[: config.top_k]
         for place, index in enumerate(best.tolist(), start=1):
             row = {name: values[index] for name, values in table.columns.items()}
@@ -58,30 +61,3 @@ def scores(
     if label is None:
         return logits[:, 0]
     return predictor.probabilities(logits)[:, label]
-
-
-def _score_column(predictor: Predictor, model: str, label: str | None) -> int | None:
-    """The id of the label whose probability is the score; None of a model of amounts."""
-    task: dict[str, Any] = predictor.task
-    if predictor.kind in ("tokens", "choice"):
-        raise UserError(f"{model}: is a model of {predictor.kind}; ranking needs one of pairs of texts")
-    if "text" in task and task.get("text_pair") is None:
-        raise UserError(f"{model}: was trained on single texts; ranking needs a model of pairs")
-    if predictor.kind == "regression":
-        if label is not None:
-            raise UserError(
-                f"--label {label}: {model} gives amounts, which are the scores; leave --label out"
-            )
-        return None
-    names = predictor.labels
-    if label is None:
-        if predictor.kind == "classification" and len(names) == 2:
-            return 1
-        raise UserError(
-            f"{model}: use --label to name the label whose probability is the score: {', '.join(names)}"
-        )
-    if label not in names:
-        raise UserError(
-            f"--label {label}: no label of {model}{did_you_mean(label, names)}; it has {', '.join(names)}"
-        )
-    return names.index(label)

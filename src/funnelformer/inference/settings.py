@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..base.bundled import located
 from ..base.errors import UserError, short
 from ..base.json_toml import read_json
 from ..tasks.windowing import windowing_in
@@ -27,7 +28,7 @@ def read_settings(folder: str) -> dict[str, Any]:
 
     Raises UserError naming the first value that cannot be used.
     """
-    file = Path(folder) / TASK_FILE
+    file = Path(located(folder)) / TASK_FILE
     if not file.is_file():
         return {}
     values = read_json(file)
@@ -50,7 +51,7 @@ def read_settings(folder: str) -> dict[str, Any]:
 
 def read_architectures(folder: str) -> list[str]:
     """The classes that the config in a folder names; none of a Hub name. Raises UserError for what is no list."""
-    file = Path(folder) / "config.json"
+    file = Path(located(folder)) / "config.json"
     names = read_json(file).get("architectures") if file.is_file() else None
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise UserError(f"{file}: architectures is {short(names)}; allowed: a list of names")

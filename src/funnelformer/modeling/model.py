@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
+from ..base.bundled import located
 from ..base.errors import UserError, did_you_mean
 from ..base.foreign_models import reader
 from ..config import FunnelformerConfig
@@ -89,6 +90,8 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
         Raises UserError when the weights do not fit, and for a folder that names code to run, which none of ours does.
         """
         kwargs["trust_remote_code"] = False
+        if pretrained_model_name_or_path is not None:
+            pretrained_model_name_or_path = located(pretrained_model_name_or_path)
         if pretrained_model_name_or_path is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         hub = {

@@ -30,7 +30,7 @@ __all__ = [
     "vector_length",
 ]
 
-Ability = Literal["classify", "embed", "fill", "answer", "inspect"]
+Ability = Literal["classify", "embed", "fill", "answer", "inspect", "rank"]
 # What the tokenizer makes of a text: input_ids, token_type_ids, attention_mask; of a question answer_mask, too.
 Feature = dict[str, list[int]]
 
@@ -40,10 +40,11 @@ class Backend(Protocol):
 
     predictor: labels, kind of task, `max_length`, and what is said of logits.
     questions: of a model that answers them, how.
-    abilities: the calls below that this model can answer.
+    abilities: the calls below that this model can answer; `served` adds what is made of them.
     most_padding: tokens of padding that are worth a shared batch.
     batch_tokens: tokens of a batch beyond which it is not worth to grow.
     vector_length: tokens at which a text is cut for its vector; None: as for all else.
+    dtype: what the model computes in, as "float32".
     """
 
     predictor: Predictor
@@ -52,6 +53,7 @@ class Backend(Protocol):
     most_padding: int
     batch_tokens: int
     vector_length: int | None
+    dtype: str
 
     def logits(self, features: list[Feature]) -> list[np.ndarray]:
         """Of each text [num_labels], of a model of tokens [T, num_labels], T at least the text's own tokens."""
@@ -82,6 +84,7 @@ class LoadedModel:
         self.questions = _questions(predictor) if "answer" in abilities else None
         self.most_padding = predictor.most_padding
         self.batch_tokens = 1024 if self.model.device.type == "cpu" else 16384
+        self.dtype = str(getattr(self.model, "dtype", "float32")).removeprefix("torch.")
 
 
 def checked(output: Any, *, may_be_lowest: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""Batches of similar length across requests: a bounded queue, and one thread that runs the model."""
+"""Batches of similar length across requests: a bounded queue for each model, and one thread that runs them in turn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .freed_memory import FreedMemory
 from .metrics import Metrics
 from .refused import Refused
 
-__all__ = ["Batcher", "Work"]
+__all__ = ["Batcher", "Lane", "Work"]
 
 # Texts of a batch at most. Source: benchmarks/LOG.md, more gain nothing on a CPU.
 _BATCH_SIZE = 32
@@ -67,29 +67,93 @@ class _Item:
         return self.request.work.features[self.index]
 
 
-class Batcher:
-    """Takes the work of requests and runs it in batches.
+class Lane:
+    """The queue of one model, of whose work no batch is shared with another's.
 
-    The oldest text is in the next batch, with those of its key whose length is near its own. A batch starts when its
-    oldest text has waited `max_delay_s`, or when all that wait would fill one; under load texts come together while
-    another batch is computed, and none waits longer than for that.
-    capacity: texts that may wait. most_padding, most_tokens: of a batch, see `inference._cut`.
+    most_padding, most_tokens: of a batch, see `inference.batches.cut`.
     """
 
-    def __init__(
-        self, capacity: int, max_delay_s: float, most_padding: int, most_tokens: int, metrics: Metrics
-    ) -> None:
+    def __init__(self, batcher: Batcher, name: str, most_padding: int, most_tokens: int) -> None:
+        self.name = name
+        self.most_tokens = most_tokens
+        self._batcher = batcher
+        self._most_padding = most_padding
+        self._tokens_per_s = 0.0
+        self.waiting: list[_Item] = []
+        self.turn_s = 0.0  # seconds of computation that it has had, see `Batcher.run`
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.waiting)
+
+    async def run(self, work: Work) -> list[Any]:
+        """Return what `work.run` gives for each feature. Cancelled, what still waits is dropped.
+
+        Raises Refused (429) when there is no room, or (422) never could be, and what `work.run` raised.
+        """
+        return await self._batcher.run(self, work)
+
+    def drop_settled(self) -> None:
+        """Forget the texts of requests that have failed, or whose client left."""
+        self.waiting = [item for item in self.waiting if not item.request.future.done()]
+
+    def wait_s(self, max_delay_s: float) -> float:
+        """How long the next batch may still wait for company; 0 and less: it is due."""
+        if sum(item.length for item in self.waiting) >= self.most_tokens:
+            return 0.0
+        return self.waiting[0].arrived + max_delay_s - time.monotonic()
+
+    def take_batch(self) -> list[_Item]:
+        """Of the oldest text, with those of its key whose length is near its own."""
+        oldest = self.waiting[0]
+        alike = [item for item in self.waiting if item.request.work.key == oldest.request.work.key]
+        alike.sort(key=lambda item: -item.length)
+        lengths = [item.length for item in alike]
+        parts = (alike[part] for part in cut(lengths, _BATCH_SIZE, self._most_padding, self.most_tokens))
+        batch = next(part for part in parts if oldest in part)
+        taken = set(batch)
+        self.waiting = [item for item in self.waiting if item not in taken]
+        return batch
+
+    def batch_ended(self, num_tokens: int, seconds: float) -> None:
+        self.turn_s += seconds
+        speed = num_tokens / max(seconds, 1e-9)
+        self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * speed if self._tokens_per_s else speed
+
+    def retry_after_s(self, num_busy: int) -> int:
+        """Seconds until what waits is done at the speed of late, beside the other lanes, as far as one can say."""
+        if not self._tokens_per_s:
+            return 1
+        seconds = num_busy * sum(item.length for item in self.waiting) / self._tokens_per_s
+        return min(_LONGEST_RETRY_S, max(1, math.ceil(seconds)))
+
+
+class Batcher:
+    """Takes the work of requests and runs it in batches, on one thread for all models.
+
+    In a lane the oldest text is in the next batch. A batch is due when its oldest text has waited `max_delay_s`, or
+    when all that wait in its lane would fill one; under load texts come together while another batch is computed, and
+    none waits longer than for that. Of the lanes with a batch that is due, the one goes first that has had the fewest
+    seconds of computation, so models share the time evenly, however much is asked of one of them.
+    capacity: texts that may wait in a lane. Source of the order: start-time fair queueing, Goyal et al. 1996.
+    """
+
+    def __init__(self, capacity: int, max_delay_s: float, metrics: Metrics) -> None:
         self._capacity = capacity
         self._max_delay_s = max_delay_s
-        self._most_padding = most_padding
-        self._most_tokens = most_tokens
         self._metrics = metrics
-        self._waiting: list[_Item] = []
+        self._lanes: list[Lane] = []
+        self._turn_s = 0.0  # that of the lane which was served last
         self._changed = threading.Condition()
         self._closed = False
-        self._tokens_per_s = 0.0
         self._memory = FreedMemory()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+
+    def add_lane(self, name: str, most_padding: int, most_tokens: int) -> Lane:
+        """The lane of a further model; before `start`."""
+        lane = Lane(self, name, most_padding, most_tokens)
+        self._lanes.append(lane)
+        return lane
 
     def start(self) -> None:
         self._thread.start()
@@ -100,13 +164,10 @@ class Batcher:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        return sum(lane.num_waiting for lane in self._lanes)
 
-    async def run(self, work: Work) -> list[Any]:
-        """Return what `work.run` gives for each feature. Cancelled, what still waits is dropped.
-
-        Raises Refused (429) when there is no room, or (422) never could be, and what `work.run` raised.
-        """
+    async def run(self, lane: Lane, work: Work) -> list[Any]:
+        """See `Lane.run`."""
         if len(work.features) > self._capacity:
             raise Refused(422, f"{len(work.features)} sequences to read; allowed: {self._capacity}")
         loop = asyncio.get_running_loop()
@@ -115,10 +176,17 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Refused(503, "the service is stopping")
-            self._waiting = [item for item in self._waiting if not item.request.future.done()]
-            if len(self._waiting) + len(work.features) > self._capacity:
-                raise Refused(429, "too many texts are waiting", {"Retry-After": str(self._retry_after_s())})
-            self._waiting += [
+            lane.drop_settled()
+            if lane.num_waiting + len(work.features) > self._capacity:
+                num_busy = len(self._busy())
+                raise Refused(
+                    429, "too many texts are waiting", {"Retry-After": str(lane.retry_after_s(num_busy))}
+                )
+            if (
+                not lane.waiting
+            ):  # it saves no time up for later: it stands beside the one whose turn it was last
+                lane.turn_s = max(lane.turn_s, self._turn_s)
+            lane.waiting += [
                 _Item(request, index, len(feature["input_ids"]), now)
                 for index, feature in enumerate(work.features)
             ]
@@ -137,48 +205,37 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    def _retry_after_s(self) -> int:
-        """Seconds until the queue is done at the speed of late, as far as one can say."""
-        waiting = sum(item.length for item in self._waiting)
-        if not self._tokens_per_s:
-            return 1
-        return min(_LONGEST_RETRY_S, max(1, math.ceil(waiting / self._tokens_per_s)))
+    def _busy(self) -> list[Lane]:
+        return [lane for lane in self._lanes if lane.waiting]
 
     def _work(self) -> None:
-        while batch := self._next():
-            self._run(batch)
+        while (found := self._next()) is not None:
+            self._run(*found)
 
-    def _next(self) -> list[_Item]:
-        """Wait for a batch and take it from the queue; nothing once it is closed and empty."""
+    def _next(self) -> tuple[Lane, list[_Item]] | None:
+        """Wait for a batch and take it from its lane; None once all is closed and empty."""
         with self._changed:
             while True:
-                self._waiting = [item for item in self._waiting if not item.request.future.done()]
-                if not self._waiting:
+                for lane in self._lanes:
+                    lane.drop_settled()
+                busy = self._busy()
+                if not busy:
                     if self._closed:
-                        return []
+                        return None
                     was_told = self._changed.wait(self._memory.wait_s)
                     if not was_told:
                         self._memory.give_back()
                     continue
-                remaining = self._waiting[0].arrived + self._max_delay_s - time.monotonic()
-                filled = sum(item.length for item in self._waiting) >= self._most_tokens
-                if remaining > 0 and not filled and not self._closed:
-                    self._changed.wait(remaining)
+                waits_s = {lane: 0.0 if self._closed else lane.wait_s(self._max_delay_s) for lane in busy}
+                due = [lane for lane in busy if waits_s[lane] <= 0]
+                if not due:
+                    self._changed.wait(min(waits_s.values()))
                     continue
-                batch = self._batch_of_oldest()
-                taken = set(batch)
-                self._waiting = [item for item in self._waiting if item not in taken]
-                return batch
+                lane = min(due, key=lambda lane: (lane.turn_s, lane.waiting[0].arrived))
+                self._turn_s = max(self._turn_s, lane.turn_s)
+                return lane, lane.take_batch()
 
-    def _batch_of_oldest(self) -> list[_Item]:
-        oldest = self._waiting[0]
-        alike = [item for item in self._waiting if item.request.work.key == oldest.request.work.key]
-        alike.sort(key=lambda item: -item.length)
-        lengths = [item.length for item in alike]
-        parts = (alike[part] for part in cut(lengths, _BATCH_SIZE, self._most_padding, self._most_tokens))
-        return next(part for part in parts if oldest in part)
-
-    def _run(self, batch: list[_Item]) -> None:
+    def _run(self, lane: Lane, batch: list[_Item]) -> None:
         start = time.perf_counter()
         run = batch[0].request.work.run
         try:
@@ -188,9 +245,9 @@ class Batcher:
             results = [error] if len(batch) == 1 else [self._alone(run, item.feature) for item in batch]
         seconds = time.perf_counter() - start
         num_tokens = sum(item.length for item in batch)
-        speed = num_tokens / max(seconds, 1e-9)
-        self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * speed if self._tokens_per_s else speed
-        self._metrics.batch_ended(len(batch), num_tokens, len(batch) * batch[0].length, seconds)
+        with self._changed:
+            lane.batch_ended(num_tokens, seconds)
+        self._metrics.batch_ended(lane.name, len(batch), num_tokens, len(batch) * batch[0].length, seconds)
         self._memory.batch_ended()
         for item, result in zip(batch, results, strict=True):
             try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +16,13 @@ from ..base.errors import UserError
 from ..base.files import read_bytes
 from ..base.options import Backend, Device, at_least, between, check_ranges, grouped
 
-__all__ = ["TOKEN_VARIABLE", "ServeConfig"]
+__all__ = ["TOKEN_VARIABLE", "ServeConfig", "name_models"]
 
 TOKEN_VARIABLE = "FUNNELFORMER_TOKEN"
 _LEAST_TOKEN_CHARS = 16
 TIMEOUT = between("more than 0, up to 86,400 (a day)", lambda value: 0 < value <= 86_400)
+# A name stands in paths and in answers.
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
 
 
@@ -27,13 +30,14 @@ _ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
     most="host port token_file device",
     model="backend",
     run="root_path max_delay_ms max_batch_tokens max_queue max_requests client_timeout_s shutdown_timeout_s",
-    data="max_length max_texts max_text_chars max_body_bytes inspect_tokens",
+    data="max_length auto_truncate max_texts max_text_chars max_body_bytes inspect_tokens",
 )
 @dataclass(kw_only=True)
 class ServeConfig:
     """What `serve` can be told."""
 
     model: Annotated[str, Parameter(show=False, parse=False)] = ""
+    models: Annotated[dict[str, str], Parameter(show=False, parse=False)] = field(default_factory=dict)
     host: str = "127.0.0.1"
     "Address to listen on; 0.0.0.0 means all addresses of this machine."
     port: Annotated[int, between("0 to 65535", lambda value: 0 <= value <= 65535)] = 8000
@@ -48,12 +52,14 @@ class ServeConfig:
     "auto uses an accelerator if there is one."
     max_length: Annotated[int | None, at_least(3)] = None
     "Longest text in tokens; longer ones are cut. By default as in training."
+    auto_truncate: bool = False
+    "Cut longer texts on the routes of OpenAI and text-embeddings-inference, too, which else refuse them."
     max_delay_ms: Annotated[float, between("0 to 60000", lambda value: 0 <= value <= 60_000)] = 5.0
     "Milliseconds that a text may wait for others to join its batch, while nothing else is computed."
     max_batch_tokens: Annotated[int | None, at_least(1)] = None
     "Tokens in a batch, padding included; by default 1024 on a CPU, 16384 elsewhere."
     max_queue: Annotated[int, at_least(1)] = 512
-    "Texts that may wait; a request that finds no room gets 429."
+    "Texts of each model that may wait; a request that finds no room gets 429."
     max_requests: Annotated[int, at_least(1)] = 256
     "Requests in progress, including those whose body is still arriving; one more gets 429."
     max_texts: Annotated[int, at_least(1)] = 64
@@ -82,6 +88,11 @@ class ServeConfig:
             raise UserError(f"--max-texts {self.max_texts} is more than --max-queue {self.max_queue}")
 
     @property
+    def sources(self) -> dict[str, str]:
+        """The folder, or name on the Hub, of each model by its name."""
+        return self.models or {_own_name(self.model): self.model}
+
+    @property
     def is_local(self) -> bool:
         """Whether this machine alone can reach the service."""
         if self.host == "localhost":
@@ -108,3 +119,26 @@ class ServeConfig:
                 f"{where}: a token has at least {_LEAST_TOKEN_CHARS} ASCII characters and no white space"
             )
         return token
+
+
+def name_models(arguments: Sequence[str]) -> dict[str, str]:
+    """What `serve` is given, NAME=FOLDER or FOLDER, as folders by their names; a folder without one has its own.
+
+    Raises UserError for two models of one name, and for none.
+    """
+    found: dict[str, str] = {}
+    for argument in arguments:
+        named = None if Path(argument).exists() else _NAMED.fullmatch(argument)
+        name, source = (named[1], named[2]) if named else (_own_name(argument), argument)
+        if name in found:
+            raise UserError(
+                f"{argument}: there is a model {name!r} already; name one of them, as NAME={source}"
+            )
+        found[name] = source
+    if not found:
+        raise UserError("serve needs a model: a folder, or several as NAME=FOLDER")
+    return found
+
+
+def _own_name(source: str) -> str:
+    return Path(source).name or Path(source).resolve().name

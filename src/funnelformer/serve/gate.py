@@ -15,9 +15,11 @@ from ..base.strict_json import json_text
 from .codings import check_coding, decompress
 from .config import ServeConfig
 from .metrics import Metrics
+from .protocols import FAILED, error_of
 from .refused import Refused
+from .served import Served, model_in_path
 
-__all__ = ["OPEN_PATHS", "Gate", "error_body"]
+__all__ = ["OPEN_PATHS", "Gate"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -42,11 +44,6 @@ _HEADERS = {
 }
 
 
-def error_body(message: str) -> dict[str, str]:
-    """The form of everything that is not an answer."""
-    return {"error": message}
-
-
 class Gate:
     """An ASGI application around the routes.
 
@@ -56,9 +53,16 @@ class Gate:
     """
 
     def __init__(
-        self, app: App, config: ServeConfig, token: str | None, metrics: Metrics, routes: frozenset[str]
+        self,
+        app: App,
+        served: Served,
+        config: ServeConfig,
+        token: str | None,
+        metrics: Metrics,
+        routes: frozenset[str],
     ) -> None:
         self._app = app
+        self._served = served
         self._config = config
         self._metrics = metrics
         self._routes = routes
@@ -73,9 +77,12 @@ class Gate:
         start = time.perf_counter()
         status: int | None = None
         root = self._config.root_path
-        if root and scope["path"] == root:  # the page's names are relative to the folder that it is in
-            await _redirect(send, f"{root}/")
-            return
+        # The page's names are relative to the folder that it is in.
+        folders = [root] * bool(root) + [f"/models/{name}" for name in self._served.names]
+        for folder in folders:
+            if scope["path"] in (folder, f"{root}{folder}"):
+                await _redirect(send, f"{folder if folder == root else root + folder}/")
+                return
         if root and scope["path"].startswith(f"{root}/"):  # a proxy may leave it in or take it off
             scope = {**scope, "path": scope["path"].removeprefix(root), "raw_path": None}
 
@@ -89,22 +96,29 @@ class Gate:
             await send(message)
 
         try:
+            scope = model_in_path(scope)
             await self._answer(scope, receive, send_with_headers)
         except Refused as refusal:
-            await _send_error(send_with_headers, refusal)
+            await _send_error(send_with_headers, scope, refusal)
         except Exception:
             logger.exception("%s %s failed", scope["method"], printable(scope["path"]))
             if status is None:
-                await _send_error(send_with_headers, Refused(500, "the request failed; the log says why"))
+                await _send_error(send_with_headers, scope, Refused(500, FAILED))
         finally:
-            path = scope["path"]
-            route = path if path in self._routes else "other"
-            self._metrics.request_ended(route, status, time.perf_counter() - start)
+            self._metrics.request_ended(self._route(scope["path"]), status, time.perf_counter() - start)
+
+    def _route(self, path: str) -> str:
+        """What the path is called in the metrics."""
+        if path in self._routes:
+            return path
+        folder = f"{path.rpartition('/')[0]}/{{model}}"
+        return folder if folder in self._routes else "other"
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
         if scope["path"] not in OPEN_PATHS:
             self._check_token(headers)
+        self._served.check_path(scope)
         if scope["method"] == "HEAD":  # the server leaves the body out
             scope = {**scope, "method": "GET"}
         if scope["method"] != "POST":
@@ -201,11 +215,12 @@ async def _redirect(send: Send, path: str) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_error(send: Send, refusal: Refused) -> None:
-    body = json_text(error_body(refusal.message)).encode()
+async def _send_error(send: Send, scope: MutableMapping[str, Any], refusal: Refused) -> None:
+    status, values = error_of(scope, refusal)
+    body = json_text(values).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})
 
 

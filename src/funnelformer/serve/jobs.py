@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from ..base.errors import UserError
 from ..base.sentence_modules import Pooling, SentenceEmbedding
 from ..data.values import text_problem
 from ..tasks.passages import cut_passage, encode_passages, most_question_tokens
-from ..tasks.scores import softmax
+from ..tasks.ranking import check_ranks, score_column
+from ..tasks.scores import sigmoid, softmax
 from ..tasks.tokens import encode_words
 from ..tasks.windows import by_owner, encode_windows
 from .backend import Backend, Feature
@@ -19,7 +21,21 @@ from .batching import Work
 from .funnel import Funnel
 from .refused import Refused
 
-__all__ = ["MOST_MASKS", "MOST_TOP", "Job", "answer", "classify", "embed", "fill", "inspect"]
+__all__ = [
+    "MOST_MASKS",
+    "MOST_TOP",
+    "Job",
+    "answer",
+    "can_rank",
+    "classify",
+    "embed",
+    "fill",
+    "inspect",
+    "predictions",
+    "rank",
+    "rerank",
+    "vectors",
+]
 
 MOST_TOP = 50  # candidates that can be asked for
 MOST_MASKS = 16  # of a text: each costs a row of the vocabulary's length
@@ -35,42 +51,147 @@ class Job:
     work: Work
     finish: Callable[[list[Any]], Any]
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model reads, special ones included."""
+        return sum(len(feature["input_ids"]) for feature in self.work.features)
+
+    def then(self, convert: Callable[[Any], Any]) -> Job:
+        """The same work, its answer made of this job's."""
+        return Job(self.work, lambda found: convert(self.finish(found)))
+
 
 def classify(backend: Backend, texts: Sequence[Text]) -> Job:
     """The row that `funnelformer predict` writes of each text; `cut`: whether it is longer than the model reads."""
     predictor = backend.predictor
     if predictor.kind == "tokens":
         return _tags(backend, texts)
+
+    def finish(found: tuple[np.ndarray, list[bool]]) -> Any:
+        return [{**row, "cut": cut} for row, cut in zip(predictor.answers(found[0]), found[1], strict=True)]
+
+    return logits(backend, texts).then(finish)
+
+
+def logits(backend: Backend, texts: Sequence[Text], *, field: str = "texts", may_cut: bool = True) -> Job:
+    """Logits [N, num_labels] of a model of texts, and which texts were cut.
+
+    field: what the texts are called in the request. may_cut: else a text longer than the model reads is refused.
+    """
+    predictor = backend.predictor
     if predictor.task.get("text_pair"):
         for index, text in enumerate(texts):
             if isinstance(text, str):
-                raise Refused(422, f"texts.{index}: the model was trained on pairs of texts; give two")
+                raise Refused(
+                    422, f"{field}.{index}: the model was trained on pairs of texts; give two", field=field
+                )
     if predictor.windowing is not None:
-        return _windows(backend, texts)
-    features, are_cut = _encode(backend, texts)
-
-    def finish(logits: list[np.ndarray]) -> Any:
-        answers = predictor.answers(np.stack(logits))
-        return [{**row, "cut": cut} for row, cut in zip(answers, are_cut, strict=True)]
-
-    return Job(Work("classify", features, backend.logits), finish)
+        return _windows(backend, texts, field)
+    features, are_cut = _encode(backend, texts, field=field, may_cut=may_cut)
+    return Job(Work("classify", features, backend.logits), lambda found: (np.stack(found), are_cut))
 
 
-def _windows(backend: Backend, texts: Sequence[Text]) -> Job:
+def _windows(backend: Backend, texts: Sequence[Text], field: str) -> Job:
     """Of a model of long texts: what the logits of their windows combine to."""
     predictor = backend.predictor
     windowing = predictor.windowing
     assert windowing is not None
-    single = _single(texts, "the model reads windows of single texts, not pairs")
+    single = _single(texts, "the model reads windows of single texts, not pairs", field)
     encoded, owners = encode_windows(
         predictor.tokenizer, single, predictor.task["max_length"], windowing.stride, windowing.most
     )
 
-    def finish(logits: list[np.ndarray]) -> Any:
-        combined = by_owner(np.stack(logits), owners, windowing, predictor.kind)
-        return [{**row, "cut": False} for row in predictor.answers(combined)]
+    def finish(found: list[np.ndarray]) -> Any:
+        combined = by_owner(np.stack(found), owners, windowing, predictor.kind)
+        return combined, [False] * len(single)
 
     return Job(Work("classify", _features(encoded), backend.logits), finish)
+
+
+def predictions(
+    backend: Backend, texts: Sequence[Text], *, field: str, may_cut: bool, raw: bool = False
+) -> Job:
+    """Of each text the pairs (label, score), best first: probabilities, or with `raw` logits.
+
+    An amount has one label and, unless raw, its sigmoid, as text-embeddings-inference has it.
+    """
+    predictor = backend.predictor
+    if predictor.kind == "tokens":
+        raise Refused(409, "this model labels tokens; /classify says how", field="model")
+
+    def finish(found: tuple[np.ndarray, list[bool]]) -> Any:
+        scores = found[0] if raw else _probabilities(backend, found[0])
+        orders = np.argsort(-scores, axis=-1, kind="stable")
+        labels = predictor.labels
+        return [
+            [(labels[index], float(row[index])) for index in order.tolist()]
+            for row, order in zip(scores, orders, strict=True)
+        ]
+
+    return logits(backend, texts, field=field, may_cut=may_cut).then(finish)
+
+
+def can_rank(backend: Backend) -> bool:
+    """Whether the model says of pairs of texts what documents can be ranked by."""
+    if "classify" not in backend.abilities or backend.predictor.windowing is not None:
+        return False  # windows are of single texts
+    try:
+        check_ranks(backend.predictor.kind, backend.predictor.task, "")
+    except UserError:
+        return False
+    return True
+
+
+def rank(backend: Backend, query: str, texts: Sequence[str], label: str | None, top: int | None) -> Job:
+    """The texts in the order, and with the scores, of `funnelformer rank`; index: of the text, from 0."""
+    predictor = backend.predictor
+    try:
+        column = score_column(predictor.kind, predictor.labels, label, "the model", "label")
+    except UserError as error:
+        raise Refused(422, str(error), field="label") from None
+
+    def finish(found: tuple[np.ndarray, list[bool]]) -> Any:
+        values, are_cut = found
+        scores = values[:, 0] if column is None else predictor.probabilities(values)[:, column]
+        best = np.argsort(-scores, kind="stable")[:top].tolist()
+        return [
+            {"rank": place, "index": index, "score": float(scores[index]), "cut": are_cut[index]}
+            for place, index in enumerate(best, start=1)
+        ]
+
+    return _scored(backend, query, texts, may_cut=True).then(finish)
+
+
+def rerank(backend: Backend, query: str, texts: Sequence[str], *, may_cut: bool, raw: bool = False) -> Job:
+    """The pairs (index, score), best first: of amounts their sigmoid, of two classes the probability of the second.
+
+    raw: what the sigmoid is taken of: the amount, or the difference of the two logits.
+    Raises Refused (409) for a model of other classes, which has no such score.
+    """
+    predictor = backend.predictor
+    is_amount = predictor.kind == "regression"
+    if not is_amount and (predictor.kind != "classification" or len(predictor.labels) != 2):
+        raise Refused(409, "this model is no reranker: it has neither amounts nor two classes", field="model")
+
+    def finish(found: tuple[np.ndarray, list[bool]]) -> Any:
+        values = found[0].astype(np.float64)
+        scores = values[:, 0] if is_amount else values[:, 1] - values[:, 0]
+        order = np.argsort(-scores, kind="stable").tolist()
+        return [(index, float(scores[index] if raw else sigmoid(scores[index]))) for index in order]
+
+    return _scored(backend, query, texts, may_cut=may_cut).then(finish)
+
+
+def _scored(backend: Backend, query: str, texts: Sequence[str], *, may_cut: bool) -> Job:
+    """Logits of the pairs of the query and each text."""
+    _check("query", query, "query")
+    return logits(backend, [[query, text] for text in texts], may_cut=may_cut)
+
+
+def _probabilities(backend: Backend, values: np.ndarray) -> np.ndarray:
+    if backend.predictor.kind == "regression":
+        return sigmoid(values)
+    return backend.predictor.probabilities(values)
 
 
 def _tags(backend: Backend, texts: Sequence[Text]) -> Job:
@@ -97,16 +218,51 @@ def embed(
     backend: Backend, texts: Sequence[Text], pooling: Pooling | None = None, normalize: bool | None = None
 ) -> Job:
     """A vector a text, as `funnelformer embed` makes it; pooling, normalize: by default as the model says of itself."""
+
+    def finish(found: tuple[np.ndarray, list[bool]]) -> Any:
+        return [
+            {"vector": vector.tolist(), "cut": cut} for vector, cut in zip(found[0], found[1], strict=True)
+        ]
+
+    return vectors(backend, texts, pooling=pooling, normalize=normalize).then(finish)
+
+
+def vectors(
+    backend: Backend,
+    inputs: Sequence[Text | Sequence[int]],
+    *,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+    prompt: str | None = None,
+    field: str = "texts",
+    may_cut: bool = True,
+) -> Job:
+    """Vectors [N, D] in float32, and which inputs were cut; by default as the model says of itself.
+
+    inputs: texts or pairs, or all of them lists of token ids, with the special tokens around them or without.
+    prompt: the name of one of the model's prompts. field, may_cut: see `logits`.
+    """
     origin = backend.predictor.model.config.vectors or SentenceEmbedding()
     pooling = pooling or origin.pooling
-    prompt = origin.prompt(None, "the model")
-    texts = [prompt + text if isinstance(text, str) else [prompt + text[0], *text[1:]] for text in texts]
-    features, are_cut = _encode(backend, texts, backend.vector_length)
+    try:
+        before = origin.prompt(prompt, "the model")
+    except UserError as error:
+        raise Refused(422, str(error), field="prompt_name") from None
+    how: Any = {"max_length": backend.vector_length, "field": field, "may_cut": may_cut}
+    if any(not isinstance(entry, str) and isinstance(entry[0], int) for entry in inputs):
+        features, are_cut = _encode_ids(backend, cast(Sequence[Sequence[int]], inputs), before, **how)
+    else:
+        texts = cast(Sequence[Text], inputs)
+        for index, text in enumerate(texts):
+            _check(f"{field}.{index}", text, field)
+        texts = [before + text if isinstance(text, str) else [before + text[0], *text[1:]] for text in texts]
+        features, are_cut = _encode(backend, texts, **how)
 
-    def finish(vectors: list[np.ndarray]) -> Any:
+    def finish(found: list[np.ndarray]) -> Any:
+        stacked = np.stack(found)
         if origin.normalize if normalize is None else normalize:
-            vectors = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
-        return [{"vector": vector.tolist(), "cut": cut} for vector, cut in zip(vectors, are_cut, strict=True)]
+            stacked = stacked / np.maximum(np.linalg.norm(stacked, axis=-1, keepdims=True), 1e-12)
+        return stacked, are_cut
 
     run = lambda features: backend.vectors(features, pooling)  # noqa: E731
     return Job(Work(("embed", pooling), features, run), finish)
@@ -214,11 +370,16 @@ def inspect(backend: Backend, text: Text, most_tokens: int) -> Job:
 
 
 def _encode(
-    backend: Backend, texts: Sequence[Text], max_length: int | None = None
+    backend: Backend,
+    texts: Sequence[Text],
+    max_length: int | None = None,
+    *,
+    field: str = "texts",
+    may_cut: bool = True,
 ) -> tuple[list[Feature], list[bool]]:
     """Tokens of each text or pair, and whether it was cut; as `funnelformer predict` makes them."""
     for index, text in enumerate(texts):
-        _check(f"texts.{index}", text)
+        _check(f"{field}.{index}", text, field)
     tokenizer = backend.predictor.tokenizer
     limit = max_length or backend.predictor.task["max_length"]
     features: list[Feature] = [{}] * len(texts)
@@ -235,7 +396,63 @@ def _encode(
         encoded = tokenizer(*columns, truncation=how[kind], max_length=limit)
         for index, feature, part in zip(indices, _features(encoded), encoded.encodings, strict=True):
             features[index], are_cut[index] = feature, bool(part.overflowing)
+    _check_length(are_cut, limit, field, may_cut)
     return features, are_cut
+
+
+def _encode_ids(
+    backend: Backend,
+    ids: Sequence[Sequence[int]],
+    prompt: str,
+    *,
+    max_length: int | None,
+    field: str,
+    may_cut: bool,
+) -> tuple[list[Feature], list[bool]]:
+    """As `_encode`, of tokens of this model's tokenizer: what it puts around a text is put around them, once."""
+    tokenizer = backend.predictor.tokenizer
+    limit = max_length or backend.predictor.task["max_length"]
+    frame = tokenizer("a", return_special_tokens_mask=True)
+    is_special = frame["special_tokens_mask"]
+    first, last = is_special.index(0), len(is_special) - is_special[::-1].index(0)
+    head, tail = frame["input_ids"][:first], frame["input_ids"][last:]
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else []
+    features, are_cut = [], []
+    for index, numbers in enumerate(ids):
+        for place, number in enumerate(numbers):
+            if not 0 <= number < len(tokenizer):
+                raise Refused(
+                    422,
+                    f"{field}.{index}.{place}: {number} is no token of this model's tokenizer, "
+                    f"which has 0 to {len(tokenizer) - 1}",
+                    field=field,
+                )
+        inner = list(numbers)
+        is_framed = inner[: len(head)] == head and (not tail or inner[-len(tail) :] == tail)
+        if (head or tail) and is_framed and len(inner) >= len(head) + len(tail):
+            inner = inner[len(head) : len(inner) - len(tail)]
+        room = limit - len(head) - len(tail)
+        inner = before + inner
+        are_cut.append(len(inner) > room)
+        inner = inner[:room]
+        feature = {"input_ids": [*head, *inner, *tail]}
+        for name in ("token_type_ids", "attention_mask"):
+            if name in frame:
+                values = frame[name]
+                feature[name] = [*values[:first], *values[first : first + 1] * len(inner), *values[last:]]
+        features.append(feature)
+    _check_length(are_cut, limit, field, may_cut)
+    return features, are_cut
+
+
+def _check_length(are_cut: Sequence[bool], limit: int, field: str, may_cut: bool) -> None:
+    if not may_cut and any(are_cut):
+        raise Refused(
+            422,
+            f"{field}.{are_cut.index(True)}: has more than the {limit} tokens that the model reads",
+            field=field,
+            reason="too_long",
+        )
 
 
 def _features(encoded: Any) -> list[Feature]:
@@ -243,21 +460,21 @@ def _features(encoded: Any) -> list[Feature]:
     return [{name: encoded[name][i] for name in names} for i in range(len(encoded["input_ids"]))]
 
 
-def _single(texts: Sequence[Text], refusal: str) -> list[str]:
+def _single(texts: Sequence[Text], refusal: str, field: str = "texts") -> list[str]:
     """The texts, none of which may be a pair."""
     found = []
     for index, text in enumerate(texts):
-        _check(f"texts.{index}", text)
+        _check(f"{field}.{index}", text, field)
         if not isinstance(text, str):
-            raise Refused(422, f"texts.{index}: {refusal}")
+            raise Refused(422, f"{field}.{index}: {refusal}", field=field)
         found.append(text)
     return found
 
 
-def _check(where: str, text: Text) -> None:
+def _check(where: str, text: Text, field: str | None = None) -> None:
     for part in [text] if isinstance(text, str) else text:
         if problem := text_problem(part):
-            raise Refused(422, f"{where}: {problem}")
+            raise Refused(422, f"{where}: {problem}", field=field)
 
 
 def _round(value: Any) -> float:

@@ -60,13 +60,23 @@ class Metrics:
         self._padding = Counter(
             "funnelformer_padding_tokens", "Tokens of padding computed beside them.", registry=self.registry
         )
+        self._model_tokens = Counter(
+            "funnelformer_model_tokens", "Tokens computed, by model.", ["model"], registry=self.registry
+        )
+        self._model_seconds = Counter(
+            "funnelformer_model_seconds", "Computation, by model.", ["model"], registry=self.registry
+        )
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge that asks `value` when it is read."""
         Gauge(f"funnelformer_{name}", meaning, registry=self.registry).set_function(value)
 
-    def batch_ended(self, num_texts: int, num_tokens: int, num_padded: int, seconds: float) -> None:
+    def batch_ended(
+        self, model: str, num_texts: int, num_tokens: int, num_padded: int, seconds: float
+    ) -> None:
         """num_padded: tokens of the batch with its padding."""
+        self._model_tokens.labels(model).inc(num_tokens)
+        self._model_seconds.labels(model).inc(seconds)
         self._batch_texts.observe(num_texts)
         self._batch_seconds.observe(seconds)
         self._tokens.inc(num_tokens)

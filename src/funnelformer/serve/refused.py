@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-__all__ = ["Refused"]
+from typing import Literal
+
+__all__ = ["Reason", "Refused"]
+
+# What some protocols have a status or a code of their own for.
+Reason = Literal["empty", "too_many", "too_long", "no_such_model"]
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """A request that cannot be answered: HTTP status, one line, and headers that go with it."""
+    """A request that cannot be answered: HTTP status, one line, and headers that go with it.
 
-    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+    The status is that of our own routes; `protocols` says what it is in another's.
+    field: of the body, the one that is wrong.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: dict[str, str] | None = None,
+        *,
+        field: str | None = None,
+        reason: Reason | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = headers or {}
+        self.field = field
+        self.reason = reason

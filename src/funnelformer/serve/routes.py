@@ -4,8 +4,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -14,18 +13,24 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 from starlette.exceptions import HTTPException
 
 from ..base.sentence_modules import Pooling
 from ..base.version import __version__
 from . import jobs
-from .backend import Ability, Backend
+from .backend import Backend
 from .batching import Batcher
 from .config import ServeConfig
-from .gate import OPEN_PATHS, Gate, error_body
+from .gate import OPEN_PATHS, Gate
 from .metrics import Metrics
-from .refused import Refused
+from .openai_routes import add_openai_routes
+from .protocols import FAILED, error_of, speak
+from .refused import Reason, Refused
+from .request_forms import Forms, Strict
+from .served import Served, ServedModel
+from .tei_routes import REFUSALS as TEI_REFUSALS
+from .tei_routes import TeiForms, add_tei_routes, embed_as_tei
 
 __all__ = ["create_app"]
 
@@ -35,26 +40,15 @@ _MEDIA_TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-# What `text_problem` takes: some character that is no space, and nowhere NUL.
-_TEXT = r"^[^\x00]*[^\x00\s][^\x00]*$"
 _PAGES = {"/": "index.html", "/docs": "docs.html"}
-_WANTED = {
-    "classify": "classifies texts or their tokens",
-    "embed": "has vectors",
-    "fill": "fills masks (masked language modelling)",
-    "answer": "answers questions (extractive question answering)",
-    "inspect": "shows its inside",
-}
+# What pydantic calls it when there is nothing, or too much.
+_REASONS: dict[str, Reason] = {"too_short": "empty", "string_too_short": "empty", "too_long": "too_many"}
 
 
 class Error(BaseModel):
     """What comes in place of an answer."""
 
     error: str
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Health(BaseModel):
@@ -74,6 +68,17 @@ class Health(BaseModel):
     model_on_disk: bool = Field(
         description="Whether the model's folder is still there; the service does not need it until it starts again."
     )
+    waiting_texts: int
+    uptime_s: float
+
+
+class ServiceHealth(BaseModel):
+    """The service and all its models."""
+
+    status: Literal["ok", "failed"]
+    version: str
+    models: dict[str, Health] = Field(description="By their names, which stand in paths and bodies.")
+    needs_token: bool
     waiting_texts: int
     uptime_s: float
 
@@ -114,6 +119,17 @@ class Fillings(BaseModel):
     results: list[Filled]
 
 
+class Ranked(BaseModel):
+    rank: int
+    index: int = Field(description="Of the text in the request, from 0.")
+    score: float = Field(description="An amount, or the probability of the label.")
+    cut: bool
+
+
+class Ranking(BaseModel):
+    results: list[Ranked]
+
+
 class Span(BaseModel):
     answer: str = Field(description="Empty: the passage does not say; of models that learned to tell.")
     start: int = Field(description="First character in the context.")
@@ -141,19 +157,15 @@ class FunnelView(BaseModel):
     stages: list[StageView]
 
 
-def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate:
-    """The service of one model, as an ASGI application; its lifespan starts and ends the inference thread.
+def create_app(backends: Mapping[str, Backend], config: ServeConfig, token: str | None) -> Gate:
+    """The service of some models, as an ASGI application; its lifespan starts and ends the inference thread.
 
-    token: what requests must carry.
+    backends: by the names of `config.sources`. token: what requests must carry.
     """
     metrics = Metrics()
-    batch_tokens = config.max_batch_tokens or backend.batch_tokens
-    batcher = Batcher(
-        config.max_queue, config.max_delay_ms / 1000, backend.most_padding, batch_tokens, metrics
-    )
+    batcher = Batcher(config.max_queue, config.max_delay_ms / 1000, metrics)
+    served = Served(config.sources, backends, batcher, config.max_requests, config.max_batch_tokens)
     metrics.watch("waiting_texts", "Texts that wait for a batch.", lambda: batcher.num_waiting)
-    # Tokenizers keep the settings of a call: one thread for all of them, beside that of the model.
-    tokenising = ThreadPoolExecutor(1, "tokenise")
     started = time.monotonic()
 
     @asynccontextmanager
@@ -161,7 +173,7 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
         batcher.start()
         yield
         await asyncio.to_thread(batcher.close)
-        tokenising.shutdown()
+        served.close()
 
     app = FastAPI(
         title="funnelformer",
@@ -171,32 +183,24 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
         redoc_url=None,
         lifespan=lifespan,
         # Relative to the document, so that it is right below a proxy's path too.
-        servers=[{"url": config.root_path or "."}],
+        servers=[{"url": config.root_path or "."}, *_servers(config, served.names)],
     )
     app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     app.add_exception_handler(HTTPException, _say_status)
     app.add_exception_handler(Refused, _say_refused)
     app.add_exception_handler(Exception, _say_failed)
 
-    async def answer(ability: Ability, make: Callable[[], jobs.Job]) -> Any:
-        if ability not in backend.abilities:
-            able = ", ".join(f"/{name}" for name in sorted(backend.abilities))
-            raise Refused(409, f"this model is not one that {_WANTED[ability]}; it answers {able}")
-        loop = asyncio.get_running_loop()
-        job = await loop.run_in_executor(tokenising, make)
-        results = await batcher.run(job.work)
-        return await loop.run_in_executor(tokenising, job.finish, results)
-
-    text = Annotated[str, Field(min_length=1, max_length=config.max_text_chars, pattern=_TEXT)]
-    pair = Annotated[list[text], Field(min_length=2, max_length=2)]
-    several = Field(min_length=1, max_length=config.max_texts)
-    text_or_pair = Annotated[text | pair, Field(description="A text, or two that belong together.")]
-    count = Annotated[
-        int, Field(ge=1, le=jobs.MOST_TOP, description="Candidates, best first."), BeforeValidator(_whole)
+    forms = Forms(config, served.names)
+    tei_forms = TeiForms(forms)
+    text_or_pair = Annotated[
+        forms.text | forms.pair, Field(description="A text, or two that belong together.")
     ]
 
-    class Texts(_Strict):
-        texts: Annotated[list[text_or_pair], several]
+    class Asked(Strict):
+        model: forms.optional_name = None
+
+    class Texts(Asked):
+        texts: Annotated[list[text_or_pair], forms.several]
 
     class TextsToEmbed(Texts):
         pooling: Annotated[
@@ -207,22 +211,37 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
             None
         )
 
-    class TextsToFill(_Strict):
-        texts: Annotated[list[text], several]
-        top: count = 5
+    class TextsToFill(Asked):
+        texts: Annotated[list[forms.text], forms.several]
+        top: forms.count(jobs.MOST_TOP, "Candidates, best first.") = 5
 
-    class Question(_Strict):
-        question: text
-        context: text
-        top: count = 1
+    class Question(Asked):
+        question: forms.text
+        context: forms.text
+        top: forms.count(jobs.MOST_TOP, "Candidates, best first.") = 1
 
-    class OneText(_Strict):
+    class OneText(Asked):
         text: text_or_pair
+
+    class TextsToRank(Asked):
+        query: forms.text
+        texts: Annotated[list[forms.text], forms.several]
+        label: Annotated[
+            str | None,
+            Field(description="Class whose probability is the score; by default the second of two."),
+        ] = None
+        top: forms.count(config.max_texts, "Texts to answer, best first; by default all.") | None = None
+
+    to_embed = Annotated[
+        Annotated[TextsToEmbed, Tag("[texts]")] | Annotated[tei_forms.embed, Tag("[inputs]")],
+        Discriminator(lambda body: "[inputs]" if _is_tei(body) else "[texts]"),
+    ]
 
     refusals: dict[int | str, dict[str, Any]] = {
         400: {"model": Error, "description": "The body is no JSON, no UTF-8, or cannot be decompressed."},
         401: {"model": Error, "description": "The bearer token is missing or wrong."},
         408: {"model": Error, "description": "The body came too slowly."},
+        404: {"model": Error, "description": "There is no such model."},
         409: {"model": Error, "description": "The model has no such head."},
         413: {"model": Error, "description": "The body is too large."},
         415: {
@@ -238,63 +257,102 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
     post: dict[str, Any] = {"responses": refusals, **bearer}
 
     @app.post("/classify", response_model_exclude_none=True, **post)
-    async def classify(body: Texts) -> Labels:
+    async def classify(body: Texts, request: Request) -> Labels:
         """Classes, several labels, an amount, or the tags of the tokens of each text."""
-        rows = await answer("classify", lambda: jobs.classify(backend, body.texts))
-        return Labels(results=rows)
+        model = served.chosen(request.scope, body.model)
+        return Labels(
+            results=await model.answer("classify", lambda backend: jobs.classify(backend, body.texts))
+        )
 
-    @app.post("/embed", **post)
-    async def embed(body: TextsToEmbed) -> Vectors:
-        """A vector of each text, made of the encoder's states."""
-        rows = await answer("embed", lambda: jobs.embed(backend, body.texts, body.pooling, body.normalize))
-        return Vectors(results=rows)
+    @app.post("/embed", responses={**refusals, **_either(refusals, TEI_REFUSALS)}, **bearer)
+    async def embed(body: to_embed, request: Request) -> Vectors | list[list[float]]:
+        """A vector of each text, made of the encoder's states; in our form or text-embeddings-inference's."""
+        asked: Any = body
+        if isinstance(asked, tei_forms.embed):
+            return await embed_as_tei(served.chosen(request.scope, asked.model), asked, config)
+        speak(request.scope, "own")
+        make = lambda backend: jobs.embed(backend, asked.texts, asked.pooling, asked.normalize)  # noqa: E731
+        return Vectors(results=await served.chosen(request.scope, asked.model).answer("embed", make))
 
     @app.post("/fill", **post)
-    async def fill(body: TextsToFill) -> Fillings:
+    async def fill(body: TextsToFill, request: Request) -> Fillings:
         """The likeliest tokens for each mask in each text; /health says what a mask is written like."""
-        return Fillings(results=await answer("fill", lambda: jobs.fill(backend, body.texts, body.top)))
+        model = served.chosen(request.scope, body.model)
+        make = lambda backend: jobs.fill(backend, body.texts, body.top)  # noqa: E731
+        return Fillings(results=await model.answer("fill", make))
 
     @app.post("/answer", **post)
-    async def answer_question(body: Question) -> Spans:
+    async def answer_question(body: Question, request: Request) -> Spans:
         """The likeliest answers to a question in a passage; the first is what `funnelformer predict` says."""
-        make = lambda: jobs.answer(backend, body.question, body.context, body.top, config.max_texts)  # noqa: E731
-        return Spans(results=await answer("answer", make))
+        model = served.chosen(request.scope, body.model)
+        make = lambda backend: jobs.answer(  # noqa: E731
+            backend, body.question, body.context, body.top, config.max_texts
+        )
+        return Spans(results=await model.answer("answer", make))
+
+    @app.post("/rank", **post)
+    async def rank(body: TextsToRank, request: Request) -> Ranking:
+        """Texts in the order in which a model of pairs puts them for a query, as `funnelformer rank` does."""
+        model = served.chosen(request.scope, body.model)
+        make = lambda backend: jobs.rank(backend, body.query, body.texts, body.label, body.top)  # noqa: E731
+        return Ranking(results=await model.answer("rank", make))
 
     @app.post("/inspect", **post)
-    async def inspect(body: OneText) -> FunnelView:
+    async def inspect(body: OneText, request: Request) -> FunnelView:
         """How the encoder shortens a text, block by block, and where the pooled queries look."""
-        make = lambda: jobs.inspect(backend, body.text, config.inspect_tokens)  # noqa: E731
-        return FunnelView(**await answer("inspect", make))
+        model = served.chosen(request.scope, body.model)
+        make = lambda backend: jobs.inspect(backend, body.text, config.inspect_tokens)  # noqa: E731
+        return FunnelView(**await model.answer("inspect", make))
 
-    @app.get("/health", responses={503: {"model": Health, "description": "The inference thread has died."}})
-    async def health(response: Response) -> Health:
-        """Whether the service works, and what model it has."""
-        if not batcher.is_alive:
-            response.status_code = 503
-        predictor = backend.predictor
-        classifies = "classify" in backend.abilities
+    add_tei_routes(app, served, config, tei_forms, bearer)
+    add_openai_routes(app, served, config, forms, bearer)
+
+    def status() -> Literal["ok", "failed"]:
+        return "ok" if batcher.is_alive else "failed"
+
+    def uptime_s() -> float:
+        return round(time.monotonic() - started, 3)
+
+    def health_of(model: ServedModel) -> Health:
+        predictor = model.backend.predictor
+        classifies = "classify" in model.abilities
         return Health(
-            status="ok" if batcher.is_alive else "failed",
+            status=status(),
             version=__version__,
-            model=Path(config.model).name,
+            model=model.name,
             layout=predictor.model.config.name,
             kind=predictor.kind if classifies else None,
             labels=predictor.labels if classifies and predictor.kind != "regression" else [],
-            abilities=sorted(backend.abilities),
+            abilities=sorted(model.abilities),
             reads_pairs=bool(predictor.task.get("text_pair")),
             mask_token=str(predictor.tokenizer.mask_token),
             max_length=predictor.task["max_length"],
             needs_token=token is not None,
-            model_on_disk=on_disk(),
-            waiting_texts=batcher.num_waiting,
-            uptime_s=round(time.monotonic() - started, 3),
+            model_on_disk=model.is_on_disk,
+            waiting_texts=model.lane.num_waiting,
+            uptime_s=uptime_s(),
         )
 
-    was_folder = Path(config.model).exists()
+    health_form: Any = Health if len(served.models) == 1 else Health | ServiceHealth
 
-    def on_disk() -> bool:
-        """Of a name on the Hub always: its files are the Hub's business."""
-        return not was_folder or Path(config.model).exists()
+    @app.get(
+        "/health", responses={503: {"model": health_form, "description": "The inference thread has died."}}
+    )
+    async def health(response: Response, request: Request) -> health_form:
+        """Whether the service works, and what models it has."""
+        if not batcher.is_alive:
+            response.status_code = 503
+        model = served.in_path(request.scope)
+        if model is not None:
+            return health_of(model)
+        return ServiceHealth(
+            status=status(),
+            version=__version__,
+            models={name: health_of(one) for name, one in served.models.items()},
+            needs_token=token is not None,
+            waiting_texts=batcher.num_waiting,
+            uptime_s=uptime_s(),
+        )
 
     @app.get(
         "/metrics",
@@ -317,12 +375,29 @@ def create_app(backend: Backend, config: ServeConfig, token: str | None) -> Gate
     if token is not None:
         _describe_token(app)
     routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
-    return Gate(app, config, token, metrics, routes)
+    return Gate(app, served, config, token, metrics, routes)
 
 
-def _whole(value: Any) -> Any:
-    """JSON has no integers: 5.0 is the number 5."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _servers(config: ServeConfig, names: list[str]) -> list[dict[str, str]]:
+    """Of several models where the routes of each are; one has those of the service."""
+    if len(names) == 1:
+        return []
+    return [{"url": f"{config.root_path or '.'}/models/{name}", "description": name} for name in names]
+
+
+def _is_tei(body: Any) -> bool:
+    return isinstance(body, Mapping) and "inputs" in body and "texts" not in body
+
+
+def _either(
+    ours: dict[int | str, dict[str, Any]], theirs: dict[int | str, dict[str, Any]]
+) -> dict[int | str, dict[str, Any]]:
+    """Of a route that answers in two protocols the refusals of both."""
+    both = {}
+    for status, entry in theirs.items():
+        model = ours[status]["model"] | entry["model"] if status in ours else entry["model"]
+        both[status] = {"model": model, "description": entry["description"]}
+    return both
 
 
 def _constant(content: bytes, media_type: str) -> Callable[[Request], Any]:
@@ -338,7 +413,7 @@ def _describe_token(app: FastAPI) -> None:
     app.openapi_schema = document
 
 
-async def _say_what_is_wrong(_: Request, error: Exception) -> JSONResponse:
+async def _say_what_is_wrong(request: Request, error: Exception) -> JSONResponse:
     """One line: 400 where the body is no JSON, else 422 with the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
@@ -346,24 +421,37 @@ async def _say_what_is_wrong(_: Request, error: Exception) -> JSONResponse:
     first = max(errors, key=lambda entry: len(entry["loc"]))
     if first["type"] == "json_invalid":
         where = f"character {first['loc'][-1]}: {first.get('ctx', {}).get('error', '')}"
-        return JSONResponse(error_body(f"the body is not valid JSON ({where})"), 400)
+        return _answer(request, Refused(400, f"the body is not valid JSON ({where})"))
+    if isinstance(error.body, Mapping) and "texts" in error.body and request.scope["path"] == "/embed":
+        speak(request.scope, "own")
     parts = [str(part) for part in first["loc"]]
-    where = ".".join(part for part in parts if part not in ("body", "constrained-str") and "[" not in part)
+    parts = [part for part in parts if part not in ("body", "constrained-str") and "[" not in part]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return JSONResponse(error_body(f"{where or 'body'}: {first['msg']}{more}"), 422)
+    is_pair = first.get("ctx", {}).get("max_length") == 2  # of which three are no batch that is too large
+    refusal = Refused(
+        422,
+        f"{'.'.join(parts) or 'body'}: {first['msg']}{more}",
+        field=parts[0] if parts else None,
+        reason=None if is_pair else _REASONS.get(first["type"]),
+    )
+    return _answer(request, refusal)
 
 
-async def _say_status(_: Request, error: Exception) -> JSONResponse:
+async def _say_status(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = str(error.detail)
-    return JSONResponse(error_body(message), error.status_code, headers=dict(error.headers or {}))
+    return _answer(request, Refused(error.status_code, str(error.detail), dict(error.headers or {})))
 
 
-async def _say_refused(_: Request, error: Exception) -> JSONResponse:
+async def _say_refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)
-    return JSONResponse(error_body(error.message), error.status, headers=error.headers)
+    return _answer(request, error)
 
 
-async def _say_failed(_: Request, error: Exception) -> JSONResponse:
+async def _say_failed(request: Request, error: Exception) -> JSONResponse:
     """gate.py logs what it was."""
-    return JSONResponse(error_body("the request failed; the log says why"), 500)
+    return _answer(request, Refused(500, FAILED))
+
+
+def _answer(request: Request, refusal: Refused) -> JSONResponse:
+    status, body = error_of(request.scope, refusal)
+    return JSONResponse(body, status, headers=refusal.headers)

@@ -1,7 +1,8 @@
-"""`funnelformer serve`: load the model, listen, and leave only when what was accepted is answered."""
+"""`funnelformer serve`: load the models, listen, and leave only when what was accepted is answered."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 import socket
@@ -31,7 +32,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, listener: socket.socket, settings: ServeConfig) -> None:
         super().__init__(config)
         self.listener = listener
-        self.model, self.root_path = settings.model, settings.root_path
+        self.sources, self.root_path = settings.sources, settings.root_path
 
     def listen(self) -> None:
         """Serve until told to stop."""
@@ -41,7 +42,10 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         host, port = self.listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"{self.model} is served at http://{shown}:{port}{self.root_path} (Ctrl-C stops)", flush=True)
+        address = f"http://{shown}:{port}{self.root_path}"
+        for name, source in self.sources.items():
+            where = address if len(self.sources) == 1 else f"{address}/models/{name}"
+            print(f"{source} is served at {where} (Ctrl-C stops)", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
@@ -50,7 +54,7 @@ class Server(uvicorn.Server):
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve a model until SIGTERM or Ctrl-C; what was accepted by then is answered.
+    """Serve models until SIGTERM or Ctrl-C; what was accepted by then is answered.
 
     Raises UserError for a model, an address or a token that cannot be used.
     """
@@ -66,10 +70,14 @@ def serve(config: ServeConfig) -> None:
 
 
 def make_server(config: ServeConfig, token: str | None = None) -> Server:
-    """The server of a model, bound to its address and ready to listen."""
+    """The server of some models, bound to its address and ready to listen."""
     listener = _bind(config.host, config.port)
     try:
-        app = create_app(load_backend(config), config, token)
+        backends = {
+            name: load_backend(dataclasses.replace(config, model=source))
+            for name, source in config.sources.items()
+        }
+        app = create_app(backends, config, token)
     except BaseException:
         listener.close()
         raise

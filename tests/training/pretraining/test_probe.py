@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from funnelformer.training.pretraining import probe
-from training.children import finish, start
+from training.children import finish, start, warm_run
 from training.toy import animal_rows, fails, log_of, run, tree, weights_equal, write_table
 
 
@@ -27,8 +28,11 @@ def probes(out):
     return {entry["step"]: entry for entry in log_of(out) if "probe_accuracy" in entry}
 
 
-def test_it_is_finetune_and_changes_nothing(command, toy, tables, tmp_path):
+@pytest.mark.parametrize("process", ["warm", pytest.param("the program", marks=pytest.mark.slow)])
+def test_it_is_finetune_and_changes_nothing(command, toy, tables, tmp_path, monkeypatch, process):
     """The figures are those of `finetune` on the checkpoint; losses and weights those of a run without."""
+    if process == "warm":
+        monkeypatch.setattr(probe, "subprocess", SimpleNamespace(run=warm_run))
     out, plain, tuned = (tmp_path / name for name in ("out", "plain", "tuned"))
     assert run(*command(out, *tables, "--probe-every", 10)) == 0
     assert run(*command(plain)) == 0
@@ -54,6 +58,7 @@ def test_it_is_finetune_and_changes_nothing(command, toy, tables, tmp_path):
     assert found[10]["probe_loss"] != found[20]["probe_loss"]
 
 
+@pytest.mark.slow
 def test_two_processes_wait_for_it(command, tables, tmp_path):
     """With the model in shards, of which the probe needs the whole; every step of --evaluate-every by default."""
     flags = (*tables, "--batch-size", 4, "--parallel", "fsdp", "--objective", "electra", "--steps", 10)
@@ -65,7 +70,7 @@ def test_two_processes_wait_for_it(command, tables, tmp_path):
 
 def test_one_that_fails_is_a_warning(command, tables, tmp_path, capsys, monkeypatch):
     failed = subprocess.CompletedProcess([], 2, "", "error: no memory\n")
-    monkeypatch.setattr(probe.subprocess, "run", lambda *args, **kwargs: failed)
+    monkeypatch.setattr(probe, "subprocess", SimpleNamespace(run=lambda *args, **kwargs: failed))
     assert run(*command(tmp_path / "out", *tables, "--steps", 10)) == 0
     assert not probes(tmp_path / "out")
     line = "warning: no probe, its fine-tuning failed: error: no memory"

@@ -15,7 +15,9 @@ function resolve(schema, all) {
 // What a field may hold, in words.
 function describe(schema, all) {
   schema = resolve(schema, all);
-  if (schema.anyOf) return schema.anyOf.map((part) => describe(part, all)).join(" or ");
+  const kinds = schema.anyOf ?? schema.oneOf;
+  if (kinds) return kinds.map((part) => describe(part, all)).join(" or ");
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
   if (schema.type === "array") {
     const { minItems: least, maxItems: most } = schema;
@@ -44,11 +46,19 @@ function fields(schema, all) {
   });
 }
 
+// The forms of a body or an answer: one, or those of the protocols that its route speaks.
+function forms(schema, all) {
+  schema = resolve(schema, all);
+  const kinds = schema.anyOf ?? schema.oneOf;
+  return kinds ? kinds.flatMap((part) => forms(part, all)) : [schema];
+}
+
 function example(path, schema, all) {
   const values = {};
-  for (const [name, field] of Object.entries(resolve(schema, all).properties ?? {})) {
+  for (const [name, field] of Object.entries(schema.properties ?? {})) {
     if (name === "texts") values.texts = ["A first text.", "Another one."];
-    else if (field.default === undefined) values[name] = "A text.";
+    else if (field.default === null) continue;
+    else if (field.default === undefined) values[name] = field.enum?.[0] ?? "A text.";
     else values[name] = field.default;
   }
   const header = "-H 'Content-Type: application/json'";
@@ -61,16 +71,18 @@ function section(path, verb, route, all) {
   const title = make("h2", "", make("span", "verb", verb.toUpperCase()), make("code", "", path));
   const card = make("section", "card", title, make("p", "", route.description ?? ""));
   const body = route.requestBody?.content["application/json"].schema;
-  if (body) {
-    card.append(make("h3", "", "It reads"), table(["field", "what", "", ""], fields(body, all)));
-    card.append(make("pre", "", example(path, body, all)));
+  for (const [number, form] of (body ? forms(body, all) : []).entries()) {
+    card.append(make("h3", "", number ? "Or it reads" : "It reads"));
+    card.append(table(["field", "what", "", ""], fields(form, all)));
+    card.append(make("pre", "", example(path, form, all)));
   }
   const answer = route.responses["200"].content?.["application/json"]?.schema;
-  if (answer) {
-    const inner = resolve(answer, all).properties.results?.items;
-    const rows = fields(inner ?? answer, all).map(([name, what, , meaning]) => [name, what, meaning]);
-    card.append(make("h3", "", inner ? "It answers results, a list of" : "It answers"));
-    card.append(table(["field", "what", ""], rows));
+  for (const [number, form] of (answer ? forms(answer, all) : []).entries()) {
+    const inner = form.properties?.results?.items ?? form.items;
+    const rows = fields(inner ?? form, all).map(([name, what, , meaning]) => [name, what, meaning]);
+    const what = form.properties?.results ? "results, a list of" : form.items ? "a list of" : "";
+    card.append(make("h3", "", `${number ? "Or it answers" : "It answers"} ${what}`.trim()));
+    card.append(rows.length ? table(["field", "what", ""], rows) : make("p", "", describe(inner ?? form, all)));
   }
   const others = Object.entries(route.responses).filter(([status]) => status !== "200");
   if (others.length) {

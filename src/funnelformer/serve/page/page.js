@@ -240,12 +240,35 @@ function drawFunnel({ tokens, cut, stages }) {
 
 // ---- the start
 
+// Of several models each has the page in a folder of its own.
+function chooseModel({ models, version }) {
+  const links = Object.entries(models).map(([name, { layout, kind }]) => {
+    const link = make("a", "", [name, layout, kind].filter(Boolean).join(", "));
+    link.href = `models/${encodeURIComponent(name)}/`;
+    const item = make("li");
+    item.append(link);
+    return item;
+  });
+  const list = make("ul");
+  list.append(...links);
+  const card = make("section", "card");
+  card.append(make("h2", "", "Models"), list);
+  $("form").replaceWith(card);
+  $("model").replaceChildren(make("span", "", `funnelformer ${version}`));
+  health = null;
+  document.documentElement.dataset.ready = "true";
+}
+
 async function begin() {
   try {
     health = await (await fetch("health")).json();
   } catch {
     $("error").textContent = "The service cannot be reached.";
     $("error").hidden = false;
+    return;
+  }
+  if (health.models) {
+    chooseModel(health);
     return;
   }
   const facts = [health.model, health.layout, health.kind, `funnelformer ${health.version}`];

@@ -17,7 +17,7 @@ from ...base.processes import say
 from ...data.bad_rows import BadRows, OnBadRow
 from ...data.data_source import DataFile, find_data
 from ...data.tables import Table, guess_columns, read_table
-from ...data.values import build_labels, same_but_for_case
+from ...data.values import build_labels, nearly_the_same
 from ...tasks.kind import Kind
 from ...tasks.kinds import kind_of
 from ...tasks.releases import find_task
@@ -107,7 +107,7 @@ def _from_table(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None) 
         labels = build_labels(
             table, columns.label, several=config.multi_label, separator=columns.separator, bad=unlabelled
         ).names
-        if warning := same_but_for_case(labels):
+        if warning := nearly_the_same(labels):
             say(warning)
     kind = kind_of(Task("", name, columns, in_order_of(start, labels), DEFAULT_SCORES[name]))
     train = kind.examples(table, bad).dataset()

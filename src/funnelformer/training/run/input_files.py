@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ...base.bundled import located
 from ...base.errors import UserError
 from ...base.json_toml import read_json
 from ...base.strict_json import write_json
@@ -31,7 +32,7 @@ def files_of(source: str | Path | None) -> list[Path]:
     """The file that a source is, or all files below the folder; none of a name on the Hub."""
     if source is None:
         return []
-    path = Path(source)
+    path = Path(located(source))
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     return [path] if path.is_file() else []
@@ -39,11 +40,12 @@ def files_of(source: str | Path | None) -> list[Path]:
 
 def tokenizer_files(source: str | Path) -> list[Path]:
     """The files that decide a tokenizer's ids."""
+    path = Path(located(source))
     return [
         file
-        for file in files_of(source)
-        if file == Path(source)
-        or (file.parent == Path(source) and (file.name == "tokenizer.json" or file.match("vocab*.txt")))
+        for file in files_of(path)
+        if file == path
+        or (file.parent == path and (file.name == "tokenizer.json" or file.match("vocab*.txt")))
     ]
 
 

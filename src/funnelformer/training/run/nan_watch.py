@@ -60,7 +60,8 @@ class NanWatch(TrainerCallback):
         self.leave_out()
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.num_skipped:
+        # Entries of steps alone: not of evaluations, nor the summary at the end.
+        if self.num_skipped and "learning_rate" in state.log_history[-1]:
             state.log_history[-1][SKIPPED] = self.num_skipped
 
     def take(self, loss: float) -> None:

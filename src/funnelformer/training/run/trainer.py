@@ -118,6 +118,8 @@ class RunTrainer(Trainer):
         return self.watch.seconds
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        # The gradient of an update that was left out has no norm.
+        logs = {name: value for name, value in logs.items() if name != "grad_norm" or math.isfinite(value)}
         super().log({**logs, _SECONDS: self.train_seconds} if self.is_in_train else logs, start_time)
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:

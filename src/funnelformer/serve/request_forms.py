@@ -1,0 +1,51 @@
+"""What the forms of all protocols share: the limits of texts, names of models, and numbers as JSON has them."""
+
+# No `from __future__ import annotations`: pydantic reads the annotations, and the limits in them are known at run time.
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from .config import ServeConfig
+
+__all__ = ["Forms", "Strict", "whole"]
+
+# What `text_problem` takes: some character that is no space, and nowhere NUL.
+_TEXT = r"^[^\x00]*[^\x00\s][^\x00]*$"
+
+
+class Strict(BaseModel):
+    """A body whose fields are all known, and none of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def whole(value: Any) -> Any:
+    """JSON has no integers: 5.0 is the number 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Forms:
+    """Types of fields within the limits of a service.
+
+    text; pair: two that belong together. several: limits of a list of texts. name: of a model that is served.
+    """
+
+    def __init__(self, config: ServeConfig, names: Sequence[str]) -> None:
+        self.text: Any = Annotated[str, Field(min_length=1, max_length=config.max_text_chars, pattern=_TEXT)]
+        self.pair: Any = Annotated[list[self.text], Field(min_length=2, max_length=2)]
+        self.several: Any = Field(min_length=1, max_length=config.max_texts)
+        self.max_text_chars = config.max_text_chars
+        self.name: Any = Annotated[
+            str, Field(description="Of the models that are served.", json_schema_extra={"enum": [*names]})
+        ]
+        needed = "" if len(names) == 1 else " Needed, unless the path names it."
+        self.optional_name: Any = Annotated[
+            str | None,
+            Field(description=f"Name of the model.{needed}", json_schema_extra={"enum": [*names, None]}),
+        ]
+
+    def count(self, most: int, description: str) -> Any:
+        """A whole number from 1."""
+        return Annotated[int, Field(ge=1, le=most, description=description), BeforeValidator(whole)]
