@@ -72,6 +72,7 @@ def test_what_is_asked_of_both(folder):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.model_input_names == list(theirs.model_input_names)
     assert ours.get_vocab() == theirs.get_vocab()
+    assert len(ours) == len(theirs)
     for pair in (False, True):
         assert ours.num_special_tokens_to_add(pair) == theirs.num_special_tokens_to_add(pair)
     ids = ours(TEXTS[:1])["input_ids"][0]

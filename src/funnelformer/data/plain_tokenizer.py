@@ -104,6 +104,11 @@ class PlainTokenizer:
             columns["overflow_to_sample_mapping"] = owners
         return TokenLists(columns, encodings)
 
+    def __len__(self) -> int:
+        """Tokens of the vocabulary, added ones included."""
+        number: int = self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
+        return number
+
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         number: int = self.backend_tokenizer.num_special_tokens_to_add(pair)
         return number
