@@ -125,7 +125,7 @@ def _name_points(figure: Figure, axis: Any, points: Sequence[tuple[float, Row]])
             label = axis.annotate(
                 _short(row.name), (cost, row.score), textcoords="offset points", xytext=(0, 0), fontsize=8
             )
-            tried = []
+            tried: list[tuple[bool, int, int, Bbox]] = []
             for x, y, side in _PLACES:
                 label.set(position=(x, y), horizontalalignment=side)
                 box = label.get_window_extent()
