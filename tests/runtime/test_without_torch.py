@@ -76,6 +76,7 @@ def check(exports, folder, environment, python, block):
     pairs.write_text("a,b\n" + "".join(f"{text},the cat\n" for text in TEXTS))
     out = folder / "out"
     out.mkdir()
+    (folder / "here").mkdir()
     given = ["--backend", "onnx"]
     lines = [
         ["predict", classes, str(texts), "--out", str(out / "texts.jsonl"), *given],
@@ -88,12 +89,12 @@ def check(exports, folder, environment, python, block):
     done = commands(lines, environment, python, block)
     assert done.returncode == 2
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
-    assert "'the cat', which is not among the model's labels" in error or "is not installed" in error
-    predict(classes, str(texts), out=folder / "texts.jsonl", backend="onnx")
-    predict(classes, str(pairs), text="a", text_pair="b", out=folder / "pairs.csv", backend="onnx")
-    rank(classes, str(texts), query="the cat", out=folder / "rank.jsonl", backend="onnx")
+    assert "'the cat', which is not one of the model's labels" in error or "is not installed" in error
+    predict(classes, str(texts), out=folder / "here" / "texts.jsonl", backend="onnx")
+    predict(classes, str(pairs), text="a", text_pair="b", out=folder / "here" / "pairs.csv", backend="onnx")
+    rank(classes, str(texts), query="the cat", out=folder / "here" / "rank.jsonl", backend="onnx")
     for name in ("texts.jsonl", "pairs.csv", "rank.jsonl"):
-        assert (out / name).read_text() == (folder / name).read_text()
+        assert (out / name).read_text() == (folder / "here" / name).read_text()
     vectors = np.load(out / "vectors.npy")
     np.testing.assert_array_equal(vectors, load_embedder(encoder, backend="onnx").vectors(TEXTS))
     source = load_embedder(f"{encoder}-source", device="cpu").vectors(TEXTS)
