@@ -18,7 +18,7 @@ from funnelformer.cli import app
 from training.toy import run
 
 ROOT = Path(__file__).parents[1]
-MOST_WHEEL_BYTES = 1_000_000
+MOST_WHEEL_BYTES = 30_000_000
 
 
 def test_the_wheel_is_small_and_has_the_page(tmp_path):
@@ -33,13 +33,16 @@ def test_the_wheel_is_small_and_has_the_page(tmp_path):
     assert done.returncode == 0, done.stderr
     wheel = tmp_path / done.stdout.splitlines()[-1]
     assert wheel.name == f"funnelformer-{__version__}-py3-none-any.whl"
-    # 0.33 MB when this was written.
+    # 28 MB when this was written, of which the model that comes along is 27.5.
     assert wheel.stat().st_size < MOST_WHEEL_BYTES
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert "funnelformer/py.typed" in names
     pages = {path.name for path in (ROOT / "src/funnelformer/serve/page").iterdir()}
     assert {f"funnelformer/serve/page/{name}" for name in pages} <= names
+    bundled = ROOT / "src/funnelformer/bundled"
+    files = {path.relative_to(bundled.parent.parent) for path in bundled.rglob("*") if path.is_file()}
+    assert {path.as_posix() for path in files} <= names
 
 
 def test_the_version_is_said_once_more_in_pyproject():

@@ -128,8 +128,9 @@ class Cutter:
                     yield from self.texts(text, (0.3, 0.2, 0.5))
 
     def jargon(self, file: Path) -> Iterator[str]:
-        whole = gzip.decompress(file.read_bytes()).decode(errors="replace")
-        for paragraph in re.split(r"\n\s*\n", whole):
+        with gzip.open(file, "rt", errors="replace") as stream:
+            paragraphs = re.split(r"\n\s*\n", stream.read())
+        for paragraph in paragraphs:
             text = one_line(paragraph).replace("{", "").replace("}", "").strip()
             if len(text.split()) >= 8:
                 yield from self.texts(text)

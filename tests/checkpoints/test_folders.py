@@ -46,10 +46,10 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         ): "model_type is 'brt'; allowed: bert, .*, funnel, funnelformer, ponet, ",
         write_config(
             tmp_path / "modern", model_type="modernbert"
-        ): r"model_type is 'modernbert' \(rotary positions.*\), which no .* use it through transformers",
+        ): r"model_type is 'modernbert' \(rotary positions.*\), which cannot become .*; use it through transformers",
         write_config(
             tmp_path / "causal", model_type="gpt2"
-        ): "model_type is 'gpt2', which no .* use it through transformers",
+        ): "model_type is 'gpt2', which cannot become .*; use it through transformers",
         write_config(tmp_path / "list", model_type=["bert"]): r"model_type is \['bert'\]; allowed",
         write_config(
             tmp_path / "code", model_type="bert", auto_map={"AutoModel": "code.Model"}

@@ -203,6 +203,7 @@ DECIDED = {
     **dict.fromkeys(("num_labels", "id2label", "label2id"), "the labels of the data"),
     "problem_type": "the kind of the task (--regression, --multi-label)",
     "sparse_prediction": "pretraining",
+    "num_hidden_layers": "the layout",
     "vocab_size": "the tokenizer",
     **dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id", "mask_token_id"), "the tokenizer"),
     **dict.fromkeys(("model_type", "architectures", "auto_map", "custom_pipelines"), "the model's class"),

@@ -1,4 +1,4 @@
-"""What a name given for a model means in every command: a folder, one of ours, a layout, a name on the Hub."""
+"""What a name given for a model means, in every command: a folder, the package's own, a layout, a name on the Hub."""
 
 from __future__ import annotations
 

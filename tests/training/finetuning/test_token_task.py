@@ -90,6 +90,6 @@ def test_what_cannot_be(toy, folder, tmp_path, capsys):
     (tmp_path / "dev.txt").write_text("the O\ncat B-xyz\n")
     line = fails(capsys, FINETUNE, *flags, "--model", toy.pretrained, "--dev", tmp_path / "dev.txt")
     assert line == (
-        f"{tmp_path / 'dev.txt'}: row 1 (line 1): column 'tags' has 'B-xyz', which is not among the model's "
+        f"{tmp_path / 'dev.txt'}: row 1 (line 1): column 'tags' has 'B-xyz', which is not one of the model's "
         "labels; known labels: O, B-act, I-act, B-thing, I-thing"
     )

@@ -112,7 +112,7 @@ def test_bad_tables_are_refused_before_the_training(command, toy, tables, tmp_pa
     assert refused("--probe-train", missing) == f"{missing}: no such file; did you mean 'train.tsv'?"
     assert refused("--probe-train", one_class) == f"only one class, 'yes', in {one_class}: nothing to learn"
     line = refused("--probe-train", tables[1], "--probe-dev", unseen)
-    assert line.startswith(f"{unseen}: row 2 (line 3): column 'label' has 'yess', which is not among")
+    assert line.startswith(f"{unseen}: row 2 (line 3): column 'label' has 'yess', which is not one of")
     assert str(no_label) in refused("--probe-train", no_label)
     assert refused("--probe-dev", tables[3]) == "--probe-dev needs --probe-train"
     assert refused("--probe-every", 5) == "--probe-every needs --probe-train"
