@@ -1,14 +1,16 @@
-# A service of one model: docker build -t funnelformer . ; docker run -p 127.0.0.1:8000:8000 -v MODEL:/model:ro funnelformer
+# A service of one exported model, without PyTorch: docker build -t funnelformer .
+# docker run -p 127.0.0.1:8000:8000 -v EXPORT:/model:ro funnelformer, where EXPORT is what `funnelformer export` wrote.
 # With FUNNELFORMER_TOKEN set (docker run -e FUNNELFORMER_TOKEN=...) requests need a bearer token.
 FROM python:3.12-slim
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 WORKDIR /build
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY requirements/runtime.txt ./
+# Every file is the one whose hash the lock has, and nothing is built.
+RUN pip install --require-hashes --only-binary :all: -r runtime.txt
+COPY pyproject.toml README.md LICENSE ./
 COPY src src
-# Without the second index pip takes the torch that brings CUDA.
-RUN pip install --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu ".[serve]" \
-    && rm -rf /build
-RUN useradd --create-home service
+# Without its dependencies, of which the lock has what an export needs.
+RUN pip install --no-deps . && rm -rf /build && useradd --create-home service
 USER service
 WORKDIR /home/service
 EXPOSE 8000

@@ -40,7 +40,7 @@ from funnelformer.data.formats import iter_rows
 from funnelformer.data.tables import collect, iter_texts
 from funnelformer.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, tokenizer_from_vocab
 from funnelformer.data.values import Labels
-from funnelformer.inference.load import read_architectures, read_settings
+from funnelformer.inference.settings import read_architectures, read_settings
 from funnelformer.modeling import HEADS
 from funnelformer.report.runs import read_rows
 from funnelformer.tasks.releases import find_task

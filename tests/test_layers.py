@@ -23,7 +23,8 @@ PAGE = ROOT / "docs" / "architecture.md"
 # From the lowest to the highest.
 LAYERS = (
     ("base",),
-    ("config", "data"),
+    ("model_options", "head_table", "data"),
+    ("config",),
     ("mixers", "corpus"),
     ("modeling",),
     ("checkpoints", "tasks"),
@@ -123,13 +124,27 @@ def upward(sources: Mapping[str, str]) -> list[str]:
 
 def late(sources: Mapping[str, str], optional: set[str]) -> list[str]:
     """A line for each import inside a function, but for one in its own room that needs an optional package."""
+    top: dict[str, set[str]] = {}
+    for source, target, is_late, for_types in imports_of(sources):
+        if not is_late and not for_types:
+            top.setdefault(source, set()).add(target)
     return [
         f"{source} imports {target} inside a function: an optional package may be imported late, a room may not"
         for source, target, is_late, _ in imports_of(sources)
         if is_late
         and room_of(source) not in MAY_IMPORT_LATE
-        and not (room_of(source) == room_of(target) and _packages(sources[target]) & optional)
+        and not (room_of(source) == room_of(target) and _needed(target, top, sources) & optional)
     ]
+
+
+def _needed(module: str, top: Mapping[str, set[str]], sources: Mapping[str, str]) -> set[str]:
+    """The packages of others that are imported with a module, by itself or by those of ours that it imports."""
+    seen, waiting = set(), [module]
+    while waiting:
+        if (one := waiting.pop()) not in seen:
+            seen.add(one)
+            waiting += top.get(one, ())
+    return set().union(*(_packages(sources[one]) for one in seen))
 
 
 def _packages(text: str) -> set[str]:
@@ -144,15 +159,16 @@ def _packages(text: str) -> set[str]:
 
 
 def optional_packages() -> set[str]:
-    """What the extras of pyproject.toml name and the package itself does not need, by the name of its import."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {
-        re.split(r"[^\w-]", line)[0].replace("-", "_")
-        for extra in project["optional-dependencies"].values()
-        for line in extra
-    }
-    needed = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in project["dependencies"]}
-    return names - needed
+    """What pyproject.toml names and the runtime without PyTorch does not have, by the name of its import."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = content["project"]
+
+    def names(lines):
+        return {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in lines}
+
+    every = names(project["dependencies"]).union(*map(names, project["optional-dependencies"].values()))
+    served = names(project["optional-dependencies"]["serve"]) | {"onnxruntime"}
+    return every - (names(content["dependency-groups"]["runtime"]) - served)
 
 
 def circles(sources: Mapping[str, str]) -> list[str]:
@@ -250,8 +266,8 @@ def test_an_import_that_goes_up_is_found(text, found):
 
 
 def test_a_neighbour_is_not_below():
-    (line,) = upward({"data.tables": "from ..config import FunnelformerConfig", "config": ""})
-    assert line.startswith("data.tables imports config: config stands beside data")
+    (line,) = upward({"data.tables": "from ..head_table import HEADS", "head_table": ""})
+    assert line.startswith("data.tables imports head_table: head_table stands beside data")
 
 
 def test_a_late_import_is_found_and_an_optional_package_excuses_it():
@@ -284,7 +300,7 @@ def test_a_name_that_two_files_have_is_found():
     ]
 
 
-def test_what_is_optional_is_what_the_extras_name():
+def test_what_is_optional_is_what_the_runtime_without_pytorch_lacks():
     optional = optional_packages()
-    assert {"onnx", "fastapi", "triton", "google_crc32c"} <= optional
-    assert not {"torch", "transformers", "numpy"} & optional
+    assert {"onnx", "fastapi", "triton", "google_crc32c", "torch", "transformers"} <= optional
+    assert not {"tokenizers", "numpy", "cyclopts"} & optional

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from data.support import error_of, number_tokenizer
 from funnelformer.checkpoints.foreign_options import make_config
 from funnelformer.data.tokenizer import check_vocabulary, model_ids, num_ids, save_tokenizer
-from funnelformer.inference.load import read_architectures, read_settings
+from funnelformer.inference.settings import read_architectures, read_settings
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from funnelformer import FunnelformerConfig, FunnelformerModel, UserError
 from funnelformer.base.sentence_modules import SentenceEmbedding
 from funnelformer.checkpoints.convert import convert
 from funnelformer.data.tokenizer import load_tokenizer
-from funnelformer.inference.embedder import load_embedder, save_sentence_transformers
+from funnelformer.inference.embedder import load_embedder
+from funnelformer.inference.sentence_folder import save_sentence_transformers
 from sentence_folders import bert_tokenizer, load_sentence_transformer, make_modules, save_bert, write
 from training.toy import Toy, animal_rows, fails, run, sentence, tree, write_table
 

@@ -133,7 +133,7 @@ def test_load_task_for_classes_scores_and_texts():
     data = table(a=["x", "y"], b=["u", "v"], c=["1", "2"], other=["", ""])
     classes = load_task(data, TaskColumns("a", "b", "c"), labels=Labels(("2", "1")))
     assert classes.to_dict() == {"text": ["x", "y"], "text_pair": ["u", "v"], "label": [1, 0]}
-    assert classes.features["label"].dtype == "int64"
+    assert classes.dataset().features["label"].dtype == "int64"
     scores = load_task(data, TaskColumns("b", None, "c"), kind="regression")
     assert scores.to_dict() == {"text": ["u", "v"], "label": [1.0, 2.0]}
     assert load_task(data, TaskColumns("a")).to_dict() == {"text": ["x", "y"]}

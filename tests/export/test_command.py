@@ -371,4 +371,4 @@ def test_inputs_that_the_graph_lacks(texts):
     _, folder, _ = texts
     model = OnnxModel(folder)
     with pytest.raises(ValueError, match="the graph reads input_ids, attention_mask, token_type_ids, not"):
-        model(input_ids=torch.ones(1, 4, dtype=torch.long))
+        model(input_ids=np.ones((1, 4), dtype=np.int64))

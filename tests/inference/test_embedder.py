@@ -15,7 +15,8 @@ from funnelformer import FunnelformerConfig, FunnelformerForMaskedLM, Funnelform
 from funnelformer.data.tokenizer import load_tokenizer, model_ids
 from funnelformer.inference import embed as embed_module
 from funnelformer.inference.embed import embed
-from funnelformer.inference.embedder import Embedder, load_embedder, save_sentence_transformers
+from funnelformer.inference.embedder import Embedder, load_embedder
+from funnelformer.inference.sentence_folder import save_sentence_transformers
 from inference.test_predictor import Stdin
 from training.toy import fails, run, sentence, tree, write_table
 

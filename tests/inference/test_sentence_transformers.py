@@ -17,9 +17,10 @@ from scipy.stats import spearmanr
 
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer, model_ids
-from funnelformer.inference.embedder import load_embedder, save_sentence_transformers
+from funnelformer.inference.embedder import load_embedder
 from funnelformer.inference.predictor import load_predictor
 from funnelformer.inference.rank import rank, scores
+from funnelformer.inference.sentence_folder import save_sentence_transformers
 from inference.test_embedder import TOLERANCE, pretrained
 from training.toy import ANIMALS, FINETUNE, fails, run, sentence, write_table
 

@@ -15,7 +15,7 @@ from funnelformer import (
     prepack,
 )
 from funnelformer.cost.flops import forward_flops, stage_lengths
-from funnelformer.serve.funnel import trace_funnel
+from funnelformer.serve.funnel_trace import trace_funnel
 from models import batch, build, small_config
 
 LAYOUT = "B3-1-1-1-1-1-1-1-1-1H16"

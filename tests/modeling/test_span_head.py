@@ -9,12 +9,20 @@ from torch.nn import functional as F
 from funnelformer import FunnelformerForQuestionAnswering
 from funnelformer.base.errors import UserError
 from funnelformer.checkpoints.convert import convert
-from funnelformer.modeling import NUM_BEST, SpanOutput, best_spans
+from funnelformer.modeling import SpanOutput
+from funnelformer.tasks.span_search import NUM_BEST, best_spans
 from models import batch, build, small_config
 
 LENGTH = 17
 # Largest difference in float64 between a sequence alone and in a padded batch, or another way of summing.
 TOLERANCE = 1e-9
+
+
+def spans_of(output, max_answer_length, end_beam=5):
+    """`best_spans` of a model's output, as a tensor."""
+    logits = (output.start_logits, output.end_logits, output.start_index, output.null_logits)
+    arrays = [None if x is None else x.numpy() for x in logits]
+    return torch.from_numpy(best_spans(*arrays, max_answer_length=max_answer_length, end_beam=end_beam))
 
 
 def model_of(head="conditional", **settings):
@@ -111,12 +119,12 @@ def test_nothing_to_learn_is_no_loss():
 def test_a_sequence_does_not_depend_on_its_batch(head):
     """Spans, odds and loss are those of each sequence alone, however far it is padded."""
     model, lengths = model_of(head), (17, 12, 9)
-    together = best_spans(model(**inputs_of(lengths)), 4, 2)
+    together = spans_of(model(**inputs_of(lengths)), 4, 2)
     for row, length in enumerate(lengths):
         alone = {name: tensor[row : row + 1, :length] for name, tensor in inputs_of(lengths).items()}
         further = {name: F.pad(tensor, (0, 6)) for name, tensor in alone.items()}
         for inputs in (alone, further):
-            spans = best_spans(model(**inputs), 4, 2)
+            spans = spans_of(model(**inputs), 4, 2)
             torch.testing.assert_close(spans[0], together[row], atol=1e-5, rtol=0)
         positions = {"start_positions": torch.tensor([6]), "end_positions": torch.tensor([7])}
         losses = [model(**inputs, **positions).loss.item() for inputs in (alone, further)]
@@ -127,7 +135,7 @@ def test_a_sequence_does_not_depend_on_its_batch(head):
 def test_the_best_spans_of_the_simple_head_are_those_of_all():
     model, inputs = model_of("simple"), inputs_of()
     output, most = model(**inputs), 4
-    found = best_spans(output, most)
+    found = spans_of(output, most)
     assert found.shape == (3, 1 + NUM_BEST, 3)
     for row, keep in enumerate(inputs["answer_mask"].bool().tolist()):
         start, end = output.start_logits[row], output.end_logits[row]
@@ -156,7 +164,7 @@ def test_the_best_spans_of_a_beam_by_hand():
         start_index=torch.tensor([[2, 1]]),
         null_logits=torch.tensor([0.7]),
     )
-    rows = best_spans(output, 2, 2)[0].tolist()
+    rows = spans_of(output, 2, 2)[0].tolist()
     assert rows[0] == pytest.approx([0, 0, 0.7])
     expected = [(2, 3, 0.6 * 0.4), (2, 2, 0.6 * 0.3), (1, 2, 0.3 * 0.3), (1, 1, 0.3 * 0.2)]
     for row, (first, last, probability) in zip(rows[1:5], expected, strict=True):
@@ -169,7 +177,7 @@ def test_the_best_spans_of_a_beam_by_hand():
 def test_a_passage_without_tokens_has_no_span(head):
     inputs = inputs_of((7, 7))
     inputs["answer_mask"][:, 1:] = 0
-    spans = best_spans(model_of(head)(**inputs), 4, 2)
+    spans = spans_of(model_of(head)(**inputs), 4, 2)
     assert torch.isneginf(spans[:, 1:, 2]).all()
     assert torch.isfinite(spans[:, 0]).all()
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from funnelformer.inference.embedder import load_embedder
-from serve.running import WAIT_S, environment
+from serve.running import WAIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +26,8 @@ def address(classifier):
     """`funnelformer serve` as a process of its own, with two names of one model and a token."""
     command = [sys.executable, "-m", "funnelformer", "serve", f"A={classifier}", f"B={classifier}"]
     command += ["--port", "0", "--device", "cpu"]
-    own = environment() | {"FUNNELFORMER_TOKEN": KEY}
+    source = str(Path(__file__).parents[2] / "src")
+    own = os.environ | {"PYTHONPATH": source, "HF_HUB_OFFLINE": "1", "FUNNELFORMER_TOKEN": KEY}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=own, text=True) as process:
         line = process.stdout.readline()
         yield re.search(r"http://[0-9.:]+", line)[0]

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from funnelformer import UserError
-from funnelformer.serve.backend import TorchBackend
 from funnelformer.serve.config import ServeConfig
+from funnelformer.serve.torch_backend import TorchBackend
 from serve.running import WAIT_S, Client, running, save, until
 from training.children import start
 from training.toy import fails

@@ -8,9 +8,9 @@ import torch
 from funnelformer import FunnelformerConfig, FunnelformerModel
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.modeling.pooling import shorten
-from funnelformer.serve.backend import load_backend
+from funnelformer.serve.backend_choice import load_backend
 from funnelformer.serve.config import ServeConfig
-from funnelformer.serve.funnel import trace_funnel
+from funnelformer.serve.funnel_trace import trace_funnel
 from serve.running import running, save
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from funnelformer.base.sentence_modules import SentenceEmbedding
+from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.export.command import export
 from serve.conftest import LABELS
 from serve.running import running, save
@@ -59,6 +61,37 @@ def test_vectors(toy, texts):
         ours, graph = map(_numbers, answers)
         assert len(ours) == 5 * 16
         np.testing.assert_allclose(graph, ours, atol=TOLERANCE)
+
+
+def test_vectors_of_openai_clients(toy, texts):
+    """Of texts and of token ids behind a prompt, as the service of the model itself gives them; and what /info says."""
+    settings = SentenceEmbedding(prompts={"query": "the blue "}, default_prompt="query")
+    folder = save(toy.folder / "openai-graph", toy.tokenizer, "masked", sentence_embedding=settings.to_dict())
+    ids = load_tokenizer(folder)(texts[:3], add_special_tokens=False)["input_ids"]
+    found = []
+    for served in (folder, exported(folder, "embeddings")):
+        with running(None, models={"one": str(served)}) as client:
+            replies = [
+                client.post("/v1/embeddings", {"input": given, "model": "one"}) for given in (texts[:3], ids)
+            ]
+            assert client.get("/info").json["model_dtype"] == "float32"
+            assert client.post("/v1/embeddings", {"input": [10**6], "model": "one"}).status == 400
+        found += [[entry["embedding"] for entry in reply.json["data"]] for reply in replies]
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=TOLERANCE)
+
+
+def test_ranks(toy, texts):
+    names = {"task": {"text": "a", "text_pair": "b"}, "labels": ("no", "yes"), "layout": "L1H16"}
+    folder = save(toy.folder / "rank-graph", toy.tokenizer, "texts", **names)
+    found = []
+    for served in (folder, exported(folder)):
+        with running(served) as client:
+            given = {"query": "the red cat", "texts": texts[:5]}
+            found.append((client.results("/rank", **given), client.post("/rerank", given).json))
+    for ours, graph in zip(*found, strict=True):
+        assert [row["index"] for row in graph] == [row["index"] for row in ours]
+        np.testing.assert_allclose(_numbers(graph), _numbers(ours), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("head", [pytest.param("simple", marks=pytest.mark.slow), "conditional"])

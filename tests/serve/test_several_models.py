@@ -8,8 +8,8 @@ import time
 import pytest
 
 from funnelformer import UserError
-from funnelformer.serve.backend import TorchBackend
 from funnelformer.serve.config import name_models
+from funnelformer.serve.torch_backend import TorchBackend
 from serve.running import running, save, until
 
 

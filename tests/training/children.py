@@ -27,6 +27,7 @@ _USED = (
     "funnelformer.inference.evaluate",
     "funnelformer.inference.predict",
     "funnelformer.serve.server",
+    "funnelformer.serve.torch_backend",
 )
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["funnelformer.cli", *_USED])

@@ -92,7 +92,7 @@ def remote_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
 
 
 def _head_of(model_class: str) -> Head:
-    return next(head for head in HEADS.values() if head.model_class.__name__ == model_class)
+    return next(head for head in HEADS.values() if head.class_name == model_class)
 
 
 def _snippet(model_class: str, library: str, loader: str, how: str, has_tokenizer: bool) -> str:

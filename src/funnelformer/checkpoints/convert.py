@@ -16,6 +16,7 @@ from ..base.files import atomic_folder
 from ..base.json_toml import read_json, read_small_text
 from ..base.options import parse_options, takes
 from ..base.sentence_modules import model_folder, read_modules, write_modules
+from ..base.weight_files import TRANSFORMERS_WEIGHTS
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_from_vocab
 from ..modeling import HEADS
@@ -31,7 +32,6 @@ from .loaded import Exported, Loaded, Part
 from .provenance import source_name
 from .shortening import deal, without_token_head
 from .verify import STOCK, compare_with_cases, compare_with_stock, read_cases
-from .weights import TRANSFORMERS_WEIGHTS
 
 __all__ = ["Report", "TensorRow", "convert"]
 
@@ -205,7 +205,7 @@ def _card(
         introduction=f"An encoder of texts, made from `{name}`{made}.\n\n{_origin(config, layers)}",
         snippet=vectors_snippet()
         if gives_vectors and to == "funnelformer"
-        else snippet(HEADS[loaded.architecture].model_class.__name__, has_tokenizer=has_tokenizer),
+        else snippet(HEADS[loaded.architecture].class_name, has_tokenizer=has_tokenizer),
         pipeline_tag="sentence-similarity" if gives_vectors else None,
         **inherited(source, folder),
     )

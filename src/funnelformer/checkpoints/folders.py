@@ -16,6 +16,7 @@ from ..base.foreign_code import refuse_foreign_code
 from ..base.hub import HUB_NAME, reach_hub
 from ..base.json_toml import read_json
 from ..base.sentence_modules import MODULES, Modules, model_folder, read_modules
+from ..base.weight_files import TRANSFORMERS_WEIGHTS
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES
 from . import original_torch
@@ -24,7 +25,6 @@ from .forms import FORMS, MODEL_TYPES
 from .loaded import SEQUENCE_HEADS, Loaded
 from .model_source import Folder, Hub, find_model, nearest
 from .tensor_bundle import find_index
-from .weights import TRANSFORMERS_WEIGHTS
 
 __all__ = [
     "HUB_NAME",

@@ -33,7 +33,7 @@ def load(folder: str | Path) -> Loaded:
     folder = Path(folder)
     path = folder / "config.json"
     config = make_config(without_own_code(read_json(path)), str(path))
-    names = {head.model_class.__name__: architecture for architecture, head in HEADS.items()}
+    names = {head.class_name: architecture for architecture, head in HEADS.items()}
     name = (config.architectures or ["FunnelformerModel"])[0]
     if name not in names:
         raise UserError(f"{path}: architectures is {name!r}; allowed: {', '.join(names)}")
@@ -55,7 +55,7 @@ def save(
 ) -> None:
     """Write `config.json` and `model.safetensors`, as `save_pretrained` would, without building the model."""
     config = copy.deepcopy(config)
-    config.architectures = [HEADS[architecture].model_class.__name__]
+    config.architectures = [HEADS[architecture].class_name]
     write_model(config, state, folder)
 
 

@@ -17,10 +17,10 @@ from ..base.errors import UserError, short
 from ..base.files import check_readable
 from ..base.json_toml import read_json
 from ..base.strict_json import json_text
+from ..base.weight_files import TRANSFORMERS_WEIGHTS
 from .torch_file import read_torch_file, tensor_bytes
 
 __all__ = [
-    "TRANSFORMERS_WEIGHTS",
     "check_finite",
     "find_weights",
     "read_state_dict",
@@ -40,13 +40,6 @@ _CODES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-# In the order transformers looks for them.
-TRANSFORMERS_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 
 
 def find_weights(folder: Path, names: tuple[str, ...] = TRANSFORMERS_WEIGHTS) -> Path:

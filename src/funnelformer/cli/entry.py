@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from ..base.errors import UserError, joined, printable, reject_unknown
 from ..base.json_toml import read_toml
+from ..base.packages import missing_from_runtime
 from ..base.processes import rank
 from ..base.streams import discard_stdout, flush_stdout, open_streams
 from ..base.strict_json import json_text
@@ -135,6 +136,8 @@ def _explain(error: Exception) -> tuple[str, int]:
     """What an error is to a user, on one line, and the exit code."""
     if isinstance(error, UserError | cyclopts.CycloptsError):
         return joined(error), 2
+    if isinstance(error, ModuleNotFoundError) and (message := missing_from_runtime(error.name)):
+        return message, 2
     if isinstance(error, PermissionError) and error.filename is not None:
         return f"{error.filename}: permission denied", 2
     # A full disk; without a file's name another error is more likely our mistake.

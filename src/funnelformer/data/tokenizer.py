@@ -16,6 +16,7 @@ from ..base.files import iter_lines
 from ..base.foreign_code import refuse_foreign_code, runs_foreign_code
 from ..base.hub import reach_hub
 from ..base.sentence_modules import read_modules
+from .plain_tokenizer import INPUT_NAMES, PlainTokenizer, lower_casing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -55,7 +56,6 @@ SPECIAL_TOKENS = {
 _BERT_TOKENS = {role: f"[{token[1:-1].upper()}]" for role, token in SPECIAL_TOKENS.items()}
 
 CLS_SEGMENT = 2  # Funnel-Transformer gives [CLS] a segment of its own
-_INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 PREFIX = "##"
 
 
@@ -81,7 +81,7 @@ def as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: int
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=model_max_length,
-        model_input_names=list(_INPUT_NAMES),
+        model_input_names=list(INPUT_NAMES),
         padding_side="right",
         truncation_side="right",
         clean_up_tokenization_spaces=False,
@@ -165,9 +165,8 @@ def _lower_casing(tokenizer: Any) -> PreTrainedTokenizerFast:
     """
     from transformers import PreTrainedTokenizerFast
 
-    backend, lower = tokenizer.backend_tokenizer, normalizers.Lowercase()
-    before = backend.normalizer
-    backend.normalizer = lower if before is None else normalizers.Sequence([lower, before])
+    backend = tokenizer.backend_tokenizer
+    lower_casing(backend)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_max_length=tokenizer.model_max_length,
@@ -207,11 +206,11 @@ def _check_tokenizer(tokenizer: Any, where: str) -> PreTrainedTokenizerFast:
         raise UserError(f"{where}: the tokenizer has no {', '.join(missing)} token, which the models need")
     # The Funnel class of transformers 5 gives no segments unless asked; a model would then take 0 for [CLS].
     if "token_type_ids" not in tokenizer.model_input_names:
-        tokenizer.model_input_names = list(_INPUT_NAMES)
+        tokenizer.model_input_names = list(INPUT_NAMES)
     return tokenizer
 
 
-def num_ids(tokenizer: PreTrainedTokenizerFast) -> int:
+def num_ids(tokenizer: PreTrainedTokenizerFast | PlainTokenizer) -> int:
     """The size of a vocabulary that has all ids: the largest one, and 1. Between them there may be gaps."""
     return max(tokenizer.get_vocab().values()) + 1
 
@@ -240,7 +239,9 @@ def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
     }
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where: str) -> None:
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerFast | PlainTokenizer, vocab_size: int, where: str
+) -> None:
     """Raise UserError when the tokenizer has ids beyond a model's vocabulary of `vocab_size` ids.
 
     where: what the message names first, a checkpoint or a config key.

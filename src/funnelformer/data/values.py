@@ -7,13 +7,14 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..base.errors import HARMLESS, UserError, did_you_mean, short
 from .bad_rows import OnBadRow, refuse
+from .example_rows import Rows
 from .tables import Table, TaskColumns, check_column
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ def load_task(
     labels: Labels | None = None,
     may_be_empty: bool = False,
     bad: OnBadRow = refuse,
-) -> datasets.Dataset:
+) -> Rows:
     """Check one table and return what a model needs of it, row for row.
 
     The fields are `text`, `text_pair` when `columns` has one, and `label` when `columns` has one: the class id by
@@ -325,34 +326,40 @@ def load_task(
     Raises UserError for a missing column, or when no row is left, and tells `bad` of a bad row; ValueError when class
     labels are asked for without `labels`.
     """
-    import datasets
-
     read_one: Reader = (
         (lambda value: value if value == "" else read_text(value)) if may_be_empty else read_text
     )
     fields: dict[str, tuple[str, Reader]] = {"text": (columns.text, read_one)}
-    features: dict[str, Any] = {"text": datasets.Value("string")}
     if columns.text_pair is not None:
         fields["text_pair"] = (columns.text_pair, read_one)
-        features["text_pair"] = datasets.Value("string")
     if columns.label is not None:
-        read, features["label"] = _target(kind, labels, columns.separator)
-        fields["label"] = (columns.label, read)
+        fields["label"] = (columns.label, _target(kind, labels, columns.separator))
     data = check_rows(table, fields, bad)
     if not data["text"]:
         raise UserError(f"{table.name}: none of its {len(table)} rows can be used")
-    return datasets.Dataset.from_dict(data, features=datasets.Features(features))
+    return Rows(data, partial(_features, tuple(data), kind))
 
 
-def _target(kind: TextKind, labels: Labels | None, separator: str | None) -> tuple[Reader, Any]:
-    """How a label is read, and the type of what is read."""
-    import datasets
-
+def _target(kind: TextKind, labels: Labels | None, separator: str | None) -> Reader:
+    """How a label is read."""
     if kind == "regression":
-        return read_amount, datasets.Value("float64")
+        return read_amount
     if labels is None:
         raise ValueError("load_task needs labels=, from build_labels or Labels.from_id2label, for classes")
     if kind == "multi-label":
         known = labels
-        return lambda value: known.read_several(value, separator), datasets.List(datasets.Value("float32"))
-    return labels.read, datasets.Value("int64")
+        return lambda value: known.read_several(value, separator)
+    return labels.read
+
+
+def _features(names: Sequence[str], kind: TextKind) -> datasets.Features:
+    """The types of the columns that `load_task` makes."""
+    import datasets
+
+    label: dict[TextKind, Any] = {
+        "classification": datasets.Value("int64"),
+        "regression": datasets.Value("float64"),
+        "multi-label": datasets.List(datasets.Value("float32")),
+    }
+    text = datasets.Value("string")
+    return datasets.Features({name: label[kind] if name == "label" else text for name in names})

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
-from transformers import DataCollatorWithPadding
 
 from ..base.errors import UserError
+from ..data.example_rows import Rows
+from ..data.padding import pad_batch
 from ..data.tables import guess_columns, read_texts
 from ..data.values import load_task
 from ..inference.engines import open_session
@@ -38,7 +38,7 @@ class Calibration:
     predictor: Predictor
     batches: list[Batch]
     kind: Kind | None
-    examples: datasets.Dataset | None
+    examples: Rows | None
     num_examples: int
 
     def scores(self, model: Any) -> dict[str, float] | None:
@@ -94,7 +94,6 @@ def read_calibration(predictor: Predictor, data: str, input_names: list[str]) ->
         chosen = unlabelled if examples is None else examples
         head = chosen.select(range(min(len(chosen), _NUM_TEXTS)))
         features = kind.encode(head, predictor.tokenizer, predictor.task["max_length"]).features
-        collator = kind.collator(predictor.tokenizer)
     else:
         table = read_texts(data)
         columns, _ = guess_columns(table, need_label=False)
@@ -104,13 +103,13 @@ def read_calibration(predictor: Predictor, data: str, input_names: list[str]) ->
         encoded = predictor.tokenizer(
             list(head["text"]), pairs, truncation=True, max_length=predictor.task["max_length"]
         )
-        features = datasets.Dataset.from_dict(dict(encoded))
-        collator = DataCollatorWithPadding(predictor.tokenizer)
+        features = Rows(dict(encoded))
     batches: list[Batch] = []
     rows = [{name: row[name] for name in input_names if name in row} for row in features]
     for start in range(0, len(rows), _BATCH_SIZE):
-        batch = collator(rows[start : start + _BATCH_SIZE])
+        part = rows[start : start + _BATCH_SIZE]
+        batch = pad_batch(predictor.tokenizer, part) if kind is None else kind.pad(predictor.tokenizer, part)
         # A text of its own is no passage: an answer may be anywhere.
         batch.setdefault("answer_mask", batch["attention_mask"])
-        batches.append({name: batch[name].numpy() for name in input_names})
+        batches.append({name: batch[name] for name in input_names})
     return Calibration(predictor, batches, kind if examples is not None else None, examples, len(chosen))

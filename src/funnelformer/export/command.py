@@ -25,9 +25,10 @@ from ..checkpoints.provenance import source_name
 from ..config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
 from ..inference.engines import EXPORT_REPORT, MODEL_FILE, import_onnxruntime, open_session
-from ..inference.load import TASK_FILE, load_model, read_settings
+from ..inference.load import load_model
 from ..inference.onnx_model import OnnxModel
 from ..inference.predictor import Predictor
+from ..inference.settings import TASK_FILE, read_settings
 from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
 from .calibration import Calibration, read_calibration
 from .check import check_graph, grid, summary, table
@@ -121,7 +122,7 @@ def _task_of(model: str) -> str:
     foreign = find_foreign(model)
     if foreign is not None:
         loaded = map_folder(foreign)
-        config, architecture = loaded.config, HEADS[loaded.architecture].model_class.__name__
+        config, architecture = loaded.config, HEADS[loaded.architecture].class_name
     else:
         config = FunnelformerConfig.from_pretrained(model, trust_remote_code=False)
         architecture = (config.architectures or [FunnelformerModel.__name__])[0]

@@ -18,7 +18,7 @@ from ..checkpoints.native import GENERATOR
 from ..checkpoints.weights import TRANSFORMERS_WEIGHTS
 from ..data.tokenizer import TOKENIZER_FILES
 from ..inference.engines import EXPORT_REPORT, MODEL_FILE
-from ..inference.load import TASK_FILE
+from ..inference.settings import TASK_FILE
 from .config import PushConfig
 
 __all__ = ["Pushed", "push"]

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import datasets
-
 from ..base.errors import UserError
 from ..base.files import atomic_folder
 from ..base.progress import progress_bar
 from ..base.strict_json import json_text
+from ..data.example_rows import Examples
 from ..data.tables import Table
 from ..tasks.releases import find_task
 from ..tasks.spans import SAVED, Answer, Questions
@@ -49,7 +48,7 @@ def questions_of(predictor: Predictor, named: Task | None = None, *, labelled: b
 def answer_all(
     predictor: Predictor,
     kind: Questions,
-    examples: datasets.Dataset,
+    examples: Examples,
     batch_size: int = 32,
     progress: str | None = None,
 ) -> Iterator[Answer]:
@@ -58,9 +57,7 @@ def answer_all(
         for start in range(0, len(examples), _CHUNK):
             chunk = examples.select(range(start, min(start + _CHUNK, len(examples))))
             encoded = kind.encode(chunk, predictor.tokenizer, predictor.task["max_length"])
-            spans = predictor.outputs(
-                encoded.features, kind.collator(predictor.tokenizer), batch_size, reduce=kind.reduce
-            )
+            spans = predictor.outputs(encoded.features, kind, batch_size)
             yield from kind.answers(spans, encoded)
             advance(len(chunk))
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..base.processes import gather_lists, num_processes, rank
 
@@ -21,32 +19,31 @@ _MOST_PADDING = {"cpu": 32, "other": 2048}
 
 
 def in_batches(
-    model: Any,
-    forward: Callable[..., Tensor],
+    forward: Callable[[dict[str, np.ndarray]], np.ndarray],
     columns: Mapping[str, Sequence[Any]],
-    collator: Callable[[list[dict[str, Any]]], Any],
+    pad: Callable[[list[dict[str, Any]]], dict[str, np.ndarray]],
     batch_size: int,
+    most_padding: int,
     advance: Callable[[int], None],
 ) -> list[np.ndarray]:
-    """Return what `forward` gives for each row of `columns`, the inputs of `model`, in their order.
+    """Return what `forward` gives for each row of `columns`, the inputs of a model, in their order.
 
     Rows are sorted by length first and a batch ends where the padding in it grows; with `padding="exact"` the result
     does not depend on it. In a model whose windows are changed by padding, rows of one length share a batch.
     Of several processes each takes some of the batches, and has what all found in the end.
-    batch_size: rows of a batch at most. advance: told how many rows are done.
+    pad: makes a batch of rows. batch_size: rows of a batch at most. most_padding: tokens of padding, see the function
+    of that name. advance: told how many rows are done.
     """
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
     order = np.argsort(-lengths, kind="stable")
     found: list[tuple[int, np.ndarray]] = []
-    parts = cut(lengths[order].tolist(), batch_size, most_padding(model))
+    parts = cut(lengths[order].tolist(), batch_size, most_padding)
     for part in parts[rank() :: num_processes()]:
-        rows = order[part]
-        batch = collator([{name: values[row] for name, values in columns.items()} for row in rows])
+        rows = order[part].tolist()
+        batch = pad([{name: values[row] for name, values in columns.items()} for row in rows])
         if "attention_mask" in batch and batch["attention_mask"].all():
             del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
-        with torch.inference_mode():
-            output = forward(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-        found += zip(rows.tolist(), output.float().cpu().numpy(), strict=True)
+        found += zip(rows, forward(batch), strict=True)
         advance(len(rows))
     return [values for _, values in sorted(gather_lists(found), key=lambda entry: entry[0])]
 

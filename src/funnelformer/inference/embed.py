@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..base.errors import UserError, one_line, printable
 from ..base.files import atomic_path, atomic_writer, check_output
@@ -26,8 +24,11 @@ from ..data.formats import Row, row_name
 from ..data.tables import check_column, collect, guess_single_text, iter_texts
 from ..data.values import BadValue, read_text
 from .config import EmbedConfig
-from .embedder import Embedder, load_embedder, save_sentence_transformers
-from .load import read_settings
+from .embedder import Embedder, load_embedder
+from .settings import read_settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["embed"]
 
@@ -74,6 +75,8 @@ def embed(config: EmbedConfig) -> int:
                 write(config.out, checked, _vectors(read, checked, embedder, config.batch_size, advance))
             number = checked.number
     if config.save_to is not None:
+        from .sentence_folder import save_sentence_transformers
+
         save_sentence_transformers(embedder, config.save_to, overwrite=config.overwrite)
     return number
 
@@ -148,12 +151,16 @@ def _check(
     if not column:
         raise UserError(f"{name}: there are no rows of data in it")
     if schema is not None:
+        import pyarrow as pa
+
         schema = schema.append(pa.field(_COLUMN, pa.list_(pa.float32(), size)))
     return _Checked(name, number, column, size, schema, messages)
 
 
 def _common(schema: pa.Schema | None, columns: dict[str, list[Any]], name: str) -> pa.Schema:
     """The types that hold these values and those before. Raises UserError for a column that has no type."""
+    import pyarrow as pa
+
     fields = []
     for column, values in columns.items():
         try:
@@ -213,6 +220,9 @@ def _write_npy(out: Path, checked: _Checked, chunks: Chunks) -> None:
 
 
 def _write_parquet(out: Path, checked: _Checked, chunks: Chunks) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     schema = checked.schema
     assert schema is not None
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:

@@ -1,36 +1,33 @@
-"""Vectors of texts: a model's encoder, how its states become one vector, and its folder for sentence_transformers."""
+"""Vectors of texts: a model's encoder, with how its states become one vector."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from torch import Tensor
-from torch.nn import functional as F
-from transformers import DataCollatorWithPadding
 
 from ..base.bundled import located
 from ..base.errors import UserError
-from ..base.files import atomic_folder
 from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
 from ..base.progress import progress_bar
-from ..base.sentence_modules import MODULES, Pooling, SentenceEmbedding, read_modules, write_modules
-from ..checkpoints.card import CARD, card_text, inherited, sentence_transformers_snippet
-from ..checkpoints.folders import find_foreign
-from ..checkpoints.provenance import source_name
-from ..config import FunnelformerConfig
-from ..data.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
-from ..modeling import FunnelformerModel
-from .batches import in_batches
+from ..base.sentence_modules import MODULES, Pooling, SentenceEmbedding, read_modules
+from ..data.padding import pad_batch
+from ..data.plain_tokenizer import load_plain_tokenizer
+from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..model_options import ModelOptions
+from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
-from .load import check_length, load_model, read_settings, ready
 from .onnx_model import OnnxModel, choose_backend
+from .settings import check_length, read_settings
 
-__all__ = ["Embedder", "load_embedder", "save_sentence_transformers", "vectors_of"]
+if TYPE_CHECKING:
+    from ..modeling import FunnelformerModel
+
+__all__ = ["Embedder", "load_embedder", "vectors_of"]
 
 _NUM_TOKENS = 512
 
@@ -99,15 +96,33 @@ class Embedder:
         whole = [self.prompt + text for text in texts] if self.prompt else list(texts)
         encoded = self.tokenizer(whole, truncation=True, max_length=self.max_length)
         columns = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
-        collator = DataCollatorWithPadding(self.tokenizer)
-        if advance is not None:
-            return np.stack(in_batches(self.model, self._forward, columns, collator, batch_size, advance))
-        with progress_bar("embed", len(texts)) as shown:
-            return self.vectors(texts, batch_size, shown)
+        if advance is None:
+            with progress_bar("embed", len(texts)) as shown:
+                return self.vectors(texts, batch_size, shown)
+        forward, padding = self._runner(), most_padding(self.model)
 
-    def _forward(self, **batch: Tensor) -> Tensor:
-        vectors = refuse_not_finite(self.model.sequence_vectors(**batch))
-        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+        def pad(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+            return pad_batch(self.tokenizer, rows)
+
+        def vectors(batch: dict[str, np.ndarray]) -> np.ndarray:
+            return refuse_not_finite(forward(batch))
+
+        return np.stack(in_batches(vectors, columns, pad, batch_size, padding, advance))
+
+    def _runner(self) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+        if isinstance(self.model, OnnxModel):
+            graph = self.model
+            if not self.normalize:
+                return lambda batch: graph.sequence_vectors(**batch)
+            return lambda batch: _unit(graph.sequence_vectors(**batch))
+        from .torch_calls import torch_vectors
+
+        return torch_vectors(self.model, self.normalize)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Each row at length 1."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
 
 
 def load_embedder(
@@ -137,19 +152,22 @@ def load_embedder(
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
     source = located(source)
     refuse_foreign_code(source)
-    tokenizer = load_tokenizer(source)
-    settings: dict[str, Any] = {"decoder_layers": 0, "decoder_skip_state": None}
+    tokenizer: Any
     model: Any
+    is_foreign = False
     chosen = choose_backend(source, backend)
     if chosen != "torch":
+        tokenizer = load_plain_tokenizer(source)
         model = OnnxModel(source, engine=chosen)
         if not model.gives_vectors:
             raise UserError(f"{source}: its graph gives no vectors; export the model with --task embeddings")
     else:
-        model, _ = load_model(FunnelformerModel, source, **settings)
-        ready(model, device, only_runs=only_runs)
+        from .load import load_encoder
+
+        tokenizer = load_tokenizer(source)
+        model, is_foreign = load_encoder(source, device, only_runs=only_runs)
     check_vocabulary(tokenizer, model.config.vocab_size, source)
-    saved = vectors_of(source, model.config)
+    saved = vectors_of(source, model.config, is_foreign)
     origin = saved or SentenceEmbedding()
     model.config.classifier_pooling = pooling or origin.pooling
     if (
@@ -171,7 +189,7 @@ def load_embedder(
     return Embedder(model, tokenizer, max_length, normalize, origin.prompt(prompt, source), origin, source)
 
 
-def vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | None:
+def vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:
     """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
     modules = read_modules(located(source))
     if modules is None:
@@ -179,39 +197,9 @@ def vectors_of(source: str, config: FunnelformerConfig) -> SentenceEmbedding | N
     found = modules.vectors
     if modules.is_ours:
         return replace(found, pooling=cast(Pooling, config.classifier_pooling))
-    if find_foreign(source) is None and config.num_blocks > 1:
+    if not is_foreign and config.num_blocks > 1:
         raise UserError(
             f"{Path(source) / MODULES}: sentence_transformers' Pooling cannot average the states of a model that "
             "shortens; write the folder with embed --save-sentence-transformers"
         )
     return found
-
-
-def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite: bool = False) -> None:
-    """Write a folder that `sentence_transformers.SentenceTransformer` loads (after `import funnelformer`).
-
-    Its vectors are those of `embedder`, see `sentence_modules.write_modules`.
-    Raises UserError when the folder cannot be written, or the embedder is an exported one.
-    """
-    model, tokenizer, config = embedder.weights, embedder.tokenizer, embedder.weights.config
-    with atomic_folder(out, overwrite=overwrite) as folder:
-        before = tokenizer.model_max_length, config.max_position_embeddings, config.sentence_embedding
-        # What it saves again has the tokenizer's length alone, cut to that of the positions.
-        tokenizer.model_max_length = embedder.max_length
-        if config.position != "absolute":
-            config.max_position_embeddings = max(before[1], embedder.max_length)
-        config.sentence_embedding = embedder.settings.to_dict()
-        model.save_pretrained(folder)
-        save_tokenizer(tokenizer, folder)
-        tokenizer.model_max_length, config.max_position_embeddings, config.sentence_embedding = before
-        write_modules(folder, embedder.settings)
-        card = card_text(
-            title=f"{config.name}, vectors of texts",
-            introduction="A model that gives texts vectors"
-            + (f", from `{source_name(embedder.source)}`." if embedder.source else "."),
-            snippet=sentence_transformers_snippet(),
-            library_name="sentence-transformers",
-            pipeline_tag="sentence-similarity",
-            **(inherited(embedder.source) if embedder.source else {}),
-        )
-        (folder / CARD).write_text(card, encoding="utf-8")

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
-import datasets
-
 from ..base.errors import UserError
 from ..base.files import atomic_writer, check_output
 from ..base.options import takes
@@ -16,6 +14,7 @@ from ..base.strict_json import dump_json
 from ..base.version import stamped
 from ..data.bad_rows import BadRows, OnBadRow
 from ..data.data_source import DataFile, find_data
+from ..data.example_rows import Examples
 from ..data.tables import Table, read_table
 from ..tasks.kind import Kind
 from ..tasks.spans import Questions
@@ -45,7 +44,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     named = named_task(predictor, config.model, config.task, config.data)
     bad = BadRows(config.skip_bad_rows)
     messages: list[str] = []
-    parts: dict[str, datasets.Dataset] = {}
+    parts: dict[str, Examples] = {}
     kind: Kind
     if named is not None:
         kind = kind_on(predictor, named.columns, named)
@@ -76,17 +75,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return metrics
 
 
-def score(
-    predictor: Predictor, kind: Kind, examples: datasets.Dataset, batch_size: int = 32
-) -> dict[str, float]:
+def score(predictor: Predictor, kind: Kind, examples: Examples, batch_size: int = 32) -> dict[str, float]:
     """The scores of a model on labelled examples."""
     if isinstance(kind, Questions):
         return kind.score_answers(
             answer_all(predictor, kind, examples, batch_size, "evaluate"), examples["texts"][:]
         )
     encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
-    collator = kind.collator(predictor.tokenizer)
-    outputs = predictor.outputs(encoded.features, collator, batch_size, "evaluate")
+    outputs = predictor.outputs(encoded.features, kind, batch_size, "evaluate")
     return kind.score(outputs, encoded.features["labels"][:], encoded)
 
 

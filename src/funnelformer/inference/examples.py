@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-import datasets
-
 from ..base.errors import UserError, printable
 from ..base.processes import rank
 from ..data.data_source import DataFolder, HubData, find_data
+from ..data.example_rows import Rows
 from ..data.tables import Table, TaskColumns, guess_columns, read_table, read_texts
 from ..data.values import load_task
 from ..tasks.kind import Kind
@@ -31,7 +30,7 @@ __all__ = [
 ]
 
 
-def read_examples(predictor: Predictor, data: str, *, labelled: bool) -> tuple[Kind, datasets.Dataset]:
+def read_examples(predictor: Predictor, data: str, *, labelled: bool) -> tuple[Kind, Rows]:
     """The examples of a file, in the columns of the training data or those that look like them, and their kind.
 
     Raises UserError for a file that does not fit the model.

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any, TypeVar
+
+import numpy as np
 
 from ..base.errors import UserError
 
 __all__ = ["refuse_not_finite"]
 
+Output = TypeVar("Output", bound=Any)
 
-def refuse_not_finite(output: Tensor, *, may_be_lowest: bool = False) -> Tensor:
+
+def refuse_not_finite(output: Output, *, may_be_lowest: bool = False) -> Output:
     """Return what a model gave; raise UserError when it has a NaN or is infinite, which no answer can be made of.
 
-    may_be_lowest: of spans, where -inf is the score of one that cannot be.
+    output: an array or a tensor. may_be_lowest: of spans, where -inf is the score of one that cannot be.
     """
-    is_right = output.isfinite() | output.isneginf() if may_be_lowest else output.isfinite()
-    if not bool(is_right.all()):
+    if isinstance(output, np.ndarray):
+        is_right, is_lowest = np.isfinite(output), np.isneginf(output) if may_be_lowest else False
+    else:
+        is_right, is_lowest = output.isfinite(), output.isneginf() if may_be_lowest else False
+    if not bool((is_right | is_lowest).all()):
         raise UserError(
             "the model gives NaN or infinity: its weights are damaged, or its training has diverged"
         )

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..base.bundled import located
-from ..base.errors import UserError, joined, short
+from ..base.errors import UserError, joined
 from ..base.files import check_readable
-from ..base.json_toml import read_json
-from ..modeling import DECODER_PREFIX, HEAD_PREFIXES, fix_tables, prepack
-from ..tasks.windowing import windowing_in
+from ..checkpoints.folders import find_foreign
+from ..modeling import DECODER_PREFIX, HEAD_PREFIXES, FunnelformerModel, fix_tables, prepack
 
-__all__ = ["TASK_FILE", "check_length", "load_model", "read_architectures", "read_settings", "ready"]
-
-
-# Of a fine-tuned model's folder.
-TASK_FILE = "task.json"
+__all__ = ["load_encoder", "load_model", "ready"]
 
 
 def load_model(
@@ -62,37 +55,10 @@ def load_model(
     return model, sorted([*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])])
 
 
-def check_length(config: Any, max_length: int, flag: str) -> None:
-    """Raise UserError when absolute positions do not reach `max_length`, which `flag` asked for."""
-    limit = config.max_position_embeddings
-    if config.position == "absolute" and max_length > limit:
-        raise UserError(f"{flag} {max_length} is beyond the model's max_position_embeddings {limit}")
-
-
-def read_settings(folder: str) -> dict[str, Any]:
-    """What fine-tuning noted in a model's folder of its task; nothing of another folder or a Hub name.
-
-    Raises UserError naming the first value that cannot be used.
-    """
-    file = Path(located(folder)) / TASK_FILE
-    if not file.is_file():
-        return {}
-    values = read_json(file)
-    for name in _TEXTS:
-        if not isinstance(values.get(name), str | None) or values.get(name) == "":
-            raise UserError(f"{file}: {name} is {short(values[name])}; allowed: a text, null")
-    for name, (least, most) in _COUNTS.items():
-        value = values.get(name, least)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise UserError(f"{file}: {name} is {short(value)}; allowed: {least} to {most}")
-    try:
-        windowing_in(values)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-    threshold = values.get("null_threshold", 0.0)
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not abs(threshold) < 1e9:
-        raise UserError(f"{file}: null_threshold is {short(threshold)}; allowed: a number")
-    return values
+def load_encoder(source: str, device: str, *, only_runs: bool) -> tuple[Any, bool]:
+    """The encoder of a folder or Hub name, ready, without decoder and head; and whether it is another library's."""
+    model, _ = load_model(FunnelformerModel, source, decoder_layers=0, decoder_skip_state=None)
+    return ready(model, device, only_runs=only_runs), find_foreign(source) is not None
 
 
 def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
@@ -105,19 +71,3 @@ def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
         model = model.to(torch.accelerator.current_accelerator()).eval()
         return fix_tables(model) if only_runs else model
     return prepack(model) if only_runs else model.eval()
-
-
-def read_architectures(folder: str) -> list[str]:
-    """The classes that the config in a folder names; none of a Hub name. Raises UserError for what is no list."""
-    file = Path(located(folder)) / "config.json"
-    names = read_json(file).get("architectures") if file.is_file() else None
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise UserError(f"{file}: architectures is {short(names)}; allowed: a list of names")
-    return names or []
-
-
-_TEXTS = ("task", "text", "text_pair", "label", "label_separator")
-
-
-# From, and to where no sound value lies beyond: what is given to tokenizers in 64 bits.
-_COUNTS = {"max_length": (3, 1 << 24), "doc_stride": (1, 1 << 24), "max_answer_length": (1, 1 << 24)}

@@ -8,14 +8,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Literal, TextIO
 
-import datasets
-
 from ..base.errors import UserError
 from ..base.files import check_output
 from ..base.options import takes
 from ..base.processes import num_processes, rank, start_processes
 from ..base.streams import output
 from ..base.strict_json import json_line
+from ..data.example_rows import Examples
 from ..data.tables import Table, read_table, read_texts
 from ..tasks.judge import answers
 from ..tasks.kind import Kind
@@ -101,7 +100,7 @@ def predict(config: PredictConfig) -> int:
 
 
 def _answers(
-    predictor: Predictor, kind: Kind, examples: datasets.Dataset, batch_size: int
+    predictor: Predictor, kind: Kind, examples: Examples, batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """What a row of the output has beside the input's columns."""
     if isinstance(kind, Questions):
@@ -110,7 +109,7 @@ def _answers(
             yield {"prediction": found.text, "probability": round(found.probability, 6), **odds}
         return
     encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
-    outputs = predictor.outputs(encoded.features, kind.collator(predictor.tokenizer), batch_size, "predict")
+    outputs = predictor.outputs(encoded.features, kind, batch_size, "predict")
     gold = encoded.features["labels"][:] if "labels" in encoded.features.column_names else None
     yield from answers(kind, outputs, gold, encoded)
 

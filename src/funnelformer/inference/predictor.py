@@ -6,27 +6,27 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
-import torch
-from torch import Tensor
-from transformers import DataCollatorWithPadding
 
 from ..base.errors import UserError
 from ..base.options import Backend
 from ..base.progress import progress_bar
+from ..data.example_rows import Examples, Rows
+from ..data.padding import pad_batch
+from ..data.plain_tokenizer import load_plain_tokenizer
 from ..data.tokenizer import check_vocabulary, load_tokenizer
 from ..data.values import Labels
-from ..modeling import HEADS, Head, head_of
+from ..head_table import HEADS, Head, head_of
 from ..tasks.judge import say_of
+from ..tasks.kind import Kind
 from ..tasks.scores import sigmoid, softmax
 from ..tasks.task import KindName
 from ..tasks.windowing import Windowing, windowing_in
 from ..tasks.windows import by_owner, encode_windows
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
-from .load import check_length, load_model, read_architectures, read_settings, ready
 from .onnx_model import OnnxModel, choose_backend
+from .settings import check_length, read_architectures, read_settings
 
 __all__ = ["Predictor", "load_predictor"]
 
@@ -67,10 +67,10 @@ class Predictor:
 
     @property
     def _head(self) -> Head:
-        model_class = self.model.model_class if isinstance(self.model, OnnxModel) else type(self.model)
-        return next(
-            (head for head in HEADS.values() if issubclass(model_class, head.model_class)), HEADS["model"]
-        )
+        if isinstance(self.model, OnnxModel):
+            return self.model.head
+        names = [base.__name__ for base in type(self.model).__mro__]
+        return next((head for head in HEADS.values() if head.class_name in names), HEADS["model"])
 
     def logits(
         self,
@@ -95,39 +95,50 @@ class Predictor:
             encoded, owners = encode_windows(
                 self.tokenizer, list(texts), max_length, windowing.stride, windowing.most
             )
-        features = datasets.Dataset.from_dict(dict(encoded))
-        outputs = self.outputs(features, DataCollatorWithPadding(self.tokenizer), batch_size, progress)
+        outputs = self.outputs(Rows(dict(encoded)), batch_size=batch_size, progress=progress)
         return by_owner(np.stack(outputs), owners, windowing, self.kind)
 
     def outputs(
         self,
-        features: datasets.Dataset,
-        collator: Callable[[list[dict[str, Any]]], Any],
+        features: Examples,
+        kind: Kind | None = None,
         batch_size: int = 32,
         progress: str | None = None,
-        reduce: Callable[[Any, Any], torch.Tensor] | None = None,
     ) -> list[np.ndarray]:
         """Return the model's logits for each feature, in their order; see `in_batches`.
 
+        kind: says how they are padded, and of spans what is kept in place of the logits, see `Kind.reduce`.
         progress: title of a progress bar, shown on a terminal.
-        reduce: what is kept in place of the logits, from the model's outputs and config, see `Kind.reduce`.
         """
         inputs = [*self.tokenizer.model_input_names, "answer_mask"]
         names = [name for name in inputs if name in features.column_names]
         columns = {name: features[name][:] for name in names}
 
-        def forward(**batch: Tensor) -> Tensor:
-            output = self.model(**batch)
-            if reduce is None:
-                return refuse_not_finite(output.logits)
-            ignored = ("loss", *self.model.config.keys_to_ignore_at_inference)
-            given = tuple(tensor for name, tensor in output.items() if name not in ignored)
-            for tensor in given:
-                refuse_not_finite(tensor, may_be_lowest=True)
-            return reduce(given, self.model.config)
+        run = self.runner()
+        reduces = self.kind == "span"
+
+        def forward(batch: dict[str, np.ndarray]) -> np.ndarray:
+            output = run(batch)
+            if not reduces:
+                return refuse_not_finite(output["logits"])
+            given = tuple(refuse_not_finite(array, may_be_lowest=True) for array in output.values())
+            assert kind is not None
+            return np.asarray(kind.reduce(given, self.model.config))
+
+        def pad(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+            return pad_batch(self.tokenizer, rows) if kind is None else kind.pad(self.tokenizer, rows)
 
         with progress_bar(progress, len(features)) as advance:
-            return in_batches(self.model, forward, columns, collator, batch_size, advance)
+            return in_batches(forward, columns, pad, batch_size, self.most_padding, advance)
+
+    def runner(self) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+        """What runs a batch and gives the model's outputs by name."""
+        if isinstance(self.model, OnnxModel):
+            graph = self.model
+            return lambda batch: graph(**batch)
+        from .torch_calls import torch_outputs
+
+        return torch_outputs(self.model)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities [N, num_labels]: of exclusive classes, or one by one for a multi-label model."""
@@ -159,17 +170,18 @@ def load_predictor(
     """
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
-    tokenizer = load_tokenizer(folder)
+    tokenizer: Any
     model: Any
     chosen = choose_backend(folder, backend)
     if chosen != "torch":
+        tokenizer = load_plain_tokenizer(folder)
         model = OnnxModel(folder, engine=chosen)
-        head = head_of(model.model_class.__name__)
-        if head is None or head.task_kind is None:
-            raise UserError(
-                f"{folder}: the graph is of a {model.model_class.__name__}, which gives no labels"
-            )
+        if model.head.task_kind is None:
+            raise UserError(f"{folder}: the graph is of a {model.head.class_name}, which gives no labels")
     else:
+        from .load import load_model, ready
+
+        tokenizer = load_tokenizer(folder)
         head = _head_in(folder)
         model, random = load_model(head.model_class, folder, may_miss=("classifier.",))
         if random:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ..base.errors import UserError, did_you_mean
 from ..config import PRESETS, FunnelformerConfig, parse_name
-from ..inference.load import check_length
+from ..inference.settings import check_length
 from ..modeling import FunnelformerForSequenceClassification
 from ..modeling.heads import HeadOutput
 from ..modeling.model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict

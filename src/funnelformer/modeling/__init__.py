@@ -3,8 +3,8 @@
 import transformers
 
 from ..config import FunnelformerConfig
+from ..head_table import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, head_of
 from .electra import ElectraOutput, FunnelformerForElectra
-from .head_table import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, head_of
 from .heads import (
     FunnelformerForMaskedLM,
     FunnelformerForSequenceClassification,
@@ -13,7 +13,7 @@ from .heads import (
 )
 from .model import FunnelformerModel, FunnelformerModelOutput, FunnelformerPreTrainedModel
 from .prepacked import PrepackedLinear, fix_tables, num_prepacked, prepack
-from .span_head import NUM_BEST, SpanOutput, best_spans
+from .span_head import SpanOutput
 from .task_heads import (
     FunnelformerForMultipleChoice,
     FunnelformerForQuestionAnswering,
@@ -24,7 +24,6 @@ __all__ = [
     "DECODER_PREFIX",
     "HEADS",
     "HEAD_PREFIXES",
-    "NUM_BEST",
     "ElectraOutput",
     "FunnelformerForElectra",
     "FunnelformerForMaskedLM",
@@ -40,7 +39,6 @@ __all__ = [
     "HeadOutput",
     "PrepackedLinear",
     "SpanOutput",
-    "best_spans",
     "fix_tables",
     "head_of",
     "num_prepacked",
@@ -49,4 +47,4 @@ __all__ = [
 
 for _head in HEADS.values():
     if _head.auto_class is not None:
-        getattr(transformers, _head.auto_class).register(FunnelformerConfig, _head.model_class)
+        getattr(transformers, _head.auto_class).register(FunnelformerConfig, globals()[_head.class_name])

@@ -1,4 +1,4 @@
-"""Answers as spans of tokens: the paper's head on a passage, and the best spans of what either head says."""
+"""Answers as spans of tokens: the head of the paper, and the losses and masks of either head."""
 
 from __future__ import annotations
 
@@ -13,20 +13,13 @@ from transformers.utils import ModelOutput
 from ..config import FunnelformerConfig
 
 __all__ = [
-    "NUM_BEST",
     "ConditionalSpanHead",
     "SpanOutput",
-    "best_spans",
     "first_real",
     "hide",
     "no_answer_loss",
     "span_loss",
 ]
-
-# Answers of a question that are kept, as the n-best files of the published code have.
-NUM_BEST = 20
-# Scores of log-odds are never near it; a window without a token of the passage has this one.
-_NEVER = -1e4
 
 
 @dataclass
@@ -154,47 +147,3 @@ def no_answer_loss(
         null_logits.float(), (start_positions == cls_index).float(), reduction="none"
     )
     return torch.where(inside, losses, 0.0).sum() / inside.sum().clamp(min=1)
-
-
-def best_spans(output: SpanOutput, max_answer_length: int, end_beam: int = 5) -> Float[Tensor, "B N 3"]:
-    """The best spans of each sequence: rows (first token, last token, score), best first, N = 1 + NUM_BEST.
-
-    Row 0 is no span but (0, 0, log-odds of no answer). Spans have at most `max_answer_length` tokens and none is of
-    token 0, [CLS]; where there are fewer, rows are (0, 0, -inf). A score is the sum of the two logits, over all spans;
-    of the conditional head the sum of the two log-probabilities, over the `end_beam` best ends of each of its starts.
-    The log-odds of the simple head are the logits' sum at [CLS] less the best score.
-    """
-    assert output.start_logits is not None
-    assert output.end_logits is not None
-    start, end = output.start_logits.float(), output.end_logits.float()
-    size, length = start.shape
-    reach = min(max_answer_length, length)
-    if output.start_index is None:
-        later = F.pad(end, (0, reach - 1), value=-torch.inf).unfold(1, reach, 1)  # [B, T, reach]
-        scores = start[..., None] + later
-        first = torch.arange(length, device=start.device)[None, :, None].expand_as(scores)
-        last = first + torch.arange(reach, device=start.device)
-        odds = start[:, 0] + end[:, 0]
-    else:
-        assert output.null_logits is not None
-        # In a window of few tokens the beam has starts where no answer may be, whose score is very low.
-        distance = torch.arange(length, device=start.device) - output.start_index[..., None]
-        allowed = (distance >= 0) & (distance < reach)
-        ends, last = end.log_softmax(-1).masked_fill(~allowed, -torch.inf).topk(min(end_beam, length), dim=-1)
-        scores = start.log_softmax(-1).gather(1, output.start_index)[..., None] + ends
-        first = output.start_index[..., None].expand_as(scores)
-        odds = output.null_logits.float()
-    possible = (first > 0) & (scores > torch.finfo(output.start_logits.dtype).min / 2)
-    scores = scores.masked_fill(~possible, -torch.inf).flatten(1)
-    score, place = scores.topk(min(NUM_BEST, scores.size(1)), dim=1)
-    if output.start_index is None:
-        odds = odds - score[:, 0].clamp(min=_NEVER)
-    is_span = ~torch.isneginf(score)
-    ends_of = [(index.flatten(1).gather(1, place) * is_span).float() for index in (first, last)]
-    spans = torch.stack([*ends_of, score], dim=-1)
-    missing = NUM_BEST - spans.size(1)
-    if missing:
-        none = spans.new_tensor([0.0, 0.0, -torch.inf]).expand(size, missing, 3)
-        spans = torch.cat([spans, none], dim=1)
-    no_answer = torch.stack([torch.zeros_like(odds), torch.zeros_like(odds), odds], dim=-1)
-    return torch.cat([no_answer[:, None], spans], dim=1)

@@ -412,11 +412,16 @@ def _encode_ids(
     """As `_encode`, of tokens of this model's tokenizer: what it puts around a text is put around them, once."""
     tokenizer = backend.predictor.tokenizer
     limit = max_length or backend.predictor.task["max_length"]
-    frame = tokenizer("a", return_special_tokens_mask=True)
-    is_special = frame["special_tokens_mask"]
+    backend_tokenizer = tokenizer.backend_tokenizer
+    # A call of the tokenizer sets its own again.
+    backend_tokenizer.no_truncation()
+    backend_tokenizer.no_padding()
+    frame = backend_tokenizer.encode("a")
+    is_special = frame.special_tokens_mask
     first, last = is_special.index(0), len(is_special) - is_special[::-1].index(0)
-    head, tail = frame["input_ids"][:first], frame["input_ids"][last:]
-    before = tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else []
+    head, tail = frame.ids[:first], frame.ids[last:]
+    others = {"token_type_ids": frame.type_ids, "attention_mask": frame.attention_mask}
+    before = backend_tokenizer.encode(prompt, add_special_tokens=False).ids if prompt else []
     features, are_cut = [], []
     for index, numbers in enumerate(ids):
         for place, number in enumerate(numbers):
@@ -436,9 +441,8 @@ def _encode_ids(
         are_cut.append(len(inner) > room)
         inner = inner[:room]
         feature = {"input_ids": [*head, *inner, *tail]}
-        for name in ("token_type_ids", "attention_mask"):
-            if name in frame:
-                values = frame[name]
+        for name, values in others.items():
+            if name in tokenizer.model_input_names:
                 feature[name] = [*values[:first], *values[first : first + 1] * len(inner), *values[last:]]
         features.append(feature)
     _check_length(are_cut, limit, field, may_cut)

@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 
 from ..base.errors import UserError
-from .backend import load_backend
+from .backend_choice import load_backend
 from .config import TOKEN_VARIABLE, ServeConfig
 from .connection import TimedConnection
 from .routes import create_app

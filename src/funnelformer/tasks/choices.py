@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
-from torch import Tensor
 
 from ..base.errors import UserError
 from ..data.bad_rows import OnBadRow, refuse
+from ..data.example_rows import Examples, Rows
+from ..data.padding import pad_batch
 from ..data.tables import Table
 from ..data.values import Labels, text_problem
-from ..modeling import HEADS
+from ..head_table import HEADS
 from .kind import Encoded, Kind
 from .releases.race import level_of
 from .scores import classification_metrics
@@ -32,7 +32,7 @@ class Choices(Kind, names=("choice",)):
 
     head = HEADS["multiple_choice"]
 
-    def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
+    def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:
         """Rows with article, question, options, label (the answer's number; 0 without a column of answers), level."""
         num_options = None if self.task.labels is None else len(self.task.labels)
         rows: list[dict[str, Any]] = []
@@ -56,20 +56,20 @@ class Choices(Kind, names=("choice",)):
                 bad(f"{row.get('where') or table.where(index)}: {problem}")
         if not rows:
             raise UserError(f"{table.name}: none of its {len(table)} rows can be used")
-        return datasets.Dataset.from_list(rows)
+        return Rows.from_list(rows)
 
-    def label_names(self, examples: datasets.Dataset) -> tuple[str, ...]:
+    def label_names(self, examples: Examples) -> tuple[str, ...]:
         return tuple(string.ascii_uppercase[: len(examples[0]["options"])])
 
     def settings(self) -> dict[str, Any]:
         assert self.task.labels is not None
         return Labels(self.task.labels).settings()
 
-    def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
+    def lengths(self, examples: Examples, tokenizer: Any) -> np.ndarray:
         encoded = self.encode(examples, tokenizer, max_length=1 << 30)
         return np.asarray(encoded.features["length"][:])
 
-    def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
+    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoded:
         backend = tokenizer.backend_tokenizer
 
         def tokenise(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -141,12 +141,13 @@ class _ChoiceCollator:
 
     tokenizer: Any
 
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
         names = [name for name in self.tokenizer.model_input_names if name in features[0]]
-        num_choices = len(features[0][names[0]])
-        flat = {name: [sequence for feature in features for sequence in feature[name]] for name in names}
-        padded = self.tokenizer.pad(flat, return_tensors="pt")
-        batch = {name: padded[name].view(len(features), num_choices, -1) for name in names}
+        rows = [{name: feature[name] for name in names} for feature in features]
+        padded = pad_batch(self.tokenizer, rows)
+        batch = {name: torch.from_numpy(array) for name, array in padded.items()}
         if "labels" in features[0]:
-            batch["labels"] = padded[names[0]].new_tensor([feature["labels"] for feature in features])
+            batch["labels"] = torch.tensor([feature["labels"] for feature in features])
         return batch

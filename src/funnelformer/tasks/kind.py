@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import datasets
 import numpy as np
 
 from ..base.errors import UserError
-from ..config import FunnelformerConfig
 from ..data.bad_rows import OnBadRow, refuse
+from ..data.example_rows import Examples, Rows
+from ..data.padding import pad_batch
 from ..data.tables import Table
-from ..modeling import Head
+from ..head_table import Head
+from ..model_options import ModelOptions
 from .task import KindName, Task
 from .windowing import Windowing
 from .windows import mean_by_owner
@@ -32,8 +33,8 @@ class Encoded:
     owners: the example of each feature, where an example has several; they are in the order of the examples.
     """
 
-    features: datasets.Dataset
-    examples: datasets.Dataset
+    features: Any  # of the type of the examples
+    examples: Examples
     num_cut: int
     owners: np.ndarray | None = None
 
@@ -66,10 +67,10 @@ class Kind(ABC):
         )
 
     @abstractmethod
-    def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
+    def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:
         """Check a table and return its examples, with their labels; tells `bad` of a row that cannot be used."""
 
-    def label_names(self, examples: datasets.Dataset) -> tuple[str, ...] | None:
+    def label_names(self, examples: Examples) -> tuple[str, ...] | None:
         """The labels of a task whose release does not say them, from its training examples; None where it has none."""
         return self.task.labels
 
@@ -78,11 +79,11 @@ class Kind(ABC):
         """Keys of the model's config."""
 
     @abstractmethod
-    def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
+    def lengths(self, examples: Examples, tokenizer: Any) -> np.ndarray:
         """Tokens of each example's sequence, uncut."""
 
     @abstractmethod
-    def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
+    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoded:
         """Tokenise."""
 
     def remark(self, encoded: Encoded, max_length: int) -> str | None:
@@ -93,13 +94,17 @@ class Kind(ABC):
 
     @abstractmethod
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
-        """Makes a batch of features."""
+        """Makes a batch of features for training: tensors, with the labels."""
+
+    def pad(self, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """A batch of features without labels, see `pad_batch`."""
+        return pad_batch(tokenizer, rows)
 
     @abstractmethod
     def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:
         """The task's scores of a model's outputs for all features."""
 
-    def reduce(self, outputs: Any, config: FunnelformerConfig) -> Any:
+    def reduce(self, outputs: Any, config: ModelOptions) -> Any:
         """What `score` needs of a model's outputs for a batch (one tensor, or a tuple): by default all."""
         return outputs
 

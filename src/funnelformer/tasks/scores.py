@@ -1,4 +1,4 @@
-"""Scores of classification and regression, by scikit-learn, SciPy and NumPy."""
+"""Scores of classification and regression, by scikit-learn, SciPy and NumPy; probabilities of logits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
-from scipy.stats import rankdata
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 __all__ = [
     "DEFAULT_SCORES",
@@ -34,28 +31,40 @@ DEFAULT_SCORES = {
 }
 
 
+def _accuracy(gold: Any, predicted: Any) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return accuracy_score(gold, predicted)
+
+
 def _f1(average: str, positive: int = 1) -> Score:
-    return lambda gold, predicted: f1_score(
-        gold, predicted, average=average, pos_label=positive, zero_division=0
-    )
+    def score(gold: Any, predicted: Any) -> float:
+        from sklearn.metrics import f1_score
+
+        return f1_score(gold, predicted, average=average, pos_label=positive, zero_division=0)
+
+    return score
 
 
 def _matthews(gold: Sequence[int], predicted: Sequence[int]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
     # Of one class alone scikit-learn warns, and gives 0 too.
     return matthews_corrcoef(gold, predicted) if len({*gold, *predicted}) > 1 else 0.0
 
 
-# All take the gold labels first, as scikit-learn does.
+# All take the gold labels first, as scikit-learn does, which is imported when a score is asked for: what answers
+# texts needs none of it.
 _CLASS_SCORES: dict[str, Score] = {
-    "accuracy": accuracy_score,
-    "error_percent": lambda gold, predicted: 100 * (1 - accuracy_score(gold, predicted)),
+    "accuracy": _accuracy,
+    "error_percent": lambda gold, predicted: 100 * (1 - _accuracy(gold, predicted)),
     "macro_f1": _f1("macro"),
     "matthews": _matthews,
 }
 _LABEL_SCORES: dict[str, Score] = {
     "micro_f1": _f1("micro"),
     "macro_f1": _f1("macro"),
-    "exact_match": accuracy_score,
+    "exact_match": _accuracy,
 }
 
 
@@ -86,6 +95,8 @@ def regression_metrics(
     names: Iterable[str] = DEFAULT_SCORES["regression"],
 ) -> dict[str, float]:
     """Pearson and Spearman correlation (0 when one side is constant) and the mean squared error."""
+    from scipy.stats import rankdata
+
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(gold, dtype=np.float64)
     scores = {
         "pearson": _correlation(x, y),
@@ -103,7 +114,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities one by one."""
-    shares: np.ndarray = expit(logits)
+    small = np.exp(-np.abs(logits))  # never more than 1
+    shares: np.ndarray = np.where(logits >= 0, 1, small) / (1 + small)
     return shares
 
 

@@ -5,25 +5,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..base.errors import UserError, short
-from ..config import FunnelformerConfig
 from ..data.bad_rows import OnBadRow, refuse
+from ..data.example_rows import Examples, Rows
+from ..data.padding import pad_batch
 from ..data.tables import Table, check_column
 from ..data.values import text_problem
-from ..modeling import HEADS, NUM_BEST, SpanOutput, best_spans
+from ..head_table import HEADS
+from ..model_options import ModelOptions
 from .kind import Encoded, Kind
 from .passages import Place, cut_passage, encode_passages, most_question_tokens, token_span
 from .releases.squad import WHERE
 from .scores import softmax
+from .span_search import NUM_BEST, best_spans
 from .squad_scores import answer_metrics
 from .windowing import Windowing
+
+if TYPE_CHECKING:
+    import datasets
 
 __all__ = ["SAVED", "Answer", "Candidate", "Questions", "Windows"]
 
@@ -31,31 +35,27 @@ __all__ = ["SAVED", "Answer", "Candidate", "Questions", "Windows"]
 SAVED = ("doc_stride", "max_answer_length", "null_threshold")
 # Outside of every input: the model's loss passes it over.
 _NOWHERE = 1 << 20
-_EXAMPLE = datasets.Features(
-    {
-        "id": datasets.Value("string"),
-        "context": datasets.Value("string"),
-        "question": datasets.Value("string"),
-        "texts": datasets.List(datasets.Value("string")),
-        "starts": datasets.List(datasets.Value("int64")),
-    }
-)
-_FEATURES = datasets.Features(
-    {
-        "input_ids": datasets.List(datasets.Value("int32")),
-        **{
-            name: datasets.List(datasets.Value("int8"))
-            for name in ("token_type_ids", "attention_mask", "answer_mask")
-        },
-        **{
-            name: datasets.Value("int32")
-            for name in ("start_positions", "end_positions", "example", "begin", "first", "size")
-        },
-        "widest": datasets.List(datasets.Value("int32")),
-        "is_cut": datasets.Value("bool"),
-        "is_lost": datasets.Value("bool"),
-    }
-)
+# Of each window, with the type that `datasets` stores; a star marks a list of them.
+_FEATURES = {
+    "input_ids": "*int32",
+    **dict.fromkeys(("token_type_ids", "attention_mask", "answer_mask"), "*int8"),
+    **dict.fromkeys(("start_positions", "end_positions", "example", "begin", "first", "size"), "int32"),
+    "widest": "*int32",
+    "is_cut": "bool",
+    "is_lost": "bool",
+}
+_EXAMPLE = {"id": "string", "context": "string", "question": "string", "texts": "*string", "starts": "*int64"}
+
+
+def _stored(types: Mapping[str, str]) -> datasets.Features:
+    import datasets
+
+    return datasets.Features(
+        {
+            name: datasets.List(datasets.Value(kind[1:])) if kind[0] == "*" else datasets.Value(kind)
+            for name, kind in types.items()
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Questions(Kind, names=("span",)):
             raise UserError("--windows combines what is said of a text; an answer is in one of its windows")
         return self
 
-    def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
+    def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:
         """Rows with id, context, question, texts and starts of the answers; these are empty where data have none."""
         assert self.task.spans is not None
         is_labelled = self.task.columns.label is not None
@@ -135,12 +135,12 @@ class Questions(Kind, names=("span",)):
             rows.append({**example, "texts": texts, "starts": starts})
         if not rows:
             raise UserError(f"{table.name}: none of its {len(table)} rows can be used")
-        return datasets.Dataset.from_list(rows, features=_EXAMPLE)
+        return Rows.from_list(rows, partial(_stored, _EXAMPLE))
 
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
+    def lengths(self, examples: Examples, tokenizer: Any) -> np.ndarray:
         """Of the whole passage with its question."""
 
         def measure(rows: dict[str, list[Any]]) -> dict[str, list[int]]:
@@ -150,7 +150,7 @@ class Questions(Kind, names=("span",)):
         measured = examples.map(measure, batched=True, remove_columns=examples.column_names, desc="measure")
         return np.asarray(measured["length"])
 
-    def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Windows:
+    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Windows:
         """Windows with the place of the first gold answer; [CLS], place 0, in those that do not hold it whole."""
         spans = self.task.spans
         assert spans is not None
@@ -194,7 +194,7 @@ class Questions(Kind, names=("span",)):
             batch_size=100,
             with_indices=True,
             remove_columns=examples.column_names,
-            features=_FEATURES,
+            **({} if isinstance(examples, Rows) else {"features": _stored(_FEATURES)}),
             desc="tokenise",
         )
         return Windows(features, examples, sum(features["is_cut"][:]), tokenizer=tokenizer)
@@ -214,12 +214,25 @@ class Questions(Kind, names=("span",)):
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
         return _WindowCollator(tokenizer)
 
-    def reduce(self, outputs: Any, config: FunnelformerConfig) -> Tensor:
-        """The best spans of each window, see `best_spans`: 63 numbers, however long the window is."""
+    def pad(self, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """On the right, where the places of answers stay what they are."""
+        return pad_batch(tokenizer, rows, side="right")
+
+    def reduce(self, outputs: Any, config: ModelOptions) -> Any:
+        """The best spans of each window, see `best_spans`: 63 numbers, however long the window is.
+
+        outputs: start_logits, end_logits and of the conditional head start_index and null_logits; arrays, or tensors,
+            for which the spans are one, too.
+        """
         assert self.task.spans is not None
-        names = ("start_logits", "end_logits", "start_index", "null_logits")[: len(outputs)]
-        output = SpanOutput(**dict(zip(names, outputs, strict=True)))
-        return best_spans(output, self.task.spans.max_answer_length, config.qa_end_beam)
+        longest, beam = self.task.spans.max_answer_length, config.qa_end_beam
+        if isinstance(outputs[0], np.ndarray):
+            return best_spans(*outputs, max_answer_length=longest, end_beam=beam)
+        import torch
+
+        arrays = [(x.float() if x.is_floating_point() else x).detach().cpu().numpy() for x in outputs]
+        spans = best_spans(*arrays, max_answer_length=longest, end_beam=beam)
+        return torch.from_numpy(spans).to(outputs[0].device)
 
     def tuned(self, scores: Mapping[str, float]) -> Questions:
         """With the threshold of the best F1."""
@@ -365,20 +378,13 @@ class _WindowCollator:
 
     tokenizer: Any
 
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
-        names = [name for name in self.tokenizer.model_input_names if name in features[0]]
-        batch = dict(
-            self.tokenizer.pad(
-                {name: [feature[name] for feature in features] for name in names},
-                padding_side="right",
-                return_tensors="pt",
-            )
-        )
-        if "answer_mask" in features[0]:
-            mask = torch.zeros_like(batch["input_ids"])
-            for row, feature in zip(mask, features, strict=True):
-                row[: len(feature["answer_mask"])] = torch.tensor(feature["answer_mask"])
-            batch["answer_mask"] = mask
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        names = [name for name in (*self.tokenizer.model_input_names, "answer_mask") if name in features[0]]
+        rows = [{name: feature[name] for name in names} for feature in features]
+        padded = pad_batch(self.tokenizer, rows, side="right")
+        batch = {name: torch.from_numpy(array) for name, array in padded.items()}
         for name in ("start_positions", "end_positions"):
             if name in features[0]:
                 batch[name] = torch.tensor([feature[name] for feature in features])

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import datasets
 import numpy as np
-from transformers import DataCollatorWithPadding
 
 from ..base.errors import UserError
 from ..data.bad_rows import OnBadRow, refuse
+from ..data.example_rows import Examples, Rows
 from ..data.tables import Table
 from ..data.values import Labels, TextKind, load_task
-from ..modeling import HEADS
+from ..head_table import HEADS
 from .kind import Encoded, Kind
 from .scores import classification_metrics, multi_label_metrics, regression_metrics
 from .task import Task
@@ -64,7 +63,7 @@ class Texts(Kind, names=("classification", "multi-label", "regression")):
             )
         return Texts(self.task, windowing)
 
-    def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
+    def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:
         labels = None if self.task.labels is None else Labels(self.task.labels)
         return load_task(
             table, self.task.columns, kind=cast(TextKind, self.task.kind), labels=labels, bad=bad
@@ -76,7 +75,7 @@ class Texts(Kind, names=("classification", "multi-label", "regression")):
             return {"num_labels": 1, **problem}
         return {**Labels(self.task.labels).settings(), **problem}
 
-    def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
+    def lengths(self, examples: Examples, tokenizer: Any) -> np.ndarray:
         def measure(rows: dict[str, list[Any]]) -> dict[str, list[int]]:
             encoded = tokenizer(rows["text"], rows.get("text_pair"), truncation=False)
             return {"length": [len(ids) for ids in encoded["input_ids"]]}
@@ -84,7 +83,7 @@ class Texts(Kind, names=("classification", "multi-label", "regression")):
         measured = examples.map(measure, batched=True, remove_columns=examples.column_names, desc="measure")
         return np.asarray(measured["length"])
 
-    def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
+    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoded:
         if self.windowing is not None:
             return _encode_windows(examples, tokenizer, max_length, self.windowing)
 
@@ -112,6 +111,8 @@ class Texts(Kind, names=("classification", "multi-label", "regression")):
         return {} if self.windowing is None else self.windowing.saved()
 
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        from transformers import DataCollatorWithPadding
+
         return DataCollatorWithPadding(tokenizer)
 
     def combine(self, logits: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
@@ -123,9 +124,7 @@ class Texts(Kind, names=("classification", "multi-label", "regression")):
         return score_texts(self.task.kind, logits, labels, self.task.scores, self.task.positive_id)
 
 
-def _encode_windows(
-    examples: datasets.Dataset, tokenizer: Any, max_length: int, windowing: Windowing
-) -> Encoded:
+def _encode_windows(examples: Examples, tokenizer: Any, max_length: int, windowing: Windowing) -> Encoded:
     def tokenise(rows: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
         encoded, owners = encode_windows(
             tokenizer, rows["text"], max_length, windowing.stride, windowing.most

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import datasets
 import numpy as np
-from seqeval.metrics import f1_score, precision_score, recall_score
-from transformers import DataCollatorForTokenClassification
 
 from ..base.errors import UserError, short
 from ..data.bad_rows import OnBadRow, refuse
+from ..data.example_rows import Examples, Rows
 from ..data.tables import Table, check_column
 from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text, written_list
-from ..modeling import HEADS
+from ..head_table import HEADS
 from .kind import Encoded, Kind
 from .passages import widest_context
 from .releases.conll import is_tag
@@ -33,6 +31,8 @@ _NO_LABEL = -100
 
 def entity_scores(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> dict[str, float]:
     """F1, precision and recall of whole entities (type, first and last token), by seqeval as conlleval counts them."""
+    from seqeval.metrics import f1_score, precision_score, recall_score
+
     golden, said = [list(tags) for tags in gold], [list(tags) for tags in predicted]
     return {
         "f1": float(f1_score(golden, said, zero_division=0)),
@@ -61,7 +61,7 @@ class Tokens(Kind, names=("tokens",)):
             raise UserError("--windows combines what is said of a text; a tag is taken from one window")
         return Tokens(self.task, windowing)
 
-    def examples(self, table: Table, bad: OnBadRow = refuse) -> datasets.Dataset:
+    def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:
         """Lists `tokens` and `tags`; without a column of tags every token is outside."""
         columns = self.task.columns
         fields: dict[str, tuple[str, Reader]] = {"tokens": (columns.text, _read_list(read_text))}
@@ -78,7 +78,7 @@ class Tokens(Kind, names=("tokens",)):
         if not data["tokens"]:
             raise UserError(f"{table.name}: none of its {len(table)} rows can be used")
         data.setdefault("tags", [[_OUTSIDE] * len(tokens) for tokens in data["tokens"]])
-        return datasets.Dataset.from_dict(data)
+        return Rows(data)
 
     def _read_tags(self, pair: tuple[Any, Any]) -> list[str]:
         tokens, value = _as_list(pair[0]), pair[1]
@@ -95,7 +95,7 @@ class Tokens(Kind, names=("tokens",)):
             Labels(self.task.labels).id(tag)
         return tag
 
-    def label_names(self, examples: datasets.Dataset) -> tuple[str, ...]:
+    def label_names(self, examples: Examples) -> tuple[str, ...]:
         names = {tag for tags in examples["tags"] for tag in tags}
         if len(names) == 1:
             raise UserError(f"only one tag, {next(iter(names))!r}, in the training data: nothing to learn")
@@ -107,7 +107,7 @@ class Tokens(Kind, names=("tokens",)):
         assert self.task.labels is not None
         return Labels(self.task.labels).settings()
 
-    def lengths(self, examples: datasets.Dataset, tokenizer: Any) -> np.ndarray:
+    def lengths(self, examples: Examples, tokenizer: Any) -> np.ndarray:
         def measure(rows: dict[str, list[Any]]) -> dict[str, list[int]]:
             encoded = tokenizer(rows["tokens"], is_split_into_words=True, truncation=False)
             return {"length": [len(ids) for ids in encoded["input_ids"]]}
@@ -115,7 +115,7 @@ class Tokens(Kind, names=("tokens",)):
         measured = examples.map(measure, batched=True, remove_columns=examples.column_names, desc="measure")
         return np.asarray(measured["length"])
 
-    def encode(self, examples: datasets.Dataset, tokenizer: Any, max_length: int) -> Encoded:
+    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoded:
         assert self.task.labels is not None
         ids = Labels(self.task.labels).id_of
 
@@ -147,6 +147,8 @@ class Tokens(Kind, names=("tokens",)):
         return {} if self.windowing.stride is None else {"doc_stride": self.windowing.stride}
 
     def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        from transformers import DataCollatorForTokenClassification
+
         return DataCollatorForTokenClassification(tokenizer)
 
     def score(self, predictions: Any, gold: Any, encoded: Encoded) -> dict[str, float]:

@@ -15,7 +15,6 @@ from funnelformer import FunnelformerForSequenceClassification
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.inference.evaluate import evaluate
 from funnelformer.inference.predict import predict
-from funnelformer.tasks import texts
 from funnelformer.training.finetuning.config import FinetuneConfig
 from funnelformer.training.finetuning.task_data import load_task_data
 from training.toy import (
@@ -294,7 +293,7 @@ def test_grouping_by_length_leaves_less_padding(toy, tmp_path, monkeypatch):
             padding[-1] += int((batch["attention_mask"] == 0).sum())
             return batch
 
-    monkeypatch.setattr(texts, "DataCollatorWithPadding", Counting)
+    monkeypatch.setattr("transformers.DataCollatorWithPadding", Counting)
     for flags in ((), ("--group-by-length",)):
         padding.append(0)
         out = tmp_path / f"out{len(padding)}"

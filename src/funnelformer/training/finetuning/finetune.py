@@ -16,11 +16,13 @@ from ...base.options import model_options
 from ...base.processes import first, say, start_processes
 from ...base.sentence_modules import SentenceEmbedding
 from ...base.strict_json import write_json
+from ...checkpoints.folders import find_foreign
 from ...checkpoints.model_source import is_layout
 from ...cost.peak import reset_peak_memory
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
 from ...inference.embedder import vectors_of
-from ...inference.load import TASK_FILE, check_length, load_model
+from ...inference.load import load_model
+from ...inference.settings import TASK_FILE, check_length
 from ...tasks.judge import judge
 from ...tasks.kind import Encoded, Kind
 from ...tasks.kinds import kind_of
@@ -305,7 +307,8 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[s
             say(f"decoder: {model.config.decoder_layers} new layers, their weights random")
         if config.fits_head and "classifier_pooling" not in own:
             # What the head reads is what `embed` gives, before it is scaled to length 1.
-            vectors = vectors_of(config.model, model.config) or SentenceEmbedding()
+            is_foreign = find_foreign(config.model) is not None
+            vectors = vectors_of(config.model, model.config, is_foreign) or SentenceEmbedding()
             model.config.classifier_pooling = vectors.pooling
         if not config.fits_head and is_new_head(kind, start, was_regression(config.model)):
             assert start is not None

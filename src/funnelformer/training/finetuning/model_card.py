@@ -124,7 +124,7 @@ def model_card(
 
 def _snippet(task: Task) -> str:
     if task.kind in ("tokens", "choice", "span"):
-        return model_snippet(next(h.model_class.__name__ for h in HEADS.values() if h.task_kind == task.kind))
+        return model_snippet(next(h.class_name for h in HEADS.values() if h.task_kind == task.kind))
     return (
         'from funnelformer import load_predictor\n\nfolder = "."  # where this file lies\n'
         "predictor = load_predictor(folder)\n"

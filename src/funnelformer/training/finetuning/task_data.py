@@ -110,10 +110,10 @@ def _from_table(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None) 
         if warning := nearly_the_same(labels):
             say(warning)
     kind = kind_of(Task("", name, columns, in_order_of(start, labels), DEFAULT_SCORES[name]))
-    train = kind.examples(table, bad)
+    train = kind.examples(table, bad).dataset()
     if config.dev is not None:
         dev = read_table(config.dev, split="validation" if _has_splits(config.dev) else None, bad=bad)
-        return TaskData(kind, train, {"": kind.examples(dev, bad)})
+        return TaskData(kind, train, {"": kind.examples(dev, bad).dataset()})
     train, split = _split(train, kind.task, config, config.train)
     return TaskData(kind, train, {"": split})
 
@@ -159,7 +159,7 @@ def _from_release(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None
 
     def read(part: Part, source: str) -> datasets.Dataset:
         table: Table = read_part(task, source, part, bad)
-        return kind.examples(table, bad)
+        return kind.examples(table, bad).dataset()
 
     train = read(task.of_role("train")[0], source)
     if task.labels is None:

@@ -11,16 +11,16 @@ import datasets
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from ...base.errors import UserError
 from ...base.processes import first, num_processes, say
 from ...base.progress import progress_bar
 from ...cost.flops import forward_flops
 from ...cost.peak import reset_peak_memory
-from ...inference.batches import in_batches
+from ...inference.batches import in_batches, most_padding
 from ...inference.finite import refuse_not_finite
 from ...inference.load import ready
+from ...inference.torch_calls import torch_vectors
 from ...tasks.kind import Encoded, Kind
 from ...tasks.texts import Texts
 from ...tasks.windows import first_of_owner, mean_by_owner
@@ -157,11 +157,17 @@ def _vectors(
     names = [name for name in tokenizer.model_input_names if name in encoded.features.column_names]
     columns = {name: encoded.features[name][:] for name in names}
 
-    def forward(**batch: Tensor) -> Tensor:
-        return refuse_not_finite(runner.base_model.sequence_vectors(**batch))
+    run = torch_vectors(runner.base_model, normalize=False)
+
+    def forward(batch: dict[str, np.ndarray]) -> np.ndarray:
+        return refuse_not_finite(run(batch))
+
+    def pad(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        return kind.pad(tokenizer, rows)
 
     with progress_bar(title, len(encoded.features)) as advance:
-        return np.stack(in_batches(runner, forward, columns, kind.collator(tokenizer), batch_size, advance))
+        found = in_batches(forward, columns, pad, batch_size, most_padding(runner), advance)
+        return np.stack(found)
 
 
 def _forward_flops(config: Any, encoded: Encoded) -> int:

@@ -20,7 +20,8 @@ from ...corpus.masking import MaskedBlocks, Masking, NextEpoch
 from ...corpus.prepared import is_prepared, open_prepared
 from ...corpus.row_settings import RowSettings
 from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
-from ...inference.load import check_length, load_model
+from ...inference.load import load_model
+from ...inference.settings import check_length
 from ...modeling import FunnelformerForMaskedLM, head_of
 from ..run.facts import run_cost, write_metrics
 from ..run.folder import check_run, config_from_name, open_run

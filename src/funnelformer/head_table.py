@@ -1,21 +1,11 @@
-"""Every head in one table: what it is called, what it needs, what it is good for."""
+"""Every head in one table: what it is called, what it needs, what it is good for. No PyTorch here."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
-
-from .heads import (
-    FunnelformerForMaskedLM,
-    FunnelformerForSequenceClassification,
-    FunnelformerForTokenDetection,
-)
-from .model import FunnelformerModel
-from .task_heads import (
-    FunnelformerForMultipleChoice,
-    FunnelformerForQuestionAnswering,
-    FunnelformerForTokenClassification,
-)
 
 __all__ = ["DECODER_PREFIX", "HEADS", "HEAD_PREFIXES", "Head", "head_of"]
 
@@ -28,7 +18,7 @@ _STRUCTURE_PREFIX = "structure_head."  # of sentence-structure pretraining, besi
 class Head:
     """One head.
 
-    model_class: the model with it. parameters: prefixes of its own parameters' names; none for the bare body.
+    class_name: of the model with it. parameters: prefixes of its own parameters' names; none for the bare body.
     reads_vector: it reads one vector a sequence, so the model has no decoder; the others read a state of every token.
     task_kind: the kind of task it learns, see `data.tasks`; texts have three kinds of their own.
     label_parameters: prefixes of those whose shape depends on the task's labels.
@@ -37,7 +27,7 @@ class Head:
     cost_head: its name in `flops`; None where nothing counts it. auto_class: transformers' class that loads it by name.
     """
 
-    model_class: Any
+    class_name: str
     reads_vector: bool
     export_task: str
     parameters: tuple[str, ...] = ()
@@ -49,10 +39,15 @@ class Head:
     auto_class: str | None = None
     cost_head: Literal["none", "masked_lm", "token_detection", "classification"] | None = None
 
+    @cached_property
+    def model_class(self) -> Any:
+        """The class itself, which needs PyTorch."""
+        return getattr(importlib.import_module(f"{__package__}.modeling"), self.class_name)
+
 
 HEADS: dict[str, Head] = {
     "model": Head(
-        FunnelformerModel,
+        "FunnelformerModel",
         reads_vector=False,
         export_task="feature-extraction",
         auto_class="AutoModel",
@@ -60,7 +55,7 @@ HEADS: dict[str, Head] = {
         cost_head="none",
     ),
     "masked_lm": Head(
-        FunnelformerForMaskedLM,
+        "FunnelformerForMaskedLM",
         parameters=("lm_head.",),
         reads_vector=False,
         export_task="fill-mask",
@@ -69,7 +64,7 @@ HEADS: dict[str, Head] = {
         cost_head="masked_lm",
     ),
     "sequence_classification": Head(
-        FunnelformerForSequenceClassification,
+        "FunnelformerForSequenceClassification",
         parameters=("classifier.",),
         reads_vector=True,
         export_task="text-classification",
@@ -80,7 +75,7 @@ HEADS: dict[str, Head] = {
         cost_head="classification",
     ),
     "token_classification": Head(
-        FunnelformerForTokenClassification,
+        "FunnelformerForTokenClassification",
         parameters=("classifier.",),
         reads_vector=False,
         export_task="token-classification",
@@ -90,7 +85,7 @@ HEADS: dict[str, Head] = {
         ability="classify",
     ),
     "question_answering": Head(
-        FunnelformerForQuestionAnswering,
+        "FunnelformerForQuestionAnswering",
         parameters=("qa_outputs.",),
         reads_vector=False,
         export_task="question-answering",
@@ -101,7 +96,7 @@ HEADS: dict[str, Head] = {
         ability="answer",
     ),
     "multiple_choice": Head(
-        FunnelformerForMultipleChoice,
+        "FunnelformerForMultipleChoice",
         parameters=("classifier.",),
         reads_vector=True,
         export_task="multiple-choice",
@@ -111,7 +106,7 @@ HEADS: dict[str, Head] = {
         has_choices=True,
     ),
     "token_detection": Head(
-        FunnelformerForTokenDetection,
+        "FunnelformerForTokenDetection",
         parameters=("detector.",),
         reads_vector=False,
         export_task="token-detection",
@@ -129,7 +124,7 @@ HEAD_PREFIXES: tuple[str, ...] = (
 def head_of(class_name: str) -> Head | None:
     """The head of a model's class, by the class's name; transformers' and PoNet's names end alike. None without one."""
     for head in HEADS.values():
-        own = head.model_class.__name__
+        own = head.class_name
         if class_name == own or (head.parameters and class_name.endswith(own[own.index("For") :])):
             return head
     return None
