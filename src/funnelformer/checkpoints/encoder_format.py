@@ -209,7 +209,7 @@ class EncoderFormat:
             values = {ours: getattr(parsed, name) for ours, name in keys.items()}
             values |= {key: getattr(parsed, key) for key in _LABEL_KEYS}
             layers = getattr(parsed, self.num_layers)
-        except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise UserError(f"{source}: {joined(error)}") from error
         width, heads = values["hidden_size"], values.get("num_attention_heads")
         for name, value in (

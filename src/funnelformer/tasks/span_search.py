@@ -32,7 +32,8 @@ def best_spans(
     of the conditional head the sum of the two log-probabilities, over the `end_beam` best ends of each of its starts.
     The log-odds of the simple head are the logits' sum at [CLS] less the best score.
     """
-    start, end = start_logits.astype(np.float32), end_logits.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is -inf: no answer may have such a token
+        start, end = start_logits.astype(np.float32), end_logits.astype(np.float32)
     size, length = start.shape
     reach = min(max_answer_length, length)
     places = np.arange(length)

@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig
 
 from funnelformer import FunnelformerConfig
 from funnelformer.base.options import DECIDED, model_options
-from funnelformer.config import _FOREIGN_KEYS
+from funnelformer.model_options import FOREIGN_KEYS
 from funnelformer.training.run.learning_rate import auto_rate
 from training.toy import FINETUNE, PRETRAIN, animal_rows, fails, interrupted_at, run, write_table
 
@@ -51,7 +51,7 @@ def test_keys_that_are_not_the_users(toy, data, tmp_path, capsys, option):
 def test_every_inherited_key_has_somebody_who_decides_it():
     """Those of transformers that a config takes beside our own; `attn_implementation` is the user's."""
     own = set(FunnelformerConfig.__annotations__)
-    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | set(_FOREIGN_KEYS)
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | set(FOREIGN_KEYS)
     assert inherited - own - DECIDED.keys() == {"attn_implementation"}
     assert model_options({"hidden_dropout": "0.2"}) == {"hidden_dropout": 0.2}
     assert model_options({"vocab_size": "99"}, ("vocab_size",)) == {"vocab_size": 99}
