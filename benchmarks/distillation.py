@@ -210,7 +210,10 @@ def run_cell(student: str, seed: int | str, options: argparse.Namespace) -> dict
     """Train and measure one student; its row."""
     before = load_average()
     metrics: dict[str, Any] = {}
-    command = None
+    # Of what is not trained: how it is measured.
+    command = shlex.join(
+        ["python", "benchmarks/distillation.py", "--students", student, "--seeds", str(seed)]
+    )
     if student == TEACHER:
         folder = options.teacher
     elif student == BUNDLED:
