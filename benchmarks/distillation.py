@@ -39,7 +39,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
-from finetuning import measured, split_file, write_json
+from cells import add, read_results, shown, spread
+from finetuning import measured, split_file
 from measure import seconds_in_turns
 
 from funnelformer.base.bundled import located
@@ -246,11 +247,6 @@ def run_cell(student: str, seed: int | str, options: argparse.Namespace) -> dict
     }
 
 
-def shown(arguments: Sequence[object]) -> str:
-    """A command as it is typed, with names of files in place of this machine's paths."""
-    return shlex.join(["funnelformer", *(a.name if isinstance(a, Path) else str(a) for a in arguments)])
-
-
 # ---- seconds
 
 
@@ -308,18 +304,6 @@ def int8_of(folder: Path, name: str, options: argparse.Namespace) -> Path:
 # ---- report
 
 
-def read_results(file: Path) -> dict[str, list[dict[str, Any]]]:
-    return json.loads(file.read_text()) if file.is_file() else {"cells": [], "times": []}
-
-
-def add(file: Path, part: str, row: dict[str, Any], key: Sequence[str]) -> None:
-    """Put a row into the results, in place of one with its key; nothing else of the file changes."""
-    results = read_results(file)
-    rows = [old for old in results[part] if any(old[name] != row[name] for name in key)]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {**results, part: [*rows, row]})
-
-
 def every_cell() -> list[tuple[str, int | str]]:
     """The teacher, the students before training, then one seed of everything before the next."""
     cells: list[tuple[str, int | str]] = [(TEACHER, TEACHER)]
@@ -364,11 +348,6 @@ def score_table(results: dict[str, list[dict[str, Any]]]) -> str:
         seeds = len(group) if kind == TRAINED else ""
         lines.append(f"| {name} | {seeds} | {group[0]['steps'] or ''} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", STATIC])
-
-
-def spread(scores: list[float]) -> str:
-    text = f"{statistics.mean(scores):.1f}"
-    return text if len(scores) == 1 else f"{text} ({min(scores):.1f} to {max(scores):.1f})"
 
 
 def time_table(results: dict[str, list[dict[str, Any]]], runs_on: str) -> str:
@@ -461,13 +440,13 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         for length in options.lengths:
             row = time_models([s for s in STUDENTS if s in options.students], length, options)
-            add(options.results, "times", row, ("runs_on", "length"))
+            add(options.results, "times", row, lambda row: (row["runs_on"], row["length"]))
         return report(options.results)
     for cell in wanted:
         if cell not in there:
             row = run_cell(*cell, options)
             print(json.dumps({key: row[key] for key in ("student", "seed", "scores")}), file=sys.stderr)
-            add(options.results, "cells", row, ("student", "seed"))
+            add(options.results, "cells", row, lambda row: (row["student"], row["seed"]))
     return report(options.results)
 
 

@@ -22,7 +22,6 @@ import shlex
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
-from finetuning import measured, split_file, write_json
+from cells import add, read_results, shown, spread
+from finetuning import measured, split_file
 from measure import seconds_in_turns
 
 from funnelformer.base.figures import save_png
@@ -167,11 +167,6 @@ def run_cell(name: str, model: str, seed: int, options: argparse.Namespace) -> d
     }
 
 
-def shown(arguments: Iterable[object]) -> str:
-    """A command as it is typed, with names of files in place of this machine's paths."""
-    return shlex.join(["funnelformer", *(a.name if isinstance(a, Path) else str(a) for a in arguments)])
-
-
 def texts_of(file: Path, number: int) -> list[str]:
     """Texts of a table, those of a pair joined: evenly spaced ones, so that all kinds of a table are among them."""
     columns = read_texts(file).columns
@@ -209,10 +204,6 @@ def time_models(name: str, models: list[str], options: argparse.Namespace) -> di
         "versions": versions(),
         "command": shlex.join(["python", "benchmarks/sources.py", "--time", "--sets", name]),
     }
-
-
-def read_results(file: Path) -> dict[str, list[dict[str, Any]]]:
-    return json.loads(file.read_text()) if file.is_file() else {"cells": [], "times": []}
 
 
 def cell_of(row: dict[str, Any]) -> tuple[str, str, int]:
@@ -261,12 +252,6 @@ def also_table(results: dict[str, list[dict[str, Any]]], name: str = "films") ->
             scores += [spread([100 * row["also"][kind] for row in group]) for kind in also]
             lines.append(f"| {model} | {len(group)} | " + " | ".join(scores) + " |")
     return "\n".join(lines)
-
-
-def spread(scores: list[float]) -> str:
-    """The mean of some seeds, and the lowest and highest where there are several."""
-    text = f"{statistics.mean(scores):.1f}"
-    return text if len(scores) == 1 else f"{text} ({min(scores):.1f} to {max(scores):.1f})"
 
 
 def draw(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
@@ -381,13 +366,6 @@ def main() -> None:
         print(json.dumps({key: row[key] for key in ("set", "model", "seed", "test")}), file=sys.stderr)
         add(options.results, "cells", row, cell_of)
     return report(options.results)
-
-
-def add(file: Path, part: str, row: dict[str, Any], key: Callable[[dict[str, Any]], Any]) -> None:
-    """Put a row into the results, in place of one with its key; nothing else of the file changes."""
-    results = read_results(file)
-    rows = [old for old in results[part] if key(old) != key(row)]
-    write_json(file, {**results, part: [*rows, row]})
 
 
 if __name__ == "__main__":

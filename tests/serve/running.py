@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import threading
 import time
@@ -152,9 +151,3 @@ def running(model: Path | str | None, **settings: Any) -> Iterator[Client]:
         thread.join(WAIT_S)
         assert not thread.is_alive()
         server.listener.close()
-
-
-def environment() -> dict[str, str]:
-    """Of another process that runs the package."""
-    source = str(Path(__file__).parents[2] / "src")
-    return {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

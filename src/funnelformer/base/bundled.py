@@ -8,8 +8,7 @@ from pathlib import Path
 __all__ = ["BUNDLED", "located"]
 
 _FOLDER = Path(__file__).parent.parent / "bundled"
-# Name, and what it is.
-BUNDLED = {"mini": "B2-2-2H384 distilled from all-MiniLM-L6-v2: vectors of English texts"}
+BUNDLED = ("mini",)
 
 
 def located(source: str | os.PathLike[str]) -> str:

@@ -17,7 +17,7 @@ from ..base.strict_json import write_json
 from ..cost.peak import reset_peak_memory
 from ..tasks.scores import classification_metrics
 from ..training.run.facts import run_cost, write_metrics
-from ..training.run.folder import check_run, finished_metrics, open_run
+from ..training.run.folder import check_run, finished_before, open_run
 from ..training.run.input_files import files_of, input_files
 from ..training.run.learning_rate import choose_rate
 from ..training.run.nan_watch import NanWatch
@@ -97,9 +97,8 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     """
     task = find_task(config.task)
     start_processes(cpu=config.device == "cpu")
-    before = first(lambda: finished_metrics(config))
+    before = finished_before(config)
     if before is not None:
-        say(f"{config.out} is finished")
         return before
     transformers.set_seed(config.seed)
     first(lambda: check_run(config))

@@ -16,7 +16,7 @@ from . import jobs
 from .backend import Backend
 from .config import ServeConfig
 from .refused import Refused
-from .request_forms import Forms, Strict, whole
+from .request_forms import Forms, Strict, refusals, whole
 from .served import Served, ServedModel
 
 __all__ = ["add_openai_routes"]
@@ -65,9 +65,9 @@ class Models(BaseModel):
     data: list[Model]
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": OpenAIError, "description": description}
-    for status, description in {
+REFUSALS = refusals(
+    OpenAIError,
+    {
         400: "The body cannot be read, a field is wrong, missing or unknown, or a text too long.",
         401: "The API key is missing or wrong.",
         404: "There is no such model.",
@@ -77,8 +77,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         429: "Too much is waiting; Retry-After says when to come again.",
         500: "The model failed.",
         503: "The service is stopping.",
-    }.items()
-}
+    },
+)
 
 
 def _kind_of(value: Any) -> str | None:

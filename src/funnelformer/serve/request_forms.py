@@ -2,14 +2,14 @@
 
 # No `from __future__ import annotations`: pydantic reads the annotations, and the limits in them are known at run time.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .config import ServeConfig
 
-__all__ = ["Forms", "Strict", "whole"]
+__all__ = ["Forms", "Strict", "refusals", "whole"]
 
 # What `text_problem` takes: some character that is no space, and nowhere NUL.
 _TEXT = r"^[^\x00]*[^\x00\s][^\x00]*$"
@@ -24,6 +24,11 @@ class Strict(BaseModel):
 def whole(value: Any) -> Any:
     """JSON has no integers: 5.0 is the number 5."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def refusals(form: Any, descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """A protocol's answers to what it refuses, as the document of the routes has them: of one form, by status."""
+    return {status: {"model": form, "description": text} for status, text in descriptions.items()}
 
 
 class Forms:

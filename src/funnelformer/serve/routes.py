@@ -27,7 +27,7 @@ from .metrics import Metrics
 from .openai_routes import add_openai_routes
 from .protocols import FAILED, error_of, speak
 from .refused import Reason, Refused
-from .request_forms import Forms, Strict
+from .request_forms import Forms, Strict, refusals
 from .served import Served, ServedModel
 from .tei_routes import REFUSALS as TEI_REFUSALS
 from .tei_routes import TeiForms, add_tei_routes, embed_as_tei
@@ -237,24 +237,24 @@ def create_app(backends: Mapping[str, Backend], config: ServeConfig, token: str 
         Discriminator(lambda body: "[inputs]" if _is_tei(body) else "[texts]"),
     ]
 
-    refusals: dict[int | str, dict[str, Any]] = {
-        400: {"model": Error, "description": "The body is no JSON, no UTF-8, or cannot be decompressed."},
-        401: {"model": Error, "description": "The bearer token is missing or wrong."},
-        408: {"model": Error, "description": "The body came too slowly."},
-        404: {"model": Error, "description": "There is no such model."},
-        409: {"model": Error, "description": "The model has no such head."},
-        413: {"model": Error, "description": "The body is too large."},
-        415: {
-            "model": Error,
-            "description": "The body is not said to be JSON, or is compressed in a way not known.",
+    refused = refusals(
+        Error,
+        {
+            400: "The body is no JSON, no UTF-8, or cannot be decompressed.",
+            401: "The bearer token is missing or wrong.",
+            408: "The body came too slowly.",
+            404: "There is no such model.",
+            409: "The model has no such head.",
+            413: "The body is too large.",
+            415: "The body is not said to be JSON, or is compressed in a way not known.",
+            422: "A field is wrong, missing, unknown or beyond its limit.",
+            429: "Too much is waiting; Retry-After says when to come again.",
+            500: "The model failed.",
+            503: "The service is stopping.",
         },
-        422: {"model": Error, "description": "A field is wrong, missing, unknown or beyond its limit."},
-        429: {"model": Error, "description": "Too much is waiting; Retry-After says when to come again."},
-        500: {"model": Error, "description": "The model failed."},
-        503: {"model": Error, "description": "The service is stopping."},
-    }
+    )
     bearer: dict[str, Any] = {} if token is None else {"openapi_extra": {"security": [{"bearer": []}]}}
-    post: dict[str, Any] = {"responses": refusals, **bearer}
+    post: dict[str, Any] = {"responses": refused, **bearer}
 
     @app.post("/classify", response_model_exclude_none=True, **post)
     async def classify(body: Texts, request: Request) -> Labels:
@@ -264,7 +264,7 @@ def create_app(backends: Mapping[str, Backend], config: ServeConfig, token: str 
             results=await model.answer("classify", lambda backend: jobs.classify(backend, body.texts))
         )
 
-    @app.post("/embed", responses={**refusals, **_either(refusals, TEI_REFUSALS)}, **bearer)
+    @app.post("/embed", responses={**refused, **_either(refused, TEI_REFUSALS)}, **bearer)
     async def embed(body: to_embed, request: Request) -> Vectors | list[list[float]]:
         """A vector of each text, made of the encoder's states; in our form or text-embeddings-inference's."""
         asked: Any = body
@@ -357,7 +357,7 @@ def create_app(backends: Mapping[str, Backend], config: ServeConfig, token: str 
     @app.get(
         "/metrics",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}}, 401: refusals[401]},
+        responses={200: {"content": {"text/plain": {}}}, 401: refused[401]},
         **bearer,
     )
     async def metrics_page() -> Response:

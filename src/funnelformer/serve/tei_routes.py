@@ -14,7 +14,7 @@ from ..base.version import __version__
 from . import jobs
 from .backend import Backend
 from .config import ServeConfig
-from .request_forms import Forms, Strict
+from .request_forms import Forms, Strict, refusals
 from .served import Served, ServedModel
 
 __all__ = ["REFUSALS", "TeiForms", "add_tei_routes", "embed_as_tei"]
@@ -57,9 +57,9 @@ class Info(BaseModel):
     docker_label: str | None = None
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": TeiError, "description": description}
-    for status, description in {
+REFUSALS = refusals(
+    TeiError,
+    {
         400: "The body is no JSON, no UTF-8, or cannot be decompressed; or nothing is in it.",
         401: "The bearer token is missing or wrong.",
         404: "There is no such model.",
@@ -70,8 +70,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         424: "The model cannot do this, or failed.",
         429: "Too much is waiting; Retry-After says when to come again.",
         503: "The service is stopping.",
-    }.items()
-}
+    },
+)
 
 
 def _kind_of(value: Any) -> str | None:

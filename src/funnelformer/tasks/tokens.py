@@ -21,7 +21,7 @@ from .passages import widest_context
 from .releases.conll import is_tag
 from .task import Task
 from .windowing import Windowing
-from .windows import check_stride, describe_windows, text_room, usual_stride
+from .windows import describe_windows, overlapping
 
 __all__ = ["Tokens", "WordWindows", "encode_words", "entity_scores"]
 
@@ -206,18 +206,7 @@ def encode_words(
 
     A sentence that fits is one window, as without. Raises UserError for a stride that would leave pieces out.
     """
-    room = text_room(tokenizer, max_length)
-    stride = usual_stride(room) if stride is None else stride
-    check_stride(tokenizer, max_length, stride)
-    encoded = tokenizer(
-        list(sentences),
-        is_split_into_words=True,
-        truncation=True,
-        max_length=max_length,
-        stride=room - stride,  # the library's stride is the overlap
-        return_overflowing_tokens=True,
-    )
-    owners: list[int] = encoded.pop("overflow_to_sample_mapping")
+    encoded, owners, stride = overlapping(tokenizer, sentences, max_length, stride, is_split_into_words=True)
     places: list[dict[int, int]] = []
     for _, windows in groupby(range(len(owners)), key=owners.__getitem__):
         of_windows = [encoded.word_ids(number) for number in windows]

@@ -17,6 +17,7 @@ __all__ = [
     "encode_windows",
     "first_of_owner",
     "mean_by_owner",
+    "overlapping",
     "text_room",
     "usual_stride",
 ]
@@ -36,15 +37,12 @@ def check_stride(tokenizer: Any, max_length: int, stride: int) -> None:
         )
 
 
-def encode_windows(
-    tokenizer: Any, texts: Sequence[str], max_length: int, stride: int | None, most: int | None = None
-) -> tuple[dict[str, list[list[int]]], np.ndarray]:
-    """Tokenise texts into windows; return what a model reads of each, and the text that each is of ([windows] int).
+def overlapping(
+    tokenizer: Any, texts: Sequence[Any], max_length: int, stride: int | None, **options: Any
+) -> tuple[Any, list[int], int]:
+    """What the tokenizer makes of texts in windows, the text that each window is of, and the stride that was used.
 
-    A window is the special tokens and `max_length` less those of the text's. The next one begins `stride` tokens
-    later; the last is the first that reaches the text's end. So every token is in a window, and a text that fits is
-    one window, as without.
-    stride: by default half a window's tokens of a text. most: windows of a text that are kept, the first ones.
+    stride: by default half a window's tokens of a text. options: of the tokenizer.
     Raises UserError for a stride that would leave tokens out.
     """
     room = text_room(tokenizer, max_length)
@@ -56,8 +54,24 @@ def encode_windows(
         max_length=max_length,
         stride=room - stride,  # the library's stride is the overlap
         return_overflowing_tokens=True,
+        **options,
     )
-    owners = np.asarray(encoded.pop("overflow_to_sample_mapping"), dtype=np.int64)
+    return encoded, encoded.pop("overflow_to_sample_mapping"), stride
+
+
+def encode_windows(
+    tokenizer: Any, texts: Sequence[str], max_length: int, stride: int | None, most: int | None = None
+) -> tuple[dict[str, list[list[int]]], np.ndarray]:
+    """Tokenise texts into windows; return what a model reads of each, and the text that each is of ([windows] int).
+
+    A window is the special tokens and `max_length` less those of the text's. The next one begins `stride` tokens
+    later; the last is the first that reaches the text's end. So every token is in a window, and a text that fits is
+    one window, as without.
+    stride: by default half a window's tokens of a text. most: windows of a text that are kept, the first ones.
+    Raises UserError for a stride that would leave tokens out.
+    """
+    encoded, numbers_of_texts, _ = overlapping(tokenizer, texts, max_length, stride)
+    owners = np.asarray(numbers_of_texts, dtype=np.int64)
     if most is None:
         return dict(encoded), owners
     numbers = np.arange(len(owners)) - np.unique(owners, return_index=True)[1][owners]

@@ -17,7 +17,7 @@ from ...cost.peak import reset_peak_memory
 from ...data.bad_rows import BadRows
 from ...inference.embedder import Embedder
 from ..run.facts import run_cost, write_metrics
-from ..run.folder import check_run, finished_metrics, open_run, sequences_per_step
+from ..run.folder import check_run, finished_before, open_run, sequences_per_step
 from ..run.input_files import files_of, input_files, tokenizer_files
 from ..run.learning_rate import auto_rate
 from ..run.log_file import LogFile
@@ -72,9 +72,8 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     Raises UserError for input that cannot be used, before the teacher reads the first text.
     """
     start_processes(cpu=config.device == "cpu")
-    before = first(lambda: finished_metrics(config))
+    before = finished_before(config)
     if before is not None:
-        say(f"{config.out} is finished")
         return before
     transformers.set_seed(config.seed)
     first(lambda: check_run(config))

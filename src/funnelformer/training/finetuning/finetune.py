@@ -32,7 +32,7 @@ from ..run.facts import run_cost, write_metrics
 from ..run.folder import (
     check_run,
     config_from_name,
-    finished_metrics,
+    finished_before,
     open_run,
 )
 from ..run.input_files import input_files, tokenizer_files
@@ -107,9 +107,8 @@ def _check(config: FinetuneConfig) -> None:
 
 def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     """One run."""
-    before = first(lambda: finished_metrics(config))
+    before = finished_before(config)
     if before is not None:
-        say(f"{config.out} is finished")
         return before
     transformers.set_seed(config.seed)
     first(lambda: check_run(config))

@@ -20,7 +20,7 @@ from ...base.errors import UserError, joined
 from ...base.files import atomic_writer, set_default_modes
 from ...base.json_toml import read_json, read_toml
 from ...base.machine import versions
-from ...base.processes import num_processes
+from ...base.processes import first, num_processes, say
 from ...base.strict_json import json_text, write_json
 from ...checkpoints.model_source import find_model
 from ...config import FunnelformerConfig
@@ -32,7 +32,7 @@ __all__ = [
     "check_run",
     "complete_checkpoints",
     "config_from_name",
-    "finished_metrics",
+    "finished_before",
     "last_checkpoint",
     "mark_complete",
     "one_line_errors",
@@ -97,11 +97,19 @@ def check_run(config: RunConfig) -> Path | None:
     return None
 
 
-def finished_metrics(config: RunConfig) -> dict[str, Any] | None:
-    """The metrics of a run that is to go on and came to its end, whose metrics.json is written last; else None.
+def finished_before(config: RunConfig) -> dict[str, Any] | None:
+    """The metrics of a run that is to go on and came to its end, which is said; else None. Every process calls it.
 
     Raises UserError when it was asked for something else than now.
     """
+    metrics = first(lambda: _finished_metrics(config))
+    if metrics is not None:
+        say(f"{config.out} is finished")
+    return metrics
+
+
+def _finished_metrics(config: RunConfig) -> dict[str, Any] | None:
+    """Those of metrics.json, which a run writes last."""
     file = config.out / METRICS_FILE
     if not (config.resume or config.auto_resume) or not file.is_file():
         return None
