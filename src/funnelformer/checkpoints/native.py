@@ -18,7 +18,7 @@ from ..modeling import HEADS
 from .foreign_options import make_config
 from .form_table import add_form
 from .loaded import Loaded, Part, Pretraining
-from .weights import find_weights, read_state_dict, write_model, write_safetensors
+from .weights import check_numbers, find_weights, read_state_dict, write_model, write_safetensors
 
 __all__ = ["GENERATOR", "OPTIMIZER", "load", "load_pretraining", "save", "save_pretraining"]
 
@@ -37,7 +37,9 @@ def load(folder: str | Path) -> Loaded:
     name = (config.architectures or ["FunnelformerModel"])[0]
     if name not in names:
         raise UserError(f"{path}: architectures is {name!r}; allowed: {', '.join(names)}")
-    state = read_state_dict(find_weights(folder), mapped=True)
+    weights = find_weights(folder)
+    state = read_state_dict(weights, mapped=True)
+    check_numbers(state, weights)
     return Loaded(
         config,
         state,

@@ -10,8 +10,9 @@ from .folders import find_foreign, load_foreign, translated
 from .loaded import Loaded
 from .provenance import source_name
 from .shortening import deal
+from .weights import check_weights
 
-__all__ = ["find_foreign", "read_source", "translated"]
+__all__ = ["check_weights", "find_foreign", "read_source", "translated"]
 
 
 def read_source(name: str, folder: Path | None, wishes: Mapping[str, Any], **hub: Any) -> Loaded:
