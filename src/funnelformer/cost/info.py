@@ -181,9 +181,9 @@ def _config_in(source: str | Path) -> tuple[FunnelformerConfig, list[str]]:
     check_weights(source)
     try:
         return FunnelformerModel.config_class.from_pretrained(source, trust_remote_code=False), []
-    except (
-        Exception
-    ) as error:  # ours, transformers' and the strict dataclass's errors have no common base class
+    except UserError:
+        raise
+    except Exception as error:  # transformers' and the strict dataclass's errors have no common base class
         raise UserError(f"{Path(source) / 'config.json'}: {joined(error)}") from error
 
 

@@ -19,7 +19,7 @@ from ...base.strict_json import write_json
 from ...checkpoints.folders import find_foreign
 from ...checkpoints.model_source import is_layout
 from ...cost.peak import reset_peak_memory
-from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...data.tokenizer import check_fits, load_tokenizer, model_ids
 from ...inference.embedder import vectors_of
 from ...inference.load import load_model
 from ...inference.settings import TASK_FILE, check_length
@@ -312,7 +312,7 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[s
         if not config.fits_head and is_new_head(kind, start, was_regression(config.model)):
             assert start is not None
             say(renew_head(model, kind, start, config.model))
-    check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    check_fits(tokenizer, model.config, config.model)
     if kind.task.kind == "regression":
         # Else its CrossEncoder would squeeze an amount between 0 and 1.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
