@@ -50,7 +50,7 @@ from .run_parts import Answered, Inputs, Trained, prefixed, role_scores
 from .series import run_all
 from .start_labels import is_new_head, renew_head, start_labels, was_regression
 from .task_data import load_task_data
-from .taught import TaughtCollator, check_teacher, learn_from, taught_by, with_rows
+from .taught import TaughtCollator, Teaching, check_teacher, learn_from, taught_by, with_rows
 from .trainer import FinetuneTrainer
 from .vector_fit import check_fit, fit, steps_of_epochs
 from .window_weights import weighted_windows
@@ -122,7 +122,6 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     inputs = _read(config)
     tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
     kind = data.kind
-    checkpoint = first(lambda: open_run(config, "finetune"))
     say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
     num_dev = sum(len(part) for part in data.dev.values())
     what = "measure the model" if config.fits_head else "select the best epoch"
@@ -130,7 +129,15 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     train = kind.encode(data.train, tokenizer, max_length)
     if remark := kind.remark(train, max_length):
         say(remark)
-    trained = fit(config, inputs, train) if config.fits_head else _train(config, inputs, train, checkpoint)
+    teaching = None
+    if inputs.teacher is not None:
+        teaching = learn_from(inputs.teacher, config, kind, train, tokenizer, max_length, inputs.weights)
+    checkpoint = first(lambda: open_run(config, "finetune"))
+    trained = (
+        fit(config, inputs, train)
+        if config.fits_head
+        else _train(config, inputs, train, teaching, checkpoint)
+    )
 
     def finish() -> dict[str, Any]:
         tuned = trained.kind
@@ -170,7 +177,9 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     return first(finish)
 
 
-def _train(config: FinetuneConfig, inputs: Inputs, train: Encoded, checkpoint: Path | None) -> Trained:
+def _train(
+    config: FinetuneConfig, inputs: Inputs, train: Encoded, teaching: Teaching | None, checkpoint: Path | None
+) -> Trained:
     """Train encoder and head together, and keep the best checkpoint."""
     tokenizer, data, model = inputs.tokenizer, inputs.data, inputs.model
     kind = data.kind
