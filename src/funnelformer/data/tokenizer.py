@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -17,6 +19,7 @@ from ..base.foreign_code import refuse_foreign_code, runs_foreign_code
 from ..base.foreign_models import reader
 from ..base.hub import reach_hub
 from ..base.sentence_modules import read_modules
+from ..base.strict_json import json_text
 from .plain_tokenizer import INPUT_NAMES, PlainTokenizer, lower_casing
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ __all__ = [
     "model_ids",
     "num_ids",
     "save_tokenizer",
+    "tokenizer_digest",
     "tokenizer_from_vocab",
 ]
 
@@ -241,6 +245,14 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> No
         if match is None:
             raise
         raise OSError(int(match[1]), os.strerror(int(match[1])), str(folder)) from error
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+    """A hash of all that decides the ids and segments of a text; where it was cut the last time is no part of that."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    for name in ("truncation", "padding", "decoder"):
+        content.pop(name, None)
+    return hashlib.sha256(json_text(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
