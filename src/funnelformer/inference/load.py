@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def load_model(
             **settings,
         )
     except UserError as error:
-        if str(source) in str(error):
+        if Path(source).name in str(error):
             raise
         raise UserError(f"{source}: {error}") from error
     except Exception as error:  # transformers, torch, safetensors and the Hub have no common base class
