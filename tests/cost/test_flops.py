@@ -12,7 +12,7 @@ from funnelformer import (
     FunnelformerForTokenDetection,
     FunnelformerModel,
 )
-from funnelformer.config import MIXERS
+from funnelformer.config.model_config import MIXERS
 from funnelformer.cost.flops import (
     LayerFlops,
     flops_ratio,

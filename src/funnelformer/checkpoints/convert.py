@@ -17,7 +17,7 @@ from ..base.json_toml import read_json, read_small_text
 from ..base.options import parse_options, takes
 from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..base.weight_files import TRANSFORMERS_WEIGHTS
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_from_vocab
 from ..modeling import HEADS
 from . import native, original_tf, original_torch

@@ -17,7 +17,7 @@ from ..base.hub import HUB_NAME, reach_hub
 from ..base.json_toml import read_json
 from ..base.sentence_modules import MODULES, Modules, model_folder, read_modules
 from ..base.weight_files import TRANSFORMERS_WEIGHTS
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES
 from . import original_torch
 from .foreign_options import make_config

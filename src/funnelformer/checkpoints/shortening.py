@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..base.errors import UserError
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig, parse_layout
+from ..config.model_config import FunnelformerConfig, parse_layout
 from .foreign_options import make_config
 from .loaded import SEQUENCE_HEADS, Loaded
 

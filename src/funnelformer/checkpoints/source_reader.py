@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .folders import find_foreign, load_foreign, translated
 from .loaded import Loaded
 from .native import config_in

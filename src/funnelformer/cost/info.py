@@ -18,7 +18,7 @@ from ..base.terminal import cell
 from ..checkpoints.folders import find_foreign, load_foreign
 from ..checkpoints.model_source import Folder, Layout, find_model
 from ..checkpoints.weights import check_weights
-from ..config import FunnelformerConfig, parse_name
+from ..config.model_config import FunnelformerConfig, parse_name
 from ..modeling import FunnelformerModel
 from .config import LENGTHS
 from .flops import Flops, flops_ratio, forward_flops

@@ -15,10 +15,10 @@ from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
 from ..base.progress import progress_bar
 from ..base.sentence_modules import MODULES, Pooling, SentenceEmbedding, read_modules
+from ..config.model_options import ModelOptions
 from ..data.padding import pad_batch
 from ..data.plain_tokenizer import load_plain_tokenizer
 from ..data.tokenizer import check_fits, load_tokenizer
-from ..model_options import ModelOptions
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend

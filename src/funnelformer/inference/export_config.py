@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
-from ..model_options import ModelOptions
+from ..config.model_options import ModelOptions
 
 __all__ = ["ExportConfig", "read_export_config"]
 

@@ -13,7 +13,7 @@ from ..base.files import check_readable
 from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
 from ..base.weight_files import TRANSFORMERS_WEIGHTS
-from ..head_table import head_of
+from ..config.head_table import head_of
 from .engines import MODEL_FILE, Engine, best_engine, open_session
 from .export_config import ExportConfig, read_export_config
 

@@ -11,12 +11,12 @@ import numpy as np
 from ..base.errors import UserError
 from ..base.options import Backend
 from ..base.progress import progress_bar
+from ..config.head_table import HEADS, Head, head_of
 from ..data.example_rows import Examples, Rows
 from ..data.padding import pad_batch
 from ..data.plain_tokenizer import load_plain_tokenizer
 from ..data.tokenizer import check_fits, load_tokenizer
 from ..data.values import Labels
-from ..head_table import HEADS, Head, head_of
 from ..tasks.judge import say_of
 from ..tasks.kind import Kind
 from ..tasks.scores import sigmoid, softmax

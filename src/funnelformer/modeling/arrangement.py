@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int, Num
 from torch import Tensor
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..mixers.sequence import Packing, pack, padded
 
 __all__ = ["Arrangement"]

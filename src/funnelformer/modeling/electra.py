@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ..base.errors import UserError
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .heads import FunnelformerForMaskedLM, FunnelformerForTokenDetection
 from .model import FunnelformerPreTrainedModel, wants_dict
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..mixers.mixer import MixerClass, mixer_class
 from ..mixers.sequence import Packing, SequenceState, pack, packed, padded
 from .pooling import restore, shorten

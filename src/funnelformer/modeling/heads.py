@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .encoder import activation
 from .model import (
     FunnelformerModel,

@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput, logging
 from ..base.bundled import located
 from ..base.errors import UserError, did_you_mean
 from ..base.foreign_models import reader
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..mixers import Mixer, TokenInputs, mixer_class
 from ..mixers.attention import IMPLEMENTATIONS, fused
 from ..mixers.sequence import SequenceState, packed, padded, start_state

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 
 __all__ = [
     "ConditionalSpanHead",

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .heads import FunnelformerForMaskedLM, MaskedLMHead, check_decoder, without_mask_tokens
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
 

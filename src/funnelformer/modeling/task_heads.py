@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .heads import HeadOutput, SequenceHead, check_decoder, finish
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
 from .span_head import ConditionalSpanHead, SpanOutput, first_real, hide, no_answer_loss, span_loss

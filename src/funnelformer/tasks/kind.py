@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..base.errors import UserError
+from ..config.head_table import Head
+from ..config.model_options import ModelOptions
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.example_rows import Examples, Rows
 from ..data.padding import pad_batch
 from ..data.tables import Table
-from ..head_table import Head
-from ..model_options import ModelOptions
 from .task import KindName, Task
 from .windowing import Windowing
 from .windows import mean_by_owner

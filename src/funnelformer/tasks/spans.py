@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import UserError, short
+from ..config.head_table import HEADS
+from ..config.model_options import ModelOptions
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.example_rows import Examples, Rows
 from ..data.padding import pad_batch
 from ..data.tables import Table, check_column
 from ..data.values import text_problem
-from ..head_table import HEADS
-from ..model_options import ModelOptions
 from .kind import Encoded, Kind
 from .passages import Place, cut_passage, encode_passages, most_question_tokens, token_span
 from .releases.squad import WHERE

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ..mixer import CallShape, MixerFlops, product_flops
 from ..sequence import SequenceState, packed, padded
 from . import fused, reference, sdpa

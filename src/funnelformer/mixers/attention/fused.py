@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...base.errors import UserError
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from .inputs import CLS_SEGMENT, AttentionInputs, pairs_of_same_segment
 from .reference import segment_terms
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ..sequence import Packing, SequenceState
 
 __all__ = ["CLS_SEGMENT", "AttentionInputs", "pairs_of_same_segment", "prepare"]

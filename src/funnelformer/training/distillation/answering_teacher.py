@@ -20,12 +20,12 @@ from ...base.json_toml import read_json
 from ...base.sentence_modules import model_folder
 from ...checkpoints.folders import detect, resolve
 from ...checkpoints.model_source import Layout, find_model
-from ...config import FunnelformerConfig
+from ...config.head_table import HEADS, Head, head_of
+from ...config.model_config import FunnelformerConfig
 from ...corpus.manifest import hash_file
 from ...data.tables import TaskColumns
 from ...data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from ...data.values import Labels
-from ...head_table import HEADS, Head, head_of
 from ...inference.batches import most_padding
 from ...inference.load import load_model, ready
 from ...tasks.kind import Kind

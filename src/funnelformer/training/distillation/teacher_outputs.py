@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...base.processes import first, num_processes, rank
 from ...base.progress import progress_bar
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ...inference.batches import cut, most_padding
 from .state_windows import StateTarget, pooled_states
 from .stored_parts import StoredParts, open_parts
