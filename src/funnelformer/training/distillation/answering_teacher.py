@@ -252,7 +252,7 @@ def _length(source: str, folder: Path, tokenizer: Any, content: Mapping[str, Any
     """Tokens that the model can read: relative positions reach everywhere."""
     if is_ours:
         try:
-            config = FunnelformerConfig.from_pretrained(folder)
+            config = FunnelformerConfig.from_pretrained(folder, trust_remote_code=False)
         except UserError as error:
             raise UserError(f"--teacher {source}: {error}") from None
         return config.max_position_embeddings if config.position == "absolute" else 1 << 24
