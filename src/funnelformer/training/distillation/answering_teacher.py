@@ -17,7 +17,7 @@ from ...base.bundled import located
 from ...base.errors import UserError, one_line
 from ...base.foreign_code import refuse_foreign_code, runs_foreign_code
 from ...base.json_toml import read_json
-from ...base.sentence_modules import model_folder
+from ...base.sentence_modules import model_folder, read_modules
 from ...checkpoints.folders import detect, resolve
 from ...checkpoints.model_source import Layout, find_model
 from ...config.head_table import HEADS, Head, head_of
@@ -190,8 +190,10 @@ def teacher_files(source: str) -> list[Path]:
 
 
 def _is_known(folder: Path) -> bool:
+    """Whether it is one of ours or becomes one; a cross-encoder of sentence-transformers has modules of its own."""
     try:
         detect(folder)
+        read_modules(folder)
     except UserError:
         return False
     return True

@@ -37,7 +37,7 @@ _BYTES = 2
 BATCH_SIZE, BATCH_TOKENS = 128, 8192
 _STATE_ROWS_PER_PART = 1024
 # Batches of many shapes after which freed memory goes back to the system.
-_BATCHES_BETWEEN = 32
+_BATCHES_BETWEEN = 8
 # Tokens of padding in a batch of a teacher that another library runs.
 _FOREIGN_PADDING = 256
 
