@@ -192,6 +192,7 @@ def test_the_python_of_the_readme_runs(encoder, capsys):
 TOY_OPTIONS = {
     "finetune": "--dev-fraction 0.3 --epochs 1 --batch-size 8 --max-length 16 --device cpu",
     "export": "--check-to 40",
+    "distill": "--device cpu --steps 1 --evaluate-every 1 --batch-size 2 --validation-fraction 0",
     "push": "--dry-run",
     "embed": "--device cpu",
     "predict": "--device cpu",
@@ -234,7 +235,17 @@ def test_the_commands_of_the_readme_run(encoder, tmp_path, monkeypatch, capsys):
         ]
         assert run(*given, *TOY_OPTIONS.get(command, "").split()) == 0, capsys.readouterr().err
         found.add(command)
-    assert found >= {"convert", "finetune", "evaluate", "predict", "embed", "rank", "export", "info"}
+    assert found >= {
+        "convert",
+        "finetune",
+        "distill",
+        "evaluate",
+        "predict",
+        "embed",
+        "rank",
+        "export",
+        "info",
+    }
     assert len(Path("labels.jsonl").read_text().splitlines()) == 2
-    assert np.load("vectors.npy").shape == (2, 16)
+    assert np.load("vectors.npy").shape == (2, 384)  # of "mini", which comes with the package
     assert Path("runs/small/model.onnx").is_file()

@@ -104,5 +104,5 @@ def check_room(cache: Path, needed_bytes: int) -> None:
     if needed_bytes + _SPARE_BYTES > free:
         raise UserError(
             f"--cache {cache}: {needed_bytes / 1e9:.2f} GB are needed, and {free / 1e9:.2f} GB are free; name another "
-            "folder, give fewer texts, or fewer --state-texts"
+            "folder, or give fewer texts (of states: fewer --state-texts)"
         )

@@ -18,7 +18,7 @@ from ...base.processes import say
 from ...base.sentence_modules import SentenceEmbedding, write_modules
 from ...checkpoints.foreign_options import make_config
 from ...checkpoints.model_source import is_layout
-from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...data.tokenizer import check_fits, load_tokenizer, model_ids
 from ...inference.load import load_model
 from ...modeling import FunnelformerModel
 from ...modeling.model import sequence_vector
@@ -129,7 +129,7 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
         if mixer is not None:
             encoder = _with_mixers(encoder, mixer, tokenizer)
         settings = encoder.config.vectors or replace(teacher.settings, pooling="mean_tokens")
-    check_vocabulary(tokenizer, encoder.config.vocab_size, config.model)
+    check_fits(tokenizer, encoder.config, config.model)
     if config.embedding_size is not None and not is_layout(config.model):
         check_size(encoder, config.embedding_size)
     kept = {name: getattr(encoder.config, name) for name in _DROPOUTS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +16,7 @@ from ...base.errors import UserError
 from ...base.processes import first
 from ...base.progress import progress_bar
 from ...data.bad_rows import OnBadRow
+from ...data.tokenizer import tokenizer_digest
 from .stored_parts import StoredParts, open_parts
 from .text_files import Survey, TextFiles
 
@@ -97,7 +97,7 @@ class Reader:
     @property
     def key(self) -> dict[str, Any]:
         return {
-            "tokenizer": hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+            "tokenizer": tokenizer_digest(self.tokenizer),
             "max_length": self.max_length,
             "prompt": self.prompt,
             "window": self.window,

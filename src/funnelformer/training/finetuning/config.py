@@ -13,6 +13,7 @@ from ..run.config import RunConfig
 
 __all__ = ["FinetuneConfig"]
 
+_TEMPERATURE, _TEACHER_WEIGHT = 2.0, 0.5
 LAYER_DECAY = between("0 < factor <= 1", lambda value: 0 < value <= 1)
 MAX_LENGTH = between("3 and more, or auto", lambda value: value >= 3)
 # Options that say nothing where no step is scored, or none is made.
@@ -33,10 +34,10 @@ _OF_STEPS = (
 @grouped(
     most="model train task epochs",
     data="data dev dev_fraction tokenizer text text_pair label regression multi_label label_separator "
-    "skip_bad_rows split_seed",
+    "skip_bad_rows split_seed cache",
     model="max_length doc_stride windows max_answer_length model_options",
-    optimisation="frozen few_shot contrastive_epochs steps evaluate_every early_stopping layer_decay class_weights "
-    "group_by_length",
+    optimisation="teacher temperature teacher_weight frozen few_shot contrastive_epochs steps evaluate_every "
+    "early_stopping layer_decay class_weights group_by_length",
     run="sweep seeds",
 )
 @dataclass(kw_only=True)
@@ -85,6 +86,15 @@ Without --doc-stride they begin half a window apart."
     "Longest answer in tokens, for squad and squad2; 64 by default."
     epochs: Annotated[float, above(0)] = 3.0
     "Passes over the training data."
+    teacher: str | None = None
+    "Folder or Hub name of a model that was fine-tuned for the same task: its answers are learned beside the labels."
+    temperature: Annotated[float | None, above(0)] = None
+    "Divides the logits of --teacher and of the model before they are compared; 2 by default."
+    teacher_weight: Annotated[float | None, between("0 < weight <= 1", lambda value: 0 < value <= 1)] = None
+    "Share of the loss that --teacher has, the rest being the labels'; 0.5 by default."
+    cache: Path | None = None
+    "Folder for the answers of --teacher, which other models, seeds and resumed runs use again; by default the folder \
+teacher-outputs beside --out."
     frozen: Annotated[bool, Parameter(negative="")] = False
     "Leave the encoder as it is, compute the vector of each text once, and fit a logistic head to them: seconds in \
 place of minutes."
@@ -124,7 +134,9 @@ vectors."
             raise UserError(
                 "--label-separator is a text between the labels of a row, and needs --multi-label"
             )
+        self.cache = None if self.cache is None else Path(self.cache)
         self._check_fitted()
+        self._check_taught()
         model_options(self.model_options)
 
     @property
@@ -138,6 +150,33 @@ vectors."
     def fits_head(self) -> bool:
         """Whether the head is fitted to vectors, not trained with the encoder."""
         return self.frozen or self.few_shot
+
+    @property
+    def chosen_temperature(self) -> float:
+        return self.temperature or _TEMPERATURE
+
+    @property
+    def chosen_weight(self) -> float:
+        """The teacher's share of the loss."""
+        return self.teacher_weight or _TEACHER_WEIGHT
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache or self.out.absolute().parent / "teacher-outputs"
+
+    def _check_taught(self) -> None:
+        """Raises UserError for options of a teacher without one, and for a teacher whom nobody would listen to."""
+        if self.teacher is None:
+            for name in ("temperature", "teacher_weight", "cache"):
+                if self._is_given(name):
+                    raise UserError(f"{flag(name)} is of --teacher")
+        elif self.fits_head:
+            how = "--frozen" if self.frozen else "--few-shot"
+            raise UserError(
+                f"{how} fits the head to the labels alone, so --teacher would have no effect; leave it out"
+            )
+        elif self.regression and self.temperature is not None:
+            raise UserError("--temperature is of classes, and --regression has none; leave it out")
 
     def _check_fitted(self) -> None:
         """Raises UserError for options that would say nothing beside --frozen or --few-shot."""

@@ -19,7 +19,7 @@ from ...base.strict_json import write_json
 from ...checkpoints.folders import find_foreign
 from ...checkpoints.model_source import is_layout
 from ...cost.peak import reset_peak_memory
-from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...data.tokenizer import check_fits, load_tokenizer, model_ids
 from ...inference.embedder import vectors_of
 from ...inference.load import load_model
 from ...inference.settings import TASK_FILE, check_length
@@ -28,6 +28,7 @@ from ...tasks.kind import Encoded, Kind
 from ...tasks.kinds import kind_of
 from ...tasks.texts import Texts
 from ...tasks.windows import check_stride
+from ..distillation.answering_teacher import teacher_files
 from ..run.facts import run_cost, write_metrics
 from ..run.folder import (
     check_run,
@@ -49,6 +50,7 @@ from .run_parts import Answered, Inputs, Trained, prefixed, role_scores
 from .series import run_all
 from .start_labels import is_new_head, renew_head, start_labels, was_regression
 from .task_data import load_task_data
+from .taught import TaughtCollator, Teaching, check_teacher, learn_from, taught_by, with_rows
 from .trainer import FinetuneTrainer
 from .vector_fit import check_fit, fit, steps_of_epochs
 from .window_weights import weighted_windows
@@ -60,8 +62,9 @@ _DECODER = "funnelformer.decoder."
 
 @input_files.register
 def _(config: FinetuneConfig) -> list[Path]:
-    """The tables, or the files of the task's parts, and the tokenizer's."""
-    return [*data_files(config), *tokenizer_files(config.tokenizer or config.model)]
+    """The tables, or the files of the task's parts, and those of the tokenizer and the teacher."""
+    taught = [] if config.teacher is None else teacher_files(config.teacher)
+    return [*data_files(config), *tokenizer_files(config.tokenizer or config.model), *taught]
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -96,7 +99,10 @@ def _read(config: FinetuneConfig) -> Inputs:
     if model.config.position != "absolute":
         model.config.max_position_embeddings = max(model.config.max_position_embeddings, max_length)
     weights = task_weights(config.class_weights, task, data.train)
-    return Inputs(tokenizer, data, model, max_length, weights)
+    teacher = None
+    if config.teacher is not None:
+        teacher = check_teacher(config, data.kind, tokenizer, max_length, model)
+    return Inputs(tokenizer, data, model, max_length, weights, teacher)
 
 
 def _check(config: FinetuneConfig) -> None:
@@ -116,7 +122,6 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     inputs = _read(config)
     tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
     kind = data.kind
-    checkpoint = first(lambda: open_run(config, "finetune"))
     say(f"model: {model.config.name}, {model.num_parameters():,} parameters")
     num_dev = sum(len(part) for part in data.dev.values())
     what = "measure the model" if config.fits_head else "select the best epoch"
@@ -124,7 +129,15 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     train = kind.encode(data.train, tokenizer, max_length)
     if remark := kind.remark(train, max_length):
         say(remark)
-    trained = fit(config, inputs, train) if config.fits_head else _train(config, inputs, train, checkpoint)
+    teaching = None
+    if inputs.teacher is not None:
+        teaching = learn_from(inputs.teacher, config, kind, train, tokenizer, max_length, inputs.weights)
+    checkpoint = first(lambda: open_run(config, "finetune"))
+    trained = (
+        fit(config, inputs, train)
+        if config.fits_head
+        else _train(config, inputs, train, teaching, checkpoint)
+    )
 
     def finish() -> dict[str, Any]:
         tuned = trained.kind
@@ -137,6 +150,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "model": model.config.name,
             **({"task": kind.task.name} if kind.task.name else {}),
             "kind": kind.task.kind,
+            **({"teacher": taught_by(config, kind)} if config.teacher is not None else {}),
             **trained.facts,
             **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
             **trained.scores,
@@ -163,7 +177,9 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     return first(finish)
 
 
-def _train(config: FinetuneConfig, inputs: Inputs, train: Encoded, checkpoint: Path | None) -> Trained:
+def _train(
+    config: FinetuneConfig, inputs: Inputs, train: Encoded, teaching: Teaching | None, checkpoint: Path | None
+) -> Trained:
     """Train encoder and head together, and keep the best checkpoint."""
     tokenizer, data, model = inputs.tokenizer, inputs.data, inputs.model
     kind = data.kind
@@ -171,6 +187,13 @@ def _train(config: FinetuneConfig, inputs: Inputs, train: Encoded, checkpoint: P
     dev = {name: kind.encode(part, tokenizer, inputs.max_length) for name, part in data.dev.items()}
     # Of tags each counts in one window, so that all weigh alike as they are.
     is_of_windows = train.owners is not None and isinstance(kind, Texts)
+    features = weighted_windows(train, inputs.weights) if is_of_windows else train.features
+    collate, teaching = kind.collator(tokenizer), None
+    if inputs.teacher is not None:
+        teaching = learn_from(
+            inputs.teacher, config, kind, train, tokenizer, inputs.max_length, inputs.weights
+        )
+        features, collate = with_rows(features), TaughtCollator(collate, teaching.answers)
     trainer = FinetuneTrainer(
         model=model,
         args=training_arguments(
@@ -184,14 +207,15 @@ def _train(config: FinetuneConfig, inputs: Inputs, train: Encoded, checkpoint: P
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
             ddp_find_unused_parameters=not _uses_all_parameters(kind, train),
         ),
-        train_dataset=weighted_windows(train, inputs.weights) if is_of_windows else train.features,
+        train_dataset=features,
         eval_dataset=dev[""].features if "" in dev else {name: part.features for name, part in dev.items()},
-        data_collator=kind.collator(tokenizer),
+        data_collator=collate,
         compute_metrics=_scorer(kind, dev),
         preprocess_logits_for_metrics=lambda outputs, _: kind.reduce(outputs, model.config),
         compute_loss_func=None if is_of_windows else weighted_loss(inputs.weights),
         callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
         layer_decay=config.layer_decay,
+        teaching=teaching,
     )
     watch = NanWatch(trainer, config.on_nan)
     trainer.add_callback(watch)
@@ -312,7 +336,7 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[s
         if not config.fits_head and is_new_head(kind, start, was_regression(config.model)):
             assert start is not None
             say(renew_head(model, kind, start, config.model))
-    check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    check_fits(tokenizer, model.config, config.model)
     if kind.task.kind == "regression":
         # Else its CrossEncoder would squeeze an amount between 0 and 1.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}

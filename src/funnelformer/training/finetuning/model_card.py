@@ -187,6 +187,8 @@ def _introduction(run: FinishedRun, name: str) -> str:
     )
     if made := run.made_from:
         start += f", which was made from `{as_text(made['source'])}` ({made['model_type']}, {made['source_layout']})"
+    if taught := run.metrics.get("teacher"):
+        start += f" beside the answers of `{as_text(taught['name'])}`"
     what = {
         "classification": "tells which of {n} classes a text is of",
         "multi-label": "tells which of {n} labels a text has",
@@ -257,6 +259,7 @@ def _hyperparameters(run: FinishedRun) -> str:
     rows = [
         [name.replace("_", " "), str(value)] for name, value in chosen.items() if value not in (None, False)
     ]
+    rows += [[f"teacher: {key}", str(value)] for key, value in run.metrics.get("teacher", {}).items()]
     rows += [["max length", str(run.max_length)]]
     rows += [] if config.frozen else [["optimizer", "AdamW"]]
     rows += [[f"model: {key}", str(value)] for key, value in config.model_options.items()]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...tasks.kind import Encoded, Kind
+from ..distillation.answering_teacher import AnsweringTeacher
 from .task_data import TaskData
 
 __all__ = ["Answered", "Inputs", "Trained", "prefixed", "role_scores"]
@@ -16,13 +17,14 @@ __all__ = ["Answered", "Inputs", "Trained", "prefixed", "role_scores"]
 
 @dataclass(frozen=True)
 class Inputs:
-    """weights: of the classes."""
+    """weights: of the classes. teacher: whose answers are learned beside the labels."""
 
     tokenizer: Any
     data: TaskData
     model: Any
     max_length: int
     weights: np.ndarray | None
+    teacher: AnsweringTeacher | None = None
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ def _over_grid(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig
 _NO_LOOK = {
     *("learning-rate", "batch-size", "gradient-accumulation", "weight-decay", "warmup", "schedule", "clip"),
     *("epochs", "steps", "evaluate-every", "early-stopping", "layer-decay", "precision", "group-by-length"),
+    *("temperature", "teacher-weight"),
 }
 
 

@@ -25,7 +25,7 @@ _NOT_SWEPT = {
     *("out", "resume", "auto_resume", "overwrite", "keep_checkpoints", "log_every", "device"),
     *("sweep", "seeds", "seed", "split_seed", "model_options"),
     *("task", "data", "train", "dev", "dev_fraction", "text", "text_pair", "label"),
-    *("regression", "multi_label", "label_separator", "skip_bad_rows"),
+    *("regression", "multi_label", "label_separator", "skip_bad_rows", "cache"),
 }
 _MAX_POINTS = 1000
 

@@ -18,6 +18,7 @@ from ...cost.flops import forward_flops, training_flops
 from ...inference.finite import refuse_not_finite
 from ..run.optimizer import layer_rates
 from ..run.trainer import RunTrainer
+from .taught import ROW, TAUGHT, Teaching
 from .window_weights import WEIGHT, row_losses
 
 __all__ = ["FinetuneTrainer"]
@@ -44,13 +45,17 @@ class FinetuneTrainer(RunTrainer):
 
     layer_decay: the learning rate of layer l is that of the run times layer_decay^(top - l), see `layer_rates`.
     A column `WEIGHT` of the data is each row's weight in the loss, of windows of texts.
+    teaching: whose answers are learned beside the labels, of the rows that a column `ROW` numbers.
 
     The Trainer's `total_flos` of the log and `state` are those of `funnelformer.cost.flops`, see `floating_point_ops`.
     """
 
-    def __init__(self, *args: Any, layer_decay: float = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, layer_decay: float = 1.0, teaching: Teaching | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._layer_decay = layer_decay
+        self._layer_decay, self._teaching = layer_decay, teaching
+        self._taught: list[Tensor] = []
         self._answered: list[_Answered] = []
         self._flops_of: dict[tuple[int, int], int] = {}
         self.add_callback(_Begin())
@@ -77,7 +82,7 @@ class FinetuneTrainer(RunTrainer):
         columns: Any = self._signature_columns
         if WEIGHT not in columns:
             # By `length` the sampler groups choices; their collator leaves it out.
-            columns += [WEIGHT, "length"]
+            columns += [WEIGHT, ROW, "length"]
 
     def compute_loss(
         self,
@@ -86,15 +91,36 @@ class FinetuneTrainer(RunTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """As the Trainer's; of rows with weights the mean of their weighted losses."""
-        weights = inputs.pop(WEIGHT, None)
+        """As the Trainer's; of rows with weights the mean of their weighted losses; with a teacher its share of it."""
+        weights, theirs = inputs.pop(WEIGHT, None), inputs.pop(TAUGHT, None)
+        given = dict(inputs)
+        loss, outputs = self._loss_of_labels(model, inputs, weights, num_items_in_batch)
+        if theirs is not None:
+            assert self._teaching is not None
+            losses = self._teaching.losses(outputs, theirs, given, weights)
+            taught = losses.mean()
+            self._taught.append(taught.detach())
+            if num_items_in_batch is not None and (self.model_accepts_loss_kwargs or self.compute_loss_func):
+                # As the loss of the labels, which is a share of the mean over all micro-batches of all processes.
+                taught = losses.sum() / num_items_in_batch * self.accelerator.num_processes
+            loss = (1 - self._teaching.weight) * loss + self._teaching.weight * taught
+        return (loss, outputs) if return_outputs else loss
+
+    def _loss_of_labels(
+        self, model: Any, inputs: dict[str, Any], weights: Tensor | None, num_items_in_batch: Any
+    ) -> tuple[Tensor, Any]:
         if weights is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return cast(tuple[Tensor, Any], super().compute_loss(model, inputs, True, num_items_in_batch))
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         problem_type = self.accelerator.unwrap_model(model).config.problem_type
-        loss = (weights * row_losses(outputs.logits, labels, problem_type)).mean()
-        return (loss, outputs) if return_outputs else loss
+        return (weights * row_losses(outputs.logits, labels, problem_type)).mean(), outputs
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._taught:
+            taught, self._taught = torch.stack(self._taught).mean(), []
+            logs["teacher_loss"] = float(self.accelerator.reduce(taught, "mean"))
+        super().log(logs, start_time)
 
     # ---- cost
 

@@ -1,0 +1,161 @@
+"""Fine-tuning beside a teacher: whose answers are learned, what they are dealt to, and their part of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...base.errors import UserError
+from ...base.processes import say
+from ...checkpoints.provenance import source_name
+from ...data.tokenizer import tokenizer_digest
+from ...tasks.kind import Encoded, Kind
+from ..distillation.answer_losses import answer_losses
+from ..distillation.answering_teacher import AnsweringTeacher, find_teacher
+from ..distillation.teacher_answers import Answers, DealtAnswers, ask_teacher
+from .config import FinetuneConfig
+
+__all__ = [
+    "ROW",
+    "TAUGHT",
+    "TaughtCollator",
+    "Teaching",
+    "check_teacher",
+    "learn_from",
+    "taught_by",
+    "with_rows",
+]
+
+# A column of the features: their numbers. Of a batch: what the teacher says of it.
+ROW, TAUGHT = "teacher_row", "teacher_answers"
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a run learns of a teacher. answers: of its training features.
+
+    The loss is (1 - weight) of the labels' and weight of the distance to the teacher's answers, see `answer_losses`.
+    class_weights: by which rows count whose classes exclude each other, in both parts.
+    """
+
+    answers: Answers
+    kind: str
+    temperature: float
+    weight: float
+    class_weights: np.ndarray | None = None
+
+    def losses(
+        self, outputs: Mapping[str, Tensor], theirs: Tensor, inputs: Mapping[str, Any], weights: Tensor | None
+    ) -> Float[Tensor, " N"]:
+        """Of each row, window or tag, see `answer_losses`. weights: of the rows, where they have some."""
+        found = answer_losses(self.kind, outputs, theirs, inputs, self.temperature)
+        if weights is None and self.class_weights is not None:
+            weights = torch.tensor(self.class_weights, dtype=torch.float32, device=found.device)[
+                inputs["labels"]
+            ]
+        return found if weights is None else weights * found
+
+
+@dataclass(frozen=True)
+class TaughtCollator:
+    """What the kind's collator makes of features, and with it what the teacher says of those that have a number."""
+
+    collate: Callable[[list[dict[str, Any]]], Any]
+    answers: Answers
+
+    def __call__(self, features: list[dict[str, Any]]) -> Any:
+        rows = [feature[ROW] for feature in features if ROW in feature]
+        plain = [{name: value for name, value in feature.items() if name != ROW} for feature in features]
+        batch = self.collate(plain)
+        if rows:
+            batch[TAUGHT] = self.answers.take(rows)
+        return batch
+
+
+def taught_by(config: FinetuneConfig, kind: Kind) -> dict[str, Any]:
+    """What metrics.json says of the teacher."""
+    assert config.teacher is not None
+    of_classes = {} if kind.task.kind == "regression" else {"temperature": config.chosen_temperature}
+    return {"name": source_name(config.teacher), **of_classes, "weight": config.chosen_weight}
+
+
+def with_rows(features: datasets.Dataset) -> datasets.Dataset:
+    """The features with their numbers."""
+    return features.add_column(ROW, list(range(len(features))))
+
+
+def check_teacher(
+    config: FinetuneConfig, kind: Kind, tokenizer: Any, max_length: int, model: Any
+) -> AnsweringTeacher:
+    """The teacher of a run, by its config. Raises UserError where it cannot teach this task."""
+    assert config.teacher is not None
+    if config.temperature is not None and kind.task.kind == "regression":
+        raise UserError("--temperature is of classes, and amounts have none; leave it out")
+    teacher = find_teacher(config.teacher, kind)
+    if kind.task.kind == "span" and model.config.qa_head != "simple":
+        raise UserError(
+            f"--teacher teaches start and end each by itself, and qa_head is {model.config.qa_head}; "
+            "allowed beside it: simple"
+        )
+    if kind.task.kind in ("tokens", "span") and not _reads_the_same(teacher, tokenizer, max_length):
+        if tokenizer_digest(teacher.tokenizer) != tokenizer_digest(tokenizer):
+            raise UserError(
+                f"--teacher {teacher.source}: has another tokenizer than the model; a task of {kind.task.kind} is "
+                "learned token by token, which needs the same one"
+            )
+        raise UserError(
+            f"--teacher {teacher.source}: reads {teacher.max_length} tokens, and --max-length is {max_length}; a task "
+            f"of {kind.task.kind} is learned token by token, so it must read as many"
+        )
+    return teacher
+
+
+def learn_from(
+    teacher: AnsweringTeacher,
+    config: FinetuneConfig,
+    kind: Kind,
+    train: Encoded,
+    tokenizer: Any,
+    max_length: int,
+    class_weights: np.ndarray | None,
+) -> Teaching:
+    """Ask the teacher for all training examples, as far as the cache does not have its answers.
+
+    A teacher with the same tokenizer reads what the model reads. Another one reads the texts by its own tokenizer; what
+    it says of a text in windows is then said of each of the model's windows.
+    """
+    is_same = _reads_the_same(teacher, tokenizer, max_length)
+    length = max_length if is_same else min(max_length, teacher.max_length)
+    read = train if is_same else kind.encode(train.examples, teacher.tokenizer, length)
+    if not is_same and read.num_cut > train.num_cut:
+        say(
+            f"teacher: {teacher.source} reads {length} tokens of a text, by which {read.num_cut} of "
+            f"{len(train.examples)} texts are cut"
+        )
+    found = ask_teacher(
+        teacher,
+        kind,
+        read.features,
+        max_length=length,
+        cache=config.cache_folder,
+        device=config.device,
+        precision=config.precision,
+    )
+    answers: Answers = found
+    if not is_same:
+        of_texts = kind.combine(found.whole(), read.owners)
+        answers = DealtAnswers(of_texts if train.owners is None else of_texts[train.owners])
+    return Teaching(answers, kind.task.kind, config.chosen_temperature, config.chosen_weight, class_weights)
+
+
+def _reads_the_same(teacher: AnsweringTeacher, tokenizer: Any, max_length: int) -> bool:
+    return teacher.max_length >= max_length and tokenizer_digest(teacher.tokenizer) == tokenizer_digest(
+        tokenizer
+    )
