@@ -291,10 +291,13 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         input_ids, token_type_ids, segment_ids, inputs_embeds = map(
             arrangement.arrange, (input_ids, token_type_ids, segment_ids, inputs_embeds)
         )
-        embedded = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        hidden = packed(self.embeddings(embedded, token_type_ids), arrangement.packing)
+        if inputs_embeds is None:
+            inputs_embeds = self.embeddings.word_embeddings(input_ids)
+        hidden = packed(self.embeddings(inputs_embeds, token_type_ids), arrangement.packing)
         state = self._start_state(arrangement, token_type_ids, TokenInputs(input_ids, segment_ids), hidden)
+        del inputs_embeds  # as long as the states, and read no more
         encoded, encoded_state, skip = self.encoder(hidden, state, trace)
+        del hidden
         decoder = self.decoder if use_decoder else None
         last = encoded if decoder is None else decoder(encoded, encoded_state, skip, state, trace)
 
