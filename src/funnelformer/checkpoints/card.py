@@ -8,10 +8,9 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from ..base.bundled import located
 from ..base.markdown import as_text
 from ..modeling import HEADS, Head
-from .model_source import Layout, find_model
+from .model_source import Folder, Layout, find_model
 from .provenance import hub_name
 
 __all__ = [
@@ -67,9 +66,12 @@ def inherited(source: str | Path, folder: Path | None = None) -> dict[str, Any]:
 
     source: as it was named; a layout is made from nothing. folder: with its files, where it is not `source` itself.
     """
-    if folder is None and isinstance(find_model(str(source)), Layout):
-        return {}
-    theirs = _data_of(Path(located(source)) if folder is None else folder)
+    if folder is None:
+        found_source = find_model(str(source))
+        if isinstance(found_source, Layout):
+            return {}
+        folder = found_source.path if isinstance(found_source, Folder) else Path(found_source.name)
+    theirs = _data_of(folder)
     found = {key: theirs[key] for key in _LICENSE if isinstance(theirs.get(key), str)}
     # A folder does not know its name on the Hub, but what it was made from itself.
     for key, value in (

@@ -8,7 +8,20 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..base.options import Backend, Device, at_least, check_ranges, grouped
+from ..base.options import (
+    BackendOption,
+    DeviceOption,
+    LabelColumn,
+    LongestText,
+    ModelFolder,
+    TaskOfData,
+    TextColumn,
+    TextPairColumn,
+    TextsInBatch,
+    at_least,
+    check_ranges,
+    grouped,
+)
 from ..base.sentence_modules import Pooling
 
 __all__ = ["EmbedConfig", "EvaluateConfig", "PredictConfig", "RankConfig"]
@@ -23,34 +36,25 @@ __all__ = ["EmbedConfig", "EvaluateConfig", "PredictConfig", "RankConfig"]
 class EvaluateConfig:
     """What `evaluate` can be told."""
 
-    model: str
-    "Folder of the model."
+    model: ModelFolder
     data: str
     "csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name."
     _: KW_ONLY
-    task: str | None = None
-    "Task whose official files you give; by default the model's own task, for a folder or a name on the Hub."
+    task: TaskOfData = None
     part: str | None = None
     "Part of the task to read, such as dev-matched; by default one with labels that was not trained on. For other \
 folders and names it is a split; by default test."
     out: Path | None = None
     "File for the metrics (JSON)."
-    text: str | None = None
-    "Column of the text."
-    text_pair: str | None = None
-    "Column of the second text."
-    label: str | None = None
-    "Column of the label."
+    text: TextColumn = None
+    text_pair: TextPairColumn = None
+    label: LabelColumn = None
     skip_bad_rows: bool = False
     "Leave out rows that cannot be used, and count them."
-    max_length: Annotated[int | None, at_least(3)] = None
-    "Longest text in tokens; longer ones are cut. By default as in training."
-    batch_size: Annotated[int, at_least(1)] = 32
-    "Texts in a batch."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    backend: Backend = "auto"
-    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    max_length: LongestText = None
+    batch_size: TextsInBatch = 32
+    device: DeviceOption = "auto"
+    backend: BackendOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -66,13 +70,11 @@ folders and names it is a split; by default test."
 class PredictConfig:
     """What `predict` can be told."""
 
-    model: str
-    "Folder of the model."
+    model: ModelFolder
     data: str = "-"
     'txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin; a folder, or a `datasets` name.'
     _: KW_ONLY
-    task: str | None = None
-    "Task whose official files you give; by default the model's own task, for a folder or a name on the Hub."
+    task: TaskOfData = None
     part: str | None = None
     "Part of the task, such as dev-matched; by default the first test part. For other folders and names, a split."
     submit_to: Annotated[Path | None, Parameter(name="--submit")] = None
@@ -82,18 +84,12 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     "File to write; by default stdout."
     format: Literal["jsonl", "csv"] | None = None
     "Format of the output; by default the file's suffix decides, otherwise jsonl."
-    text: str | None = None
-    "Column of the text."
-    text_pair: str | None = None
-    "Column of the second text."
-    max_length: Annotated[int | None, at_least(3)] = None
-    "Longest text in tokens; longer ones are cut. By default as in training."
-    batch_size: Annotated[int, at_least(1)] = 32
-    "Texts in a batch."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    backend: Backend = "auto"
-    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    text: TextColumn = None
+    text_pair: TextPairColumn = None
+    max_length: LongestText = None
+    batch_size: TextsInBatch = 32
+    device: DeviceOption = "auto"
+    backend: BackendOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -117,8 +113,7 @@ class EmbedConfig:
     _: KW_ONLY
     out: Path | None = None
     "File to write: .npy (the vectors alone), .parquet or .jsonl (with the columns of the input)."
-    text: str | None = None
-    "Column of the text."
+    text: TextColumn = None
     pooling: Pooling | None = None
     "cls takes the encoder's first state; mean averages all states; mean_tokens weighs each by the tokens it holds. \
 By default the model's own pooling, otherwise the mean."
@@ -128,12 +123,9 @@ By default the model's own pooling, otherwise the mean."
     "Longest text in tokens; longer ones are cut. By default the model's own length, that of fine-tuning, or 512."
     prompt: str | None = None
     "Name of one of the model's prompts, to put before every text."
-    batch_size: Annotated[int, at_least(1)] = 32
-    "Texts in a batch."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    backend: Backend = "auto"
-    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    batch_size: TextsInBatch = 32
+    device: DeviceOption = "auto"
+    backend: BackendOption = "auto"
     save_to: Annotated[Path | None, Parameter(name="--save-sentence-transformers")] = None
     "Folder to write that SentenceTransformer loads, with this pooling, length and normalisation."
     overwrite: bool = False
@@ -171,10 +163,8 @@ class RankConfig:
     "Longest pair in tokens; longer ones are cut. By default as in training."
     batch_size: Annotated[int, at_least(1)] = 32
     "Pairs in a batch."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    backend: Backend = "auto"
-    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    device: DeviceOption = "auto"
+    backend: BackendOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self)

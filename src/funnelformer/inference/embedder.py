@@ -191,7 +191,7 @@ def load_embedder(
 
 def vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:
     """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
-    modules = read_modules(located(source))
+    modules = read_modules(source)
     if modules is None:
         return config.vectors
     found = modules.vectors

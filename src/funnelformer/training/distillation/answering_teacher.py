@@ -165,7 +165,7 @@ def _open(source: str) -> tuple[Path, dict[str, Any]]:
         raise UserError(
             f"--teacher {source}: is a layout, which has no trained weights; name a fine-tuned model"
         )
-    folder = resolve(located(source))
+    folder = resolve(source)
     refuse_foreign_code(folder)
     file = model_folder(folder) / "config.json"
     if not file.is_file():
