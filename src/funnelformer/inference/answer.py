@@ -65,9 +65,9 @@ def answer_all(
 def answer(
     predictor: Predictor, questions: Sequence[str], contexts: Sequence[str], batch_size: int = 32
 ) -> list[Answer]:
-    """Answer questions, each on its passage: what the pipeline "question-answering" of transformers 4 did.
+    """Answer each question from its passage, as the pipeline "question-answering" of transformers 4 did.
 
-    Raises UserError for an empty text, or a model that does not say what it was trained on.
+    Raises UserError if a text is empty, or if the model does not say what it was trained on.
     """
     if len(questions) != len(contexts):
         raise ValueError(f"{len(questions)} questions on {len(contexts)} passages")

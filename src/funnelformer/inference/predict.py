@@ -37,14 +37,15 @@ Format = Literal["jsonl", "csv"]
 def predict(config: PredictConfig) -> int:
     """Label the texts of a file (or of stdin, "-") and write them with labels and probabilities.
 
-    Every column of the input stays; `prediction` and, for classes, `probability` and `probabilities` come
-    with it (in csv one column a class, as `probability_yes`). Of several labels `prediction` is a list, in csv
-    a text with "|" between them. A model of tokens answers a list of tags for `tokens`, the text cut at white space; a
-    model of spans `prediction`, a text of the passage or the empty one, its `probability` and, of squad2, `null_odds`.
-    task, part: read that part of a task's release, by default the first test part; without a task that split.
-    submit_to: a zip; the predictions for all test parts of the task are added to it in the leaderboard's form, and
-        nothing else is written. Of squad and squad2 a folder, for the files of `write_answers`.
-    out: a file, or None for stdout. format: by default that of `out`'s suffix, else jsonl.
+    Every column of the input stays. `prediction` is added and, for classes, `probability` and `probabilities` (in csv
+    one column for each class, such as `probability_yes`). If a text can have several labels, `prediction` is a list; in
+    csv "|" stands between them. A model of tokens gives `tokens`, the text split at white space, and a list of tags. A
+    model of spans gives as `prediction` a piece of the passage or the empty text, its `probability` and, for squad2,
+    `null_odds`.
+    task, part: read this part of the task's release, by default the first test part; without a task, this split.
+    submit_to: zip file; the predictions for all test parts of the task are added to it in the leaderboard's form, and
+        nothing else is written. For squad and squad2 it is a folder for the files of `write_answers`.
+    out: file to write, or None for stdout. format: by default what the suffix of `out` says, otherwise jsonl.
     Returns the number of texts. Raises UserError for input that cannot be used; then nothing is written.
     """
     format: Format = config.format or (

@@ -35,7 +35,8 @@ __all__ = ["Predictor", "load_predictor"]
 class Predictor:
     """A fine-tuned model, of PyTorch or exported, with its tokenizer, ready to answer.
 
-    task: the name of its task, the columns and `max_length` it was fine-tuned with (task.json of the run), where known.
+    task: what task.json of the run says, if there is one: the task's name, and the columns and `max_length` of
+        fine-tuning.
     """
 
     model: Any
@@ -57,7 +58,7 @@ class Predictor:
 
     @property
     def windowing(self) -> Windowing | None:
-        """How long texts are read; None where they are cut."""
+        """How long texts are read in windows; None if they are cut."""
         return windowing_in(self.task)
 
     @property
@@ -79,7 +80,7 @@ class Predictor:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> np.ndarray:
-        """Return logits [N, num_labels] in the order of `texts`, of windows what they combine to; see `outputs`."""
+        """Return logits [N, num_labels] in the order of `texts`, one row for a text of several windows; see `outputs`."""
         max_length, windowing = self.task["max_length"], self.windowing
         owners = None
         if windowing is None:
@@ -150,7 +151,7 @@ class Predictor:
         return most_padding(self.model)
 
     def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
-        """What is said of each text with logits [N, num_labels]: `prediction`, and of classes their probabilities."""
+        """What logits [N, num_labels] say of each text: `prediction` and, for classes, their probabilities."""
         yield from say_of(self.kind, self.labels, logits)
 
 
@@ -165,7 +166,7 @@ def load_predictor(
 ) -> Predictor:
     """Load the folder of a fine-tuned model. Raises UserError when it is none.
 
-    backend: "onnx" and "openvino" run the folder's graph; "auto" does where it has one and no weights, see
+    backend: "onnx" and "openvino" run the folder's graph; "auto" does so if the folder has a graph and no weights, see
         `choose_backend`.
     """
     if max_length is not None and max_length < 3:

@@ -242,10 +242,10 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one. A model with absolute
             positions and a `config.type_vocab_size` of 1 knows none.
         segment_ids: PoNet's segments, numbers below a sequence's length, in place of those of `config.ponet_segments`.
-        position_ids: rows are packed: each sequence follows the last one without padding and counts from 0 on, as in
-            transformers' `DataCollatorWithFlattening`. Every state is what the sequence has alone; hidden states and
-            weights that are asked for are those of the N sequences, padded.
-        use_decoder: False stops after the encoder, for whoever reads its states alone.
+        position_ids: given when rows are packed: sequences follow one another without padding, and each counts from 0, as in
+            transformers' `DataCollatorWithFlattening`. A sequence gets the states that it would get alone; hidden
+            states and weights that you ask for are those of the N sequences, padded.
+        use_decoder: False stops after the encoder, if you need only its states.
         Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given, when shapes disagree, or for
         other numbers in `segment_ids` or `position_ids`.
         """
@@ -352,9 +352,9 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         inputs_embeds: Float[Tensor, "B T W"] | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B D"]:
-        """One vector a sequence, of the encoder's states (`config.classifier_pooling`), see `sequence_vector`.
+        """One vector for each sequence [B, D], from the encoder's states (`config.classifier_pooling`), see `sequence_vector`.
 
-        The decoder, where the config has one, does not run. Inputs as of `forward`.
+        The decoder does not run, even if the config has one. The inputs are those of `forward`.
         """
         output = self(
             input_ids,
