@@ -35,7 +35,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def pytest_collection_modifyitems(items):
-    """The fast tests, then the slow ones, see `slow_order`: where time runs out, the telling ones have had their turn."""
+    """The fast tests, then the slow ones, see `slow_order`: the telling ones first, in case time runs out."""
     cases = Counter(item.nodeid.partition("[")[0] for item in items)
     items.sort(
         key=lambda item: place(
@@ -97,8 +97,8 @@ with torch.device("meta"):
 
 @pytest.fixture(autouse=True)
 def uninitialised_is_nan(monkeypatch):
-    for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
-        monkeypatch.setattr(place, name, _filled(getattr(place, name)))
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, _filled(getattr(owner, name)))
 
 
 @pytest.fixture(scope="module")

@@ -141,9 +141,9 @@ def load_embedder(
 
     Its decoder and head are left out.
 
-    pooling, normalize, max_length: by default what the model says of itself (`config.sentence_embedding`, or the modules
-        of sentence_transformers). If it says nothing, the mean of the states, vectors that are not scaled, and the
-        length of fine-tuning or 512 tokens.
+    pooling, normalize, max_length: by default what the model says of itself (`config.sentence_embedding`, or
+        the modules of sentence_transformers). If it says nothing, the mean of the states, vectors that are not
+        scaled, and the length of fine-tuning or 512 tokens.
     prompt: the name of one of the model's prompts; by default the model's default prompt, if it has one.
     backend: "onnx" and "openvino" run the folder's graph; "auto" does so if the folder has a graph and no weights, see
         `choose_backend`.

@@ -33,8 +33,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     task: read `data` as the release of this task; by default the model's own task, if `data` is a folder or the task's
         name on the Hub.
-    part: part of the release, such as dev-matched; by default the dev parts, or the test part if there are none. Without
-        a task it is a split of a folder or a data set; by default test.
+    part: part of the release, such as dev-matched; by default the dev parts, or the test part if there are none.
+        Without a task it is a split of a folder or a data set; by default test.
     Under torchrun every process calls this and returns the same; the first process writes and prints.
     Raises UserError for data that does not fit the model, including labels that training did not have.
     """

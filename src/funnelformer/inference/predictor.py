@@ -80,7 +80,7 @@ class Predictor:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> np.ndarray:
-        """Return logits [N, num_labels] in the order of `texts`, one row for a text of several windows; see `outputs`."""
+        """Return logits [N, num_labels] in the order of `texts`, also where a text has several windows."""
         max_length, windowing = self.task["max_length"], self.windowing
         owners = None
         if windowing is None:

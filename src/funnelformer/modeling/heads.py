@@ -103,7 +103,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
         """Return logits [B, T, V], and with `labels` (-100: no target) the mean cross-entropy of the targets.
 
         With `config.sparse_prediction` and labels, logits are [number of targets, V].
-        With `config.hide_mask_tokens` the `<mask>` tokens of `input_ids` count as padding; the first token may not be one.
+        With `config.hide_mask_tokens` `<mask>` tokens of `input_ids` count as padding; the first token may not be one.
         kwargs: `num_items_in_batch` of the Trainer divides the loss in place of the targets of this batch.
         """
         output = self._encode(

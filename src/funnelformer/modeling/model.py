@@ -242,8 +242,8 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one. A model with absolute
             positions and a `config.type_vocab_size` of 1 knows none.
         segment_ids: PoNet's segments, numbers below a sequence's length, in place of those of `config.ponet_segments`.
-        position_ids: given when rows are packed: sequences follow one another without padding, and each counts from 0, as in
-            transformers' `DataCollatorWithFlattening`. A sequence gets the states that it would get alone; hidden
+        position_ids: given when rows are packed: sequences follow one another without padding, each counted from 0, as
+            in transformers' `DataCollatorWithFlattening`. A sequence gets the states that it would get alone; hidden
             states and weights that you ask for are those of the N sequences, padded.
         use_decoder: False stops after the encoder, if you need only its states.
         Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given, when shapes disagree, or for
@@ -352,7 +352,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         inputs_embeds: Float[Tensor, "B T W"] | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B D"]:
-        """One vector for each sequence [B, D], from the encoder's states (`config.classifier_pooling`), see `sequence_vector`.
+        """One vector [B, D] for each sequence, see `config.classifier_pooling` and `sequence_vector`.
 
         The decoder does not run, even if the config has one. The inputs are those of `forward`.
         """

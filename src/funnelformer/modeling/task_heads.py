@@ -180,7 +180,7 @@ class FunnelformerForMultipleChoice(FunnelformerPreTrainedModel):
         return_dict: bool | None = None,
         segment_ids: Int[Tensor, "B C T"] | None = None,
     ) -> HeadOutput | tuple[Tensor, ...]:
-        """Return logits [B, C] for C choices, and with `labels` the cross-entropy. States are those of B * C sequences."""
+        """Return logits [B, C] for C choices, and with `labels` the cross-entropy. States are of B * C sequences."""
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None:
             raise ValueError("give input_ids or inputs_embeds, and only one of them")
