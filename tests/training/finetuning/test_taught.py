@@ -364,6 +364,12 @@ def test_what_cannot_teach_is_said_in_a_line(toy, command, data, teacher, tmp_pa
     amounts = write_table(tmp_path / "amounts.tsv", [(text, 1.5) for text, _ in animal_rows(8)])
     regression = ("--train", amounts, "--dev", amounts, "--regression")
     assert "gives 2 numbers a text" in message("--teacher", other, *regression)
+    for key, value in (("num_labels", 10**9), ("id2label", {"x": "a"}), ("max_position_embeddings", "many")):
+        broken = {**config, "id2label": {"0": "yes", "1": "no"}, key: value}
+        if key == "num_labels":
+            del broken["id2label"]
+        (other / "config.json").write_text(json.dumps(broken))
+        assert key in message("--teacher", other)
     (other / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "code.Model"}}))
     assert "names code to run" in message("--teacher", other)
     assert "its problem_type is single_label_classification" in message("--teacher", teacher, *regression)

@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor
 
 from ...base.bundled import located
-from ...base.errors import UserError, one_line
+from ...base.errors import UserError, joined, one_line, short
 from ...base.foreign_code import refuse_foreign_code, runs_foreign_code
 from ...base.json_toml import read_json
 from ...base.sentence_modules import model_folder, read_modules
@@ -39,6 +39,7 @@ _FOREIGN_PADDING = 256
 # Where neither the tokenizer nor the config says how long a text may be.
 _NUM_TOKENS = 512
 _SHOWN = 8
+_MOST_LABELS = 100_000
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,11 @@ def _names(source: str, content: Mapping[str, Any]) -> tuple[str, ...]:
                 f"--teacher {source}: id2label in its config.json has a key that is no number"
             ) from None
     number = content.get("num_labels", 2)
-    return tuple(f"LABEL_{place}" for place in range(number if isinstance(number, int) else 2))
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST_LABELS:
+        raise UserError(
+            f"--teacher {source}: num_labels in its config.json is {short(number)}; allowed: 1 to {_MOST_LABELS:,}"
+        )
+    return tuple(f"LABEL_{place}" for place in range(number))
 
 
 def _foreign_tokenizer(source: str, folder: Path) -> Any:
@@ -255,15 +260,22 @@ def _length(source: str, folder: Path, tokenizer: Any, content: Mapping[str, Any
     if is_ours:
         try:
             config = FunnelformerConfig.from_pretrained(folder, trust_remote_code=False)
-        except UserError as error:
-            raise UserError(f"--teacher {source}: {error}") from None
+        except (
+            Exception
+        ) as error:  # of transformers, of its strict dataclasses: they have no common base class
+            raise UserError(f"--teacher {source}: {joined(error)}") from None
         return config.max_position_embeddings if config.position == "absolute" else 1 << 24
     reach = content.get("max_position_embeddings", _NUM_TOKENS)
     if isinstance(reach, bool) or not isinstance(reach, int) or reach < 3:
         raise UserError(
             f"--teacher {source}: max_position_embeddings in its config.json is no number of tokens"
         )
-    return int(min(reach, tokenizer.model_max_length))
+    length = tokenizer.model_max_length
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 3:
+        raise UserError(
+            f"--teacher {source}: its tokenizer's model_max_length is {short(length)}, no number of tokens"
+        )
+    return int(min(reach, length))
 
 
 def _deciding(folder: Path) -> list[Path]:
