@@ -32,6 +32,7 @@ __all__ = [
     "BackendOption",
     "Device",
     "DeviceOption",
+    "Engine",
     "Files",
     "Form",
     "Int8",
@@ -67,6 +68,7 @@ __all__ = [
 
 Backend = Literal["auto", "torch", "onnx", "openvino"]
 Device = Literal["auto", "cpu"]
+Engine = Literal["local", "ray"]
 Form = Literal["single", "continuation", "structure"]
 Rate = float | Literal["auto"]
 Int8 = Literal["dynamic", "static"]
@@ -202,6 +204,11 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
     def decorate(config_class: type[C]) -> type[C]:
         own: Any = config_class
         group_of = {name: _GROUPS[key] for key, names in groups.items() for name in names.split()}
+        # As in __init__: cyclopts looks for no argument without a name behind the first that has one, and those of a
+        # base class come first.
+        own.__dataclass_fields__ = dict(
+            sorted(own.__dataclass_fields__.items(), key=lambda entry: bool(entry[1].kw_only))
+        )
         known = {entry.name: entry for entry in fields(own)}
         assert group_of.keys() <= known.keys(), group_of.keys() - known.keys()
         group_of = own._group_of = {**getattr(own, "_group_of", {}), **group_of}

@@ -13,12 +13,14 @@ from ..base.progress import progress_bar
 from ..base.strict_json import json_text
 from ..data.example_rows import Examples
 from ..data.tables import Table
+from ..tasks.judge import answers
+from ..tasks.kind import Kind
 from ..tasks.releases import find_task
 from ..tasks.spans import SAVED, Answer, Questions
 from ..tasks.task import Task
 from .predictor import Predictor
 
-__all__ = ["answer", "answer_all", "questions_of", "write_answers"]
+__all__ = ["answer", "answer_all", "questions_of", "say_all", "write_answers"]
 
 # Questions whose windows are in memory at a time.
 _CHUNK = 256
@@ -60,6 +62,21 @@ def answer_all(
             spans = predictor.outputs(encoded.features, kind, batch_size)
             yield from kind.answers(spans, encoded)
             advance(len(chunk))
+
+
+def say_all(
+    predictor: Predictor, kind: Kind, examples: Examples, batch_size: int, progress: str | None = "predict"
+) -> Iterator[dict[str, Any]]:
+    """What a row of the output has beside the input's columns."""
+    if isinstance(kind, Questions):
+        for found in answer_all(predictor, kind, examples, batch_size, progress):
+            odds = {} if found.null_odds is None else {"null_odds": found.null_odds}
+            yield {"prediction": found.text, "probability": round(found.probability, 6), **odds}
+        return
+    encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
+    outputs = predictor.outputs(encoded.features, kind, batch_size, progress)
+    gold = encoded.features["labels"][:] if "labels" in encoded.features.column_names else None
+    yield from answers(kind, outputs, gold, encoded)
 
 
 def answer(
