@@ -197,11 +197,11 @@ class PartWorker:
         values += [pa.array(table.columns.get(entry.name, empty), entry.type) for entry in self.schema]
         values += self.job.results(table)
         fields = [pa.field(name, array.type) for name, array in zip(ORIGIN, values, strict=False)]
+        results = self.job.fields()
+        table_of_part = pa.Table.from_arrays(values, schema=pa.schema([*fields, *self.schema, *results]))
         buffer = io.BytesIO()
-        pq.write_table(
-            pa.Table.from_arrays(values, schema=pa.schema([*fields, *self.schema, *self.job.fields()])),
-            buffer,
-        )
+        # Hardly a number of a vector comes twice: a dictionary of them is as large again.
+        pq.write_table(table_of_part, buffer, use_dictionary=[*ORIGIN, *self.schema.names])
         write_whole(target, buffer.getbuffer())
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:

@@ -98,9 +98,16 @@ def missing(folder: str, items: Iterable[WorkItem]) -> list[WorkItem]:
 
 
 def write_manifest(
-    folder: str, description: dict[str, Any], items: list[WorkItem], versions: Mapping[str, Any]
+    folder: str,
+    description: dict[str, Any],
+    items: list[WorkItem],
+    versions: Mapping[str, Any],
+    workers: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the manifest from the parts that are there. Raises UserError naming a part that is not."""
+    """Write the manifest from the parts that are there. Raises UserError naming a part that is not.
+
+    workers: what each did since the run last began.
+    """
     there = list_files(inside(folder, PARTS))
     for item in items:
         if item.part not in there:
@@ -121,6 +128,7 @@ def write_manifest(
         "rows": sum(item.rows for item in items),
         **description,
         "versions": dict(versions),
+        "workers": dict(workers),
         "parts": entries,
     }
     write_whole(inside(folder, MANIFEST), json_text(manifest, indent=2, default=str).encode())

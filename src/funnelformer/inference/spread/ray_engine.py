@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import pickle
+import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ...base.errors import UserError, one_line, printable
 from ...base.packages import need
 from ...base.progress import progress_bar
+from ...base.version import stamped
 from ..config import EngineOptions
 from .part_worker import ITEM_COLUMNS, ORIGIN, Job, PartWorker
 from .parts_manifest import check_folder, describe, missing, open_run, write_manifest
@@ -53,13 +56,16 @@ def make_parts(
         if len(left) < len(items):
             print(f"{len(items) - len(left):,} of {len(items):,} parts are there", file=sys.stderr)
         workers = _run(job, PartWorker(job, _schema_of(scans), out), left, engine)
-    import ray
+    return write_manifest(out, description, items, _versions(), workers)
 
-    from ...base.machine import versions  # with torch
 
-    return write_manifest(out, description, items, {**versions(), "ray": ray.__version__}) | {
-        "workers": workers
-    }
+def _versions() -> dict[str, Any]:
+    """Of what could change the results, where it is installed."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "onnxruntime", "openvino", "tokenizers", "pyarrow", "ray"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return stamped(found)
 
 
 @contextmanager

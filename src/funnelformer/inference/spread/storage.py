@@ -53,7 +53,11 @@ def _store(scheme: str, bucket: str) -> Any:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint is None and region is None:
             region = fs.resolve_s3_region(bucket)
-        return fs.S3FileSystem(region=region, endpoint_override=endpoint)
+        if endpoint is not None:
+            # Servers other than Amazon's often refuse the checksums that its client sends behind a body by default.
+            os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        # With its opening delayed a file of a few MB is one request.
+        return fs.S3FileSystem(region=region, endpoint_override=endpoint, allow_delayed_open=True)
     import fsspec
 
     return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme)))

@@ -155,7 +155,10 @@ def read_item(item: WorkItem) -> Table:
         with tempfile.NamedTemporaryFile(suffix=suffix) as file:
             file.write(content)
             file.flush()
-            rows = list(iter_texts(file.name)[1])
+            try:
+                rows = list(iter_texts(file.name)[1])
+            except UserError:  # the scan read them
+                raise UserError(f"{item.source}: changed while it was read") from None
     elif item.source.lower().endswith(".parquet"):
         rows = list(_parquet_rows(item))
     else:
