@@ -27,7 +27,7 @@ _CHUNK = 256
 
 
 def questions_of(predictor: Predictor, named: Task | None = None, *, labelled: bool = True) -> Questions:
-    """The kind of a model's task, with the strides, lengths and threshold that its folder keeps.
+    """The kind of the model's task, with the strides, lengths and threshold from its folder.
 
     named: the task whose files are read; by default the one the model learned.
     Raises UserError when neither is known.
@@ -54,7 +54,7 @@ def answer_all(
     batch_size: int = 32,
     progress: str | None = None,
 ) -> Iterator[Answer]:
-    """Answer the examples of `kind` in their order. The windows of a few hundred questions are held at a time."""
+    """Answer the examples of `kind` in their order; memory holds the windows of a few hundred questions at a time."""
     with progress_bar(progress, len(examples)) as advance:
         for start in range(0, len(examples), _CHUNK):
             chunk = examples.select(range(start, min(start + _CHUNK, len(examples))))

@@ -75,7 +75,7 @@ class Embedder:
 
     @property
     def weights(self) -> FunnelformerModel:
-        """The model of PyTorch. Raises UserError when it is an export."""
+        """The PyTorch model. Raises UserError if this is an export."""
         if isinstance(self.model, OnnxModel):
             raise UserError(
                 "sentence_transformers needs the weights, and an export has none; name the folder it was made from"
@@ -192,7 +192,7 @@ def load_embedder(
 
 
 def vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:
-    """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
+    """How the model in `source` makes a vector of a text, from its modules or its config; None if neither says."""
     modules = read_modules(source)
     if modules is None:
         return config.vectors

@@ -164,7 +164,7 @@ def _head_in(folder: str) -> Head:
 def load_predictor(
     folder: str, max_length: int | None = None, device: str = "auto", backend: Backend = "auto"
 ) -> Predictor:
-    """Load the folder of a fine-tuned model. Raises UserError when it is none.
+    """Load a fine-tuned model from its folder. Raises UserError if the folder holds none.
 
     backend: "onnx" and "openvino" run the folder's graph; "auto" does so if the folder has a graph and no weights, see
         `choose_backend`.

@@ -20,7 +20,7 @@ __all__ = ["Block", "Decoder", "Embeddings", "Encoder", "Layer", "Trace", "recei
 
 
 class Trace:
-    """Collects hidden states and attention weights on the way, where they were asked for, as padded batches."""
+    """Collects the hidden states and attention weights that were asked for, as padded batches."""
 
     def __init__(self, hidden_states: bool, attentions: bool) -> None:
         self.hidden_states: list[Tensor] | None = [] if hidden_states else None
@@ -51,7 +51,7 @@ class Embeddings(nn.Module):
     def forward(
         self, embedded: Float[Tensor, "B T W"], segments: Int[Tensor, "B T"] | None
     ) -> Float[Tensor, "B T D"]:
-        """Raise ValueError when absolute positions do not reach as far as the input."""
+        """Raise ValueError if the input is longer than the absolute positions."""
         if self.absolute:
             length, limit = embedded.size(1), self.position_embeddings.num_embeddings
             if length > limit:
@@ -64,7 +64,7 @@ class Embeddings(nn.Module):
 
 
 def activation(config: FunnelformerConfig) -> nn.Module:
-    """The activation the config names; of the two spellings of tanh-GELU always the fused one."""
+    """The activation that the config names; both spellings of tanh-GELU give the fused one."""
     return ACT2FN["gelu_pytorch_tanh" if config.hidden_act == "gelu_new" else config.hidden_act]
 
 
@@ -73,7 +73,7 @@ _PIECE_ROWS = 1024
 
 
 class FeedForward(nn.Module):
-    """Dense, activation, dense, at every token by itself.
+    """Dense, activation, dense, for every token by itself.
 
     At inference on a CPU many tokens go through it piece by piece: what it holds in between is four times their states.
     """

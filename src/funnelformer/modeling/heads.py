@@ -135,7 +135,7 @@ def without_mask_tokens(
     input_ids: Int[Tensor, "B T"] | None,
     config: FunnelformerConfig,
 ) -> Num[Tensor, "B T"] | None:
-    """The mask with `config.hide_mask_tokens`, which makes padding of `<mask>`; as it is without."""
+    """The mask; with `config.hide_mask_tokens` it counts `<mask>` as padding."""
     if not config.hide_mask_tokens:
         return attention_mask
     if input_ids is None:

@@ -84,7 +84,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers; a folder or name of another format loads as well, see docs/checkpoints.md.
+        """As in transformers, but folders and names of other formats load as well, see docs/checkpoints.md.
 
         blocks, repeats, layout, layers: put the layers of the encoder in other blocks, or keep some of them, as
             `blocks=[2, 2, 2]`, `layout="B2-2-2"`, `layers=[0, 2, 3, 5]`; see `checkpoints.shortening.deal`.
@@ -128,7 +128,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     def get_correct_attn_implementation(
         self, requested_attention: str | None, is_init_check: bool = False
     ) -> str:
-        """The implementation asked for, or sdpa. Raises UserError for an unknown name, and one that cannot serve."""
+        """The implementation asked for, or sdpa. Raises UserError for an unknown name, or one that cannot serve."""
         name = requested_attention or "sdpa"
         if name not in IMPLEMENTATIONS:
             raise UserError(
@@ -195,7 +195,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
 
 
 class FunnelformerModel(FunnelformerPreTrainedModel):
-    """Encoder that shortens the sequence block by block, and a decoder back to full length where the config has one.
+    """Encoder that shortens the sequence block by block, and a decoder back to full length if the config has one.
 
     add_decoder: False leaves the decoder out whatever the config says, for heads that read the first token alone.
     Source: Dai et al. 2020, arXiv:2006.03236.
@@ -369,7 +369,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
 
 
 def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig) -> Float[Tensor, "B D"]:
-    """One vector a sequence, as `config.classifier_pooling` says, of the states of the encoder's own length S.
+    """One vector for each sequence, from the encoder's S states, as `config.classifier_pooling` says.
 
     "cls": the first real one, of [CLS]. "mean": the mean of the real ones, [CLS] and every window of 2^(blocks - 1)
     tokens with a real one in it (`encoder_attention_mask` of `padding="exact"`), each counted once. "mean_tokens": each

@@ -121,6 +121,6 @@ def fix_tables(model: nn.Module) -> nn.Module:
 
 
 def num_prepacked(model: nn.Module) -> int:
-    """Weights that are no parameters any more."""
+    """The number of weights that are no longer parameters."""
     fixed = (PrepackedLinear, FixedLinear)
     return sum(module.num_parameters for module in model.modules() if isinstance(module, fixed))

@@ -71,7 +71,7 @@ class Kind(ABC):
         """Check a table and return its examples, with their labels; tells `bad` of a row that cannot be used."""
 
     def label_names(self, examples: Examples) -> tuple[str, ...] | None:
-        """The labels of a task whose release does not say them, from its training examples; None where it has none."""
+        """The labels in the training examples, if the release does not name them; None for a task without any."""
         return self.task.labels
 
     @abstractmethod
@@ -113,9 +113,9 @@ class Kind(ABC):
         return mean_by_owner(logits, owners)
 
     def tuned(self, scores: Mapping[str, float]) -> Kind:
-        """The kind with what its scores on the dev data (by their names in metrics.json) settle, as a threshold."""
+        """The kind with what the dev scores (by their names in metrics.json) decide, such as a threshold."""
         return self
 
     def saved(self) -> dict[str, Any]:
-        """What `evaluate` and `predict` have to know beside the columns, see `task.json`."""
+        """What `evaluate` and `predict` need to know besides the columns, see `task.json`."""
         return {}

@@ -107,7 +107,7 @@ class Questions(Kind, names=("span",)):
     head = HEADS["question_answering"]
 
     def in_windows(self, windowing: Windowing) -> Questions:
-        """They are in windows anyway, which begin as far apart as `task.spans` says."""
+        """Passages are read in windows anyway; `task.spans` says how far apart these begin."""
         if str(windowing) != "mean":
             raise UserError("--windows combines what is said of a text; an answer is in one of its windows")
         return self
@@ -215,7 +215,7 @@ class Questions(Kind, names=("span",)):
         return _WindowCollator(tokenizer)
 
     def pad(self, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-        """On the right, where the places of answers stay what they are."""
+        """Pad on the right, so that the positions of answers do not change."""
         return pad_batch(tokenizer, rows, side="right")
 
     def reduce(self, outputs: Any, config: ModelOptions) -> Any:
