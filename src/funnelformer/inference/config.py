@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ..base.card_options import CardOptions
+from ..base.errors import UserError
 from ..base.options import Backend, Device, at_least, check_ranges, grouped
 from ..base.sentence_modules import Pooling
+from ..tasks.window_options import WindowOptions
 
 __all__ = ["EmbedConfig", "EvaluateConfig", "PredictConfig", "RankConfig"]
 
@@ -20,7 +23,7 @@ __all__ = ["EmbedConfig", "EvaluateConfig", "PredictConfig", "RankConfig"]
     run="device backend",
 )
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(WindowOptions):
     """What `evaluate` can be told."""
 
     model: str
@@ -53,6 +56,7 @@ folders and names it is a split; by default test."
     "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self)
 
 
@@ -63,7 +67,7 @@ folders and names it is a split; by default test."
     output="submit_to",
 )
 @dataclass
-class PredictConfig:
+class PredictConfig(WindowOptions):
     """What `predict` can be told."""
 
     model: str
@@ -96,6 +100,7 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self)
 
 
@@ -107,7 +112,7 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     output="save_to overwrite",
 )
 @dataclass
-class EmbedConfig:
+class EmbedConfig(CardOptions):
     """What `embed` can be told."""
 
     model: str
@@ -140,7 +145,11 @@ By default the model's own pooling, otherwise the mean."
     "Replace the files of that folder if it is not empty."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self)
+        if self.save_to is None and (self.license or self.language):
+            given = "--license" if self.license else "--language"
+            raise UserError(f"{given} is for the card of --save-sentence-transformers")
 
 
 @grouped(

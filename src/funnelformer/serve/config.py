@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from ..base.errors import UserError
 from ..base.files import read_bytes
 from ..base.options import Backend, Device, at_least, between, check_ranges, grouped
+from ..tasks.window_options import WindowOptions
 
 __all__ = ["TOKEN_VARIABLE", "ServeConfig", "name_models"]
 
@@ -33,7 +34,7 @@ _ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
     data="max_length auto_truncate max_texts max_text_chars max_body_bytes inspect_tokens",
 )
 @dataclass(kw_only=True)
-class ServeConfig:
+class ServeConfig(WindowOptions):
     """What `serve` can be told."""
 
     model: Annotated[str, Parameter(show=False, parse=False)] = ""
@@ -76,6 +77,7 @@ class ServeConfig:
     "Seconds that accepted requests have to finish after SIGTERM."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.token_file is not None:
             self.token_file = Path(self.token_file)
         check_ranges(self)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub import EvalResult
+
 from ...base.files import atomic_writer
 from ...base.markdown import markdown_table
-from ...checkpoints.card import CARD, card_text, inherited, vectors_snippet
+from ...checkpoints.card import CARD, card_text, inherited, measurements, results, vectors_snippet
 from ...checkpoints.model_source import is_layout
 from ...checkpoints.provenance import source_name
 from .config import DistillConfig
@@ -65,7 +67,17 @@ def write_card(
         snippet=vectors_snippet(),
         sections=sections,
         pipeline_tag="sentence-similarity",
-        **inherited(source),
+        **measurements(_results(scores), f"{metrics['model']}-distilled"),
+        **inherited(source, stated=config),
     )
     with atomic_writer(config.out / CARD) as file:
         file.write(text)
+
+
+def _results(scores: Mapping[str, float]) -> list[EvalResult]:
+    """Scores are called by what they are and the data they are of, as spearman_sts; of held-out texts by no data."""
+    found = []
+    for name, value in scores.items():
+        score, _, data = name.partition("_")
+        found += results({score: value}, "sentence-similarity", data or "held-out texts")
+    return found
