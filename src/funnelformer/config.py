@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from .base.errors import UserError, did_you_mean, reject_unknown
 from .base.foreign_code import without_own_code
 from .base.foreign_models import reader
 from .base.version import VERSION_KEY, stamped
-from .model_options import FOREIGN_KEYS, MIXERS, ModelOptions
+from .model_options import FOREIGN_KEYS, MIXERS, ModelOptions, check_dtype
 
 __all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_layout", "parse_name"]
 
@@ -20,6 +21,7 @@ GRAMMAR = (
     "a name is B<layers>[x<repeats>]-...H<width> or L<layers>H<width>, "
     "as in B4-4-4H768, B6-3x2-3x2H768, L12H768"
 )
+_LABELS = ("id2label", "label2id")
 _LAYOUT = re.compile(r"(?:L(?P<flat>\d+)|B(?P<blocks>\d+(?:x\d+)?(?:-\d+(?:x\d+)?)*))(?:H(?P<width>\d+))?")
 
 # The released Funnel-Transformers (https://huggingface.co/funnel-transformer) and the standard
@@ -180,9 +182,10 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
         reject_unknown(kwargs.keys() - set(FOREIGN_KEYS), known, "model config")
         kwargs.pop("model_type", None)
         kwargs.pop(VERSION_KEY, None)
-        self._complete(
-            kwargs.pop("num_hidden_layers", None)
-        )  # an export says it to those who read nothing else
+        for value in (self.dtype, kwargs.get("torch_dtype")):
+            check_dtype(value)
+        # an export says the layers to those who read nothing else
+        self._complete(kwargs.pop("num_hidden_layers", None), kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -197,6 +200,15 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in transformers, but a keyword that is no config key is an error unless the caller asks for it back."""
         known = {field.name for field in fields(cls)}
+        number = kwargs.get("num_labels")
+        if not kwargs.keys().isdisjoint(_LABELS) or number not in (
+            None,
+            len(config_dict.get("id2label") or ()),
+        ):
+            # names from the caller, and not half of them from the file
+            config_dict = {
+                key: value for key, value in config_dict.items() if key not in (*_LABELS, "num_labels")
+            }
         config_dict = {
             **without_own_code(config_dict),
             **{key: kwargs.pop(key) for key in known & kwargs.keys() if key != "dtype"},
@@ -209,10 +221,24 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As in transformers; the config of another family's model is translated."""
+        """As in transformers; the config of another family's model is translated.
+
+        Raises UserError naming the file, and the key of a value that cannot be.
+        """
+        subfolder = kwargs.get("subfolder") or ""
         values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        name = str(pretrained_model_name_or_path)
+        file = name if os.path.isfile(name) else os.path.join(name, subfolder, "config.json")
         if values.get("model_type", cls.model_type) != cls.model_type:
-            values = reader().translated(values, str(pretrained_model_name_or_path)).to_dict()
+            return reader().translated(values, file).to_dict(), kwargs
+        try:
+            if values.get("quantization_config") is not None:
+                raise UserError(
+                    "quantization_config is given; allowed: none, as quantised weights are not read"
+                )
+            cls(**without_own_code(values))
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
         return values, kwargs
 
     def to_dict(self) -> dict[str, Any]:

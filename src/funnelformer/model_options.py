@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -11,7 +12,7 @@ from .base.errors import UserError, did_you_mean, short
 from .base.sentence_modules import Pooling, SentenceEmbedding
 from .base.version import VERSION_KEY
 
-__all__ = ["FOREIGN_KEYS", "MIXERS", "ModelOptions"]
+__all__ = ["FOREIGN_KEYS", "MIXERS", "ModelOptions", "check_dtype", "class_names"]
 
 # The table of token mixers: a name, and where its class is. See `mixers.Mixer` for what the class must offer.
 MIXERS = {
@@ -29,9 +30,41 @@ _CHOICES = {
     "classifier_head": ("dense", "linear"),
     "classifier_activation": ("tanh", "gelu", "gelu_new", "relu", "silu", "linear"),
     "qa_head": ("simple", "conditional"),
+    "hidden_act": (
+        *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh"),
+        *(
+            "gelu_pytorch_tanh",
+            "hardswish",
+            "laplace",
+            "leaky_relu",
+            "linear",
+            "mish",
+            "quick_gelu",
+            "relu",
+            "relu2",
+        ),
+        *("relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh"),
+    ),
     "ponet_segments": ("separators", "sentences", "chunks"),
 }
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "embedding_size",
+    "num_attention_heads",
+    "head_size",
+    "intermediate_size",
+    "decoder_repeats",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "ponet_num_segments",
+    "qa_start_beam",
+    "qa_end_beam",
+)
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
+# What transformers calls a class that nobody has named, with its id.
+_NAMELESS = re.compile(r"LABEL_(\d+)")
 _MOST = 1 << 31  # of anything that is counted, or is an id
 
 
@@ -52,6 +85,76 @@ def _are_numbered(labels: dict[Any, Any]) -> bool:
     return {str(number) for number in labels} == {str(number) for number in range(len(labels))} and all(
         isinstance(name, str) for name in labels.values()
     )
+
+
+def class_names(
+    id2label: Any, label2id: Any = None, num_labels: Any = None, problem_type: Any = None
+) -> dict[int, str] | None:
+    """The names of a model's classes by their ids, of the keys of its config that say them; None where none does.
+
+    Names such as LABEL_0, which transformers leaves where one of the two was never set, count less than others.
+    Raises UserError, "model config: ...", for a value that says no names, and for two that contradict each other.
+    """
+    if id2label is not None and not (isinstance(id2label, dict) and _are_numbered(id2label)):
+        raise UserError(
+            f"model config: id2label is {short(id2label)}; allowed: the numbers from 0 on, each with a name"
+        )
+    swapped = None
+    if label2id is not None:
+        is_swappable = isinstance(label2id, dict) and all(
+            isinstance(number, int | str) and not isinstance(number, bool) for number in label2id.values()
+        )
+        swapped = {number: name for name, number in label2id.items()} if is_swappable else {}
+        if not is_swappable or len(swapped) < len(label2id) or not _are_numbered(swapped):
+            raise UserError(
+                f"model config: label2id is {short(label2id)}; allowed: names, each with one of the numbers from 0 on"
+            )
+    names, others = _by_number(id2label), _by_number(swapped)
+    if names and len(set(names.values())) < len(names):
+        twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise UserError(f"model config: id2label has two classes of the name {short(twice)}")
+    if others and not names:
+        names = others
+    elif names and others and names != others and not _are_nameless(others):
+        if not (_are_nameless(names) and len(names) == len(others)):
+            number = next((n for n in names if names[n] != others.get(n)), len(names))
+            raise UserError(
+                f"model config: label2id contradicts id2label: class {number} is {short(others.get(number))} in the "
+                f"one and {short(names.get(number))} in the other; allowed: the same names, or one of the two keys"
+            )
+        names = others
+    if num_labels is not None:
+        if not _is_count(num_labels) or num_labels < 1:
+            raise UserError(
+                f"model config: num_labels is {short(num_labels)}; allowed: a whole number, 1 and more"
+            )
+        if names and len(names) != num_labels:
+            raise UserError(
+                f"model config: num_labels is {num_labels}, and there are names for {len(names)} classes"
+            )
+    if problem_type == "single_label_classification" and (len(names) if names else num_labels) == 1:
+        raise UserError(
+            "model config: num_labels is 1, and problem_type is single_label_classification; allowed: 2 classes and "
+            "more, or problem_type regression"
+        )
+    return names
+
+
+def _by_number(names: Mapping[Any, str] | None) -> dict[int, str] | None:
+    return None if names is None else dict(sorted((int(number), name) for number, name in names.items()))
+
+
+def _are_nameless(names: Mapping[int, str]) -> bool:
+    """Whether all names are those that transformers gives, each with its own id."""
+    matches = [(number, _NAMELESS.fullmatch(name)) for number, name in names.items()]
+    return all(match is not None and int(match[1]) == number for number, match in matches)
+
+
+def check_dtype(value: Any) -> None:
+    """Raise UserError, "model config: ...", for a `dtype` of a config that is none of floating point."""
+    name = str(value).removeprefix("torch.")
+    if value is not None and name not in _DTYPES:
+        raise UserError(f"model config: dtype is {short(value)}; allowed: {', '.join(_DTYPES)}")
 
 
 # Of fields with these annotations: what is a right value, and what that is called.
@@ -161,12 +264,16 @@ class ModelOptions:
     sentence_embedding: dict[str, Any] | None = None
     made_from: dict[str, Any] | None = None
 
-    def _complete(self, num_hidden_layers: Any = None) -> None:
+    def _complete(self, num_hidden_layers: Any = None, num_labels: Any = None) -> None:
         """Check every value, and fill in those that follow from others. Raises UserError naming the key.
 
-        num_hidden_layers: what a file says beside the blocks.
+        num_hidden_layers, num_labels: what a file says beside the blocks, and the names of the classes.
         """
         self._check_types()
+        own: Any = self  # with the fields of the classes below this one
+        names = class_names(own.id2label, own.label2id, num_labels, own.problem_type)
+        if names is not None:
+            own.id2label, own.label2id = names, {name: number for number, name in names.items()}
         self.blocks = list(_positive_integers("blocks", self.blocks))
         num_blocks = len(self.blocks)
         if num_hidden_layers is not None and num_hidden_layers != self.num_hidden_layers:
@@ -203,11 +310,6 @@ class ModelOptions:
         names = own.architectures
         if names is not None and not _is_list_of(str, names):
             raise UserError(f"model config: architectures is {short(names)}; allowed: a list of names")
-        labels = own.id2label
-        if labels is not None and not (isinstance(labels, dict) and _are_numbered(labels)):
-            raise UserError(
-                f"model config: id2label is {short(labels)}; allowed: the numbers from 0 on, each with a name"
-            )
 
     def _validate(self) -> None:
         for key, allowed in _CHOICES.items():
@@ -230,24 +332,9 @@ class ModelOptions:
         if self.hide_mask_tokens is True and self.mask_token_id is None:
             raise UserError("model config: hide_mask_tokens needs mask_token_id")
         if self.ponet_chunk_length is not None:
-            _positive_integers("ponet_chunk_length", [self.ponet_chunk_length])
-        _positive_integers(
-            "sizes",
-            [
-                self.vocab_size,
-                self.hidden_size,
-                self.embedding_size,
-                self.num_attention_heads,
-                self.head_size,
-                self.intermediate_size,
-                self.decoder_repeats,
-                self.max_position_embeddings,
-                self.type_vocab_size,
-                self.ponet_num_segments,
-                self.qa_start_beam,
-                self.qa_end_beam,
-            ],
-        )
+            _positive_integer("ponet_chunk_length", self.ponet_chunk_length)
+        for key in _SIZES:
+            _positive_integer(key, getattr(self, key))
         if self.sentence_embedding is not None:
             vectors = SentenceEmbedding.from_dict(self.sentence_embedding, "model config: sentence_embedding")
             self.sentence_embedding = vectors.to_dict()
@@ -337,6 +424,11 @@ class ModelOptions:
         return f"{'L' if flat else 'B'}{'-'.join(parts)}H{self.hidden_size}{suffix}"
 
 
+def _positive_integer(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"model config: {key} is {short(value)}; allowed: a whole number, 1 and more")
+
+
 def _positive_integers(key: str, values: Sequence[Any]) -> Sequence[int]:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise UserError(f"model config: {key} is {values!r}; allowed: a list of integers >= 1")
@@ -349,4 +441,4 @@ def _positive_integers(key: str, values: Sequence[Any]) -> Sequence[int]:
 def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         hint = did_you_mean(str(value), allowed)
-        raise UserError(f"model config: {key} is {value!r}; allowed: {', '.join(allowed)}{hint}")
+        raise UserError(f"model config: {key} is {short(value)}; allowed: {', '.join(allowed)}{hint}")

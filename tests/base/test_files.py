@@ -1,6 +1,7 @@
 """Opening user files and writing ours."""
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -11,6 +12,7 @@ import zstandard
 from data.support import error_of, write
 from funnelformer.base.files import (
     atomic_folder,
+    atomic_path,
     atomic_writer,
     expand_paths,
     iter_lines,
@@ -174,3 +176,12 @@ def test_atomic_folder_leaves_nothing_on_error(tmp_path):
     with pytest.raises(KeyError):
         fail()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", [atomic_path, atomic_folder])
+def test_a_full_disk_is_said_of_the_output(tmp_path, place):
+    """The system names no file where a write fails."""
+    with pytest.raises(OSError, match="No space left") as caught, place(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

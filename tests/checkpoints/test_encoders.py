@@ -213,7 +213,7 @@ def test_a_head_that_ours_has_not(tmp_path: Path) -> None:
         ("bert", "model", {"num_hidden_layers": 3}, "'encoder.layer.2.* is missing"),
         ("bert", "model", {"num_hidden_layers": 1}, "'encoder.layer.1.*belongs to no part"),
         ("bert", "model", {"vocab_size": 60}, r"has shape \[50, 24\], expected \[60, 24\]"),
-        ("bert", "model", {"hidden_act": "gluu"}, "the activation 'gluu' is not known"),
+        ("bert", "model", {"hidden_act": "gluu"}, "hidden_act is 'gluu'; allowed: gelu, gelu_10"),
         ("bert", "model", {"layer_norm_eps": -1.0}, "layer_norm_eps is -1.0; allowed: 0 <= number"),
         ("bert", "model", {"architectures": "BertModel"}, "architectures is 'BertModel'; allowed: a list"),
         ("bert", "model", {"auto_map": {"AutoModel": "x.Y"}}, "'auto_map' names code to run"),

@@ -113,7 +113,7 @@ def test_bad_config(tmp_path: Path, golden: Path, change: dict[str, Any], expect
         # the same numbers in another shape must not pass for an input-first kernel
         ("pffn_layers.0.pffn.0.weight", torch.ones(64, 32), "shape \\[64, 32\\], expected \\[32, 64\\]"),
         ("attn_layers.9.r_w_bias", torch.ones(4, 8), "'attn_layers.9.r_w_bias' belongs to no part"),
-        ("input_layer.1.bias", torch.ones(32, dtype=torch.int64), "torch.int64, expected floating point"),
+        ("input_layer.1.bias", torch.ones(32, dtype=torch.int64), "is int64, so it is not a weight"),
     ],
 )
 def test_bad_tensor(

@@ -10,8 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from funnelformer import FunnelformerConfig, FunnelformerModel
 from funnelformer.base.errors import UserError
-from funnelformer.checkpoints.weights import read_state_dict, write_safetensors
+from funnelformer.checkpoints.folders import load_folder
+from funnelformer.checkpoints.weights import check_weights, read_state_dict, write_safetensors
+from funnelformer.cost.info import describe
 
 
 def write(state: dict[str, torch.Tensor], path: Path) -> Path:
@@ -47,8 +50,15 @@ def test_shards_are_joined(tmp_path: Path, suffix: str) -> None:
     ("weight_map", "expected"),
     [
         ({"t0": "../elsewhere.bin"}, "not a plain file name"),
-        ({"t0": "absent.bin"}, "absent.bin: no such file"),
-        ({"t0": "one.bin", "t9": "one.bin"}, "'t9' is in the index but in no shard"),
+        ({"t0": "absent.bin"}, "names the shard absent.bin, and there is no such file"),
+        ({"t0": "one.bin", "t9": "one.bin"}, "'t9' is in the index but not in its shard one.bin"),
+        ({"t0": "one.bin", "t9": "two.bin"}, "'t9' is in the index but not in its shard two.bin"),
+        ({"t0": "one.bin", "t1": "one.bin"}, "'t1' is in the index but not in its shard one.bin"),
+        ({"t0": "one.bin", "t1": "two.bin"}, r"two.bin: holds tensor 't2', which .*index.json does not say"),
+        (
+            {"t0": "two.bin", "t1": "two.bin", "t2": "two.bin"},
+            "'t0' is in the index but not in its shard two.bin",
+        ),
         ({}, "'weight_map' is missing or empty"),
         ([1], "'weight_map' is missing or empty"),
         ({"t0": ["one.bin"]}, r"shard \['one.bin'\] is not a plain file name"),
@@ -59,10 +69,44 @@ def test_shards_are_joined(tmp_path: Path, suffix: str) -> None:
 )
 def test_bad_index(tmp_path: Path, weight_map: Any, expected: str) -> None:
     write({"t0": torch.ones(1)}, tmp_path / "one.bin")
+    write({"t1": torch.ones(1), "t2": torch.ones(1)}, tmp_path / "two.bin")
     index = tmp_path / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(UserError, match=expected):
-        read_state_dict(index)
+    for read in (lambda: read_state_dict(index), lambda: check_weights(tmp_path)):
+        with pytest.raises(UserError, match=expected):
+            read()
+
+
+def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
+    """Neither of them counts more than the other."""
+    write({"t0": torch.ones(1)}, tmp_path / "one.safetensors")
+    write({"t0": torch.zeros(1), "t1": torch.ones(1)}, tmp_path / "two.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"t0": "one.safetensors", "t1": "two.safetensors"}}))
+    for read in (lambda: read_state_dict(index), lambda: check_weights(tmp_path)):
+        with pytest.raises(
+            UserError, match=r"two.safetensors: holds tensor 't0', which .* does not say of this shard"
+        ):
+            read()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_numbers_that_need_scales_are_no_weights(tmp_path: Path, dtype: torch.dtype, suffix: str) -> None:
+    """Of our own folders, wherever they are read; other libraries' tensors go through a table that asks the same."""
+    config = FunnelformerConfig.from_name("L1H16", vocab_size=20, architectures=["FunnelformerModel"])
+    model = FunnelformerModel(config)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    name = "encoder.blocks.0.0.mixer.query.weight"
+    config.save_pretrained(tmp_path)
+    path = write(
+        {**state, name: (state[name] * 100).to(dtype)},
+        tmp_path / {".bin": "pytorch_model.bin"}.get(suffix, "model.safetensors"),
+    )
+    expected = rf"{path.name}: tensor '{name}' is (u?int\d+|bool|float8\w*), so it is not a weight without the scales"
+    for read in (load_folder, FunnelformerModel.from_pretrained, describe):
+        with pytest.raises(UserError, match=expected):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize(

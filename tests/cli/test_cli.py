@@ -128,7 +128,7 @@ def test_ctrl_c_names_the_last_checkpoint(toy, tmp_path):
     """Exit code 130, one line, no traceback; the checkpoint loads and goes on."""
     out = tmp_path / "out"
     process = start("-m", "funnelformer", *arguments(toy, out, "--steps", 100_000))
-    first = out / "checkpoints" / "checkpoint-10" / "trainer_state.json"
+    first = out / "checkpoints" / "checkpoint-10" / "complete.json"
     deadline = time.monotonic() + 90
     while not first.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -101,6 +101,43 @@ RULES = [
         "",
         "names column '' twice",
     ),
+    *(
+        (
+            f"two names that look alike, {what}",
+            ["text", "label", other],
+            [[*r, "z"] for r in TWO],
+            "",
+            f"names the columns '{first}' and '{second}', which differ only in white space or in how they are",
+        )
+        for what, first, other, second in (
+            ("a space before", "text", " text", " text"),
+            ("a space behind", "text", "text ", "text "),
+            ("a space without a break", "label", "label\u00a0", "label\\xa0"),
+            ("a mark behind", "text", "text\u2060", "text\\u2060"),
+            ("a space of no width", "text", "te\u200bxt", "te\\u200bxt"),
+        )
+    ),
+    (
+        "names that differ by the form of a letter",
+        ["text", "label", "\u00e9", "e\u0301"],
+        [[*r, "1", "2"] for r in TWO],
+        "",
+        "which differ only in white space or in how they are written",
+    ),
+    (
+        "two names that differ by capital letters, both of them a guess",
+        ["text", "Text", "label"],
+        [["a", "b", "x"], ["c", "d", "y"]],
+        "",
+        "has the columns 'text' and 'Text', either of which could be meant by 'text'",
+    ),
+    (
+        "two names that differ by capital letters, none of them a guess",
+        ["text", "label", "id", "ID"],
+        [[*r, "1", "2"] for r in TWO],
+        "",
+        GOOD,
+    ),
     ("NUL in a name", ["text\0", "label"], TWO, "", "with the character NUL; is the file UTF-16?"),
     (
         "NUL in a text",

@@ -8,8 +8,9 @@ import pytest
 from transformers import AutoTokenizer, FunnelTokenizer, PreTrainedTokenizerFast
 
 from data.support import error_of, write
+from funnelformer import FunnelformerConfig
 from funnelformer.corpus.vocabulary import train_tokenizer
-from funnelformer.data.tokenizer import check_vocabulary, load_tokenizer, tokenizer_from_vocab
+from funnelformer.data.tokenizer import check_fits, check_vocabulary, load_tokenizer, tokenizer_from_vocab
 
 TEXT = "The cat sat on the mat.\nA café in the park, the cats' café!\n\nThe map of the park is on the mat.\n"
 
@@ -79,7 +80,7 @@ def test_case_is_kept_when_asked(corpus, tmp_path):
 
 def test_text_column_of_a_table(tmp_path):
     path = write(tmp_path / "a.tsv", "a\tb\n" + "11 11\tzebra zebra\n" * 3)
-    vocabulary = train_tokenizer(path, tmp_path / "out", text_column="b", vocab_size=60).get_vocab()
+    vocabulary = train_tokenizer(path, tmp_path / "out", text_column="b", vocab_size=100).get_vocab()
     assert "zebra" in vocabulary
     assert "1" not in vocabulary
 
@@ -234,3 +235,16 @@ def test_check_vocabulary(tmp_path):
         "is it another model's tokenizer?"
     )
     assert error_of(check_vocabulary, tokenizer, 9, "model") == message
+
+
+def test_segments_that_a_model_does_not_have(tmp_path):
+    """Funnel-Transformers give [CLS] segment 2, which BERT's table has no row for."""
+    tokenizer = tokenizer_from_vocab(write(tmp_path / "vocab.txt", FUNNEL_VOCAB))
+    config = FunnelformerConfig(vocab_size=10, position="absolute", type_vocab_size=3)
+    check_fits(tokenizer, config, "model")
+    check_fits(tokenizer, FunnelformerConfig(vocab_size=10, cls_token_type_id=1), "model")
+    config.type_vocab_size = 2
+    assert error_of(check_fits, tokenizer, config, "model") == (
+        "model: the tokenizer gives a token segment 2, but the model's segments end at 1 (type_vocab_size); is it "
+        "another model's tokenizer?"
+    )

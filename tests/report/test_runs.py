@@ -127,3 +127,22 @@ def test_what_cannot_be_read(tmp_path):
     assert line(run) == f"{run}: no run.json in it, so it is not a finished run"
     (run / "sweep.json").write_text('{"points": [3]}')
     assert line(run) == f"{run / 'sweep.json'}: 'name' is missing or cannot be read"
+
+
+def test_a_head_that_is_fitted_has_no_log(tmp_path):
+    run = write_run(tmp_path / "fitted")
+    (run / "log.jsonl").write_text("")
+    (row,) = read_rows([run])
+    assert row.score == 0.75
+    assert not row.loss
+
+
+def test_a_distillation_too_short_to_be_measured(tmp_path):
+    run = write_run(
+        tmp_path / "short", "distill", {"teacher": "big", "loss": None, "cost": {}}, log=[{"step": 1}]
+    )
+    with pytest.raises(UserError) as caught:
+        read_rows([run])
+    assert str(caught.value) == (
+        f"{run / 'metrics.json'}: has neither agreement nor loss: the run ended before either was measured"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import time
 from pathlib import Path
 
 SAVES_BEFORE = 2  # so many checkpoints are written well
@@ -178,3 +179,19 @@ def loss_of_process_1_is_nan():
         return output
 
     FunnelformerForMaskedLM.forward = forward
+
+
+def teacher_in_small_parts() -> None:
+    """A pass of a teacher writes many parts, with time enough to be killed between two."""
+    from funnelformer.training.distillation import teacher_answers, teacher_outputs, token_rows
+    from funnelformer.training.distillation.stored_parts import StoredParts
+
+    token_rows.ROWS_PER_PART = teacher_outputs.ROWS_PER_PART = 32
+    teacher_outputs._STATE_ROWS_PER_PART = teacher_answers.ROWS_PER_PART = 8
+    write = StoredParts.write
+
+    def slowly(self, number, arrays) -> None:
+        write(self, number, arrays)
+        time.sleep(0.1)
+
+    StoredParts.write = slowly

@@ -10,6 +10,7 @@ from typing import Any
 __all__ = [
     "HARMLESS",
     "UserError",
+    "as_seen",
     "did_you_mean",
     "joined",
     "one_line",
@@ -54,6 +55,14 @@ def printable(text: str, *, keep: str = "") -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def as_seen(text: str) -> str:
+    """The text as a reader sees it: composed, without what is not shown, any white space as one space."""
+    shown = (
+        c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf" or c in HARMLESS
+    )
+    return " ".join("".join(shown).split())
 
 
 def one_line(error: BaseException) -> str:

@@ -376,7 +376,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     try:
         mode = stat.S_IMODE(temporary.stat().st_mode)
-        yield temporary
+        with _naming_full(path):
+            yield temporary
         _set_mode(temporary, mode)
         try:
             os.replace(temporary, target)
@@ -409,7 +410,8 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     try:
-        yield temporary
+        with _naming_full(path):
+            yield temporary
         set_default_modes(temporary)
         if target.is_dir():
             for entry in sorted(temporary.iterdir()):
@@ -420,6 +422,17 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
             os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _naming_full(path: str | Path) -> Iterator[None]:
+    """A full disk, or file, is said of `path`: of the write that fails, the system does not know the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def set_default_modes(folder: Path) -> None:

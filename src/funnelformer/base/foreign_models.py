@@ -23,6 +23,12 @@ class Reader(Protocol):
     def find_foreign(self, source: str | Path, **hub: Any) -> Path | None:
         """The folder of a foreign model that a folder or a name on the Hub leads to; None where the model is ours."""
 
+    def check_config(self, file: Path) -> None:
+        """Raise UserError naming the file and the key when a `config.json` is of none of the known models."""
+
+    def check_weights(self, folder: str | Path) -> None:
+        """Raise UserError when the files of weights in a folder of ours cannot be what they are taken for."""
+
     def read_source(self, name: str, folder: Path | None, wishes: Mapping[str, Any], **hub: Any) -> Any:
         """A model's `config` and `state_dict` in our names, its layers dealt into other blocks where that is wished."""
 

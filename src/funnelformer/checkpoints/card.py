@@ -23,6 +23,7 @@ __all__ = [
     "model_snippet",
     "onnx_snippet",
     "pipeline_of",
+    "predictor_snippet",
     "remote_snippet",
     "results",
     "sentence_transformers_snippet",
@@ -183,6 +184,14 @@ def vectors_snippet() -> str:
     return (
         f"from funnelformer import load_embedder\n\n{_FOLDER}\n"
         'print(load_embedder(folder).vectors(["a text", "another"]).shape)'
+    )
+
+
+def predictor_snippet() -> str:
+    """Code that gives the labels of texts."""
+    return (
+        f"from funnelformer import load_predictor\n\n{_FOLDER}\npredictor = load_predictor(folder)\n"
+        'print(predictor.probabilities(predictor.logits(["a text", "another"])))'
     )
 
 

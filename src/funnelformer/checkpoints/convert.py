@@ -159,13 +159,21 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
         return report
     is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.
+    written_as = exported.architecture
     del loaded, exported
     with atomic_folder(target, overwrite=wishes.overwrite) as folder:
         WRITTEN[to].save(changed.config, changed.state_dict, changed.architecture, folder)
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
-        card = _card(changed, wishes, source, report.layers, has_tokenizer="tokenizer_config.json" in files)
+        card = _card(
+            replace(changed, architecture=written_as),
+            wishes,
+            source,
+            report.layers,
+            has_tokenizer="tokenizer_config.json" in files,
+            is_same=report.layers is None and not wishes.overrides and written_as == changed.architecture,
+        )
         (folder / CARD).write_text(card, encoding="utf-8")
         if changed.architecture == "model" and changed.config.vectors is not None:
             if to in _OURS:
@@ -205,10 +213,12 @@ def _card(
     layers: Sequence[int] | None,
     *,
     has_tokenizer: bool,
+    is_same: bool,
 ) -> str:
     """loaded: the model as it is written. folder: the source's, with its files.
 
     layers: the source's layers that its places have, where they were dealt anew.
+    is_same: it gives the source's outputs.
     """
     source, to, head = wishes.source, wishes.to, HEADS[loaded.architecture]
     snippet = {"remote-code": remote_snippet, "transformers": stock_snippet}.get(
@@ -225,7 +235,7 @@ def _card(
         else snippet(head.class_name, has_tokenizer=has_tokenizer),
         library_name="funnelformer" if snippet is model_snippet else "transformers",
         pipeline_tag="sentence-similarity" if gives_vectors else pipeline_of(head.export_task),
-        **inherited(source, folder, stated=wishes, is_same=layers is None and not wishes.overrides),
+        **inherited(source, folder, stated=wishes, is_same=is_same),
     )
 
 

@@ -20,7 +20,7 @@ from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
 from .bert_rows import EMBEDDINGS
-from .foreign_options import check_holds, make_config
+from .foreign_options import LABEL_KEYS, check_holds, make_config, with_classes
 from .form_table import add_form
 from .key_map import Row, encoder_layers, expand, from_ours, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
@@ -134,7 +134,7 @@ class EncoderFormat:
         prefix = self.prefix if any(name.startswith(self.prefix) for name in state) else ""
         architecture = named or self._by_tensors(state, prefix)
         config = self.config_from_theirs(theirs, str(path), architecture)
-        if architecture in _LABELLED and not {"id2label", "num_labels"} & theirs.keys():
+        if architecture in _LABELLED and theirs.keys().isdisjoint(LABEL_KEYS):
             bias = next(row for row in self.heads[architecture] if row.our_shape == "L")
             if bias.theirs in state:
                 config.num_labels = state[bias.theirs].numel()
@@ -205,10 +205,12 @@ class EncoderFormat:
                 raise UserError(f"{source}: {key} is {value!r}; allowed: {given}")
         keys = {**self.keys, **self.head_keys.get(architecture, {})}
         try:
-            parsed = self.config_class.from_dict(dict(theirs))
+            parsed = self.config_class.from_dict(with_classes(theirs, source))
             values = {ours: getattr(parsed, name) for ours, name in keys.items()}
             values |= {key: getattr(parsed, key) for key in _LABEL_KEYS}
             layers = getattr(parsed, self.num_layers)
+        except UserError:
+            raise
         except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise UserError(f"{source}: {joined(error)}") from error
         width, heads = values["hidden_size"], values.get("num_attention_heads")
@@ -237,7 +239,7 @@ class EncoderFormat:
             if values.setdefault(key, value) != value:
                 raise UserError(f"{source}: {keys[key]} is {values[key]!r}; allowed: {value!r}")
         values.setdefault("classifier_activation", self.classifier_activation)
-        return make_config({**_FIXED, **self.fixed, **values, "blocks": [layers]}, source)
+        return make_config({**_FIXED, **self.fixed, **values, "blocks": [layers]}, source, keys)
 
     def config_to_theirs(self, config: FunnelformerConfig, architecture: str) -> Any:
         """Translate a config, naming the class in `architectures`.

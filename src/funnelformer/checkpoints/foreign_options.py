@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers.activations import ACT2FN
 
 from ..base.errors import UserError, joined
 from ..config import FunnelformerConfig
+from ..model_options import check_dtype, class_names
 from .loaded import SEQUENCE_HEADS
 
-__all__ = ["check_holds", "funnel_options", "make_config", "translating"]
+__all__ = ["LABEL_KEYS", "check_holds", "funnel_options", "make_config", "translating", "with_classes"]
+
+# Of a config: each says how many classes there are.
+LABEL_KEYS = ("id2label", "label2id", "num_labels")
+# What a message of the config begins with: the key it is about.
+_KEY = re.compile(r"(model config: )(\w+)(?= is )")
 
 
-def make_config(values: Mapping[str, Any], source: str) -> FunnelformerConfig:
-    """Build a config from `values` of the file `source`. Raises UserError naming the file and the key."""
-    name = values.get("hidden_act")
-    if name is not None and (not isinstance(name, str) or name not in ACT2FN):
-        raise UserError(
-            f"{source}: hidden_act: the activation {name!r} is not known; allowed: {', '.join(ACT2FN)}"
-        )
+def make_config(
+    values: Mapping[str, Any], source: str, keys: Mapping[str, str] | None = None
+) -> FunnelformerConfig:
+    """Build a config from `values` of the file `source`.
+
+    keys: ours -> theirs, where the file calls them otherwise. Raises UserError naming the file and its key.
+    """
     try:
         config = FunnelformerConfig(**values)
         config.to_dict()  # transformers looks at some values only when it writes them
         return config
     except (ValueError, TypeError, StrictDataclassError) as error:
-        raise UserError(f"{source}: {joined(error)}") from error
+        text = joined(error)
+        match = _KEY.match(text)
+        if keys and match and match[2] in keys:
+            text = f"{match[1]}{keys[match[2]]}{text[match.end() :]}"
+        raise UserError(f"{source}: {text}") from error
     except Exception as error:
         raise UserError(_wrong_type(source, error)) from error
+
+
+def with_classes(theirs: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The content of a config of transformers, whose classes have names that are sure, and its type numbers.
+
+    Its own classes take of two contradicting keys one, and drop `label2id` that stands alone.
+    Raises UserError naming `source` and the key.
+    """
+    values = dict(theirs)
+    try:
+        for key in ("dtype", "torch_dtype"):
+            check_dtype(values.get(key))
+        given = (values.get(key) for key in ("id2label", "label2id", "num_labels", "problem_type"))
+        names = class_names(*given)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    if names is not None:
+        values |= {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    return values
 
 
 @contextmanager

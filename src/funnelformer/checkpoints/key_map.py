@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..base.errors import UserError, did_you_mean
 from ..config import FunnelformerConfig
+from .weights import check_numbers
 
 __all__ = ["LAYER", "Row", "encoder_layers", "expand", "from_ours", "layer_row", "names", "sizes", "to_ours"]
 
@@ -181,5 +182,4 @@ def _check(state: Mapping[str, Tensor], name: str, expected: tuple[int, ...], so
         raise UserError(
             f"{source}: tensor {name!r} has shape {list(tensor.shape)}, expected {list(expected)}"
         )
-    if not tensor.is_floating_point():
-        raise UserError(f"{source}: tensor {name!r} has type {tensor.dtype}, expected floating point")
+    check_numbers({name: tensor}, source)

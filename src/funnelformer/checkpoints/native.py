@@ -18,9 +18,9 @@ from ..modeling import HEADS
 from .foreign_options import make_config
 from .form_table import add_form
 from .loaded import Loaded, Part, Pretraining
-from .weights import find_weights, read_state_dict, write_model, write_safetensors
+from .weights import check_numbers, find_weights, read_state_dict, write_model, write_safetensors
 
-__all__ = ["GENERATOR", "OPTIMIZER", "load", "load_pretraining", "save", "save_pretraining"]
+__all__ = ["GENERATOR", "OPTIMIZER", "config_in", "load", "load_pretraining", "save", "save_pretraining"]
 
 # Beside the model of a checkpoint of pretraining.
 GENERATOR = "generator"
@@ -32,12 +32,14 @@ def load(folder: str | Path) -> Loaded:
     """Read config, state dict and architecture; nothing is left out. Raises UserError naming the file."""
     folder = Path(folder)
     path = folder / "config.json"
-    config = make_config(without_own_code(read_json(path)), str(path))
+    config = config_in(path)
     names = {head.class_name: architecture for architecture, head in HEADS.items()}
     name = (config.architectures or ["FunnelformerModel"])[0]
     if name not in names:
         raise UserError(f"{path}: architectures is {name!r}; allowed: {', '.join(names)}")
-    state = read_state_dict(find_weights(folder), mapped=True)
+    weights = find_weights(folder)
+    state = read_state_dict(weights, mapped=True)
+    check_numbers(state, weights)
     return Loaded(
         config,
         state,
@@ -48,6 +50,16 @@ def load(folder: str | Path) -> Loaded:
         {key: key for key in state},
         load_pretraining(folder),
     )
+
+
+def config_in(path: Path) -> FunnelformerConfig:
+    """The config in a file. Raises UserError naming the file and the key."""
+    values = read_json(path)
+    if values.get("quantization_config") is not None:
+        raise UserError(
+            f"{path}: quantization_config is given; allowed: none, as quantised weights are not read"
+        )
+    return make_config(without_own_code(values), str(path))
 
 
 def save(

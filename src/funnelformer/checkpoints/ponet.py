@@ -27,7 +27,7 @@ from .bert_rows import (
     layer_rows,
     rows_of,
 )
-from .foreign_options import make_config, translating
+from .foreign_options import LABEL_KEYS, make_config, translating, with_classes
 from .form_table import add_form
 from .key_map import Row, encoder_layers, expand, names, to_ours
 from .loaded import Loaded
@@ -117,7 +117,8 @@ def load(folder: str | Path) -> Loaded:
     prefix = "ponet." if any(name.startswith("ponet.") for name in state) else ""
     architecture = _architecture(theirs, state)
     config = config_from_theirs(theirs, str(path))
-    if architecture in ("sequence_classification", "token_classification"):
+    labelled = ("sequence_classification", "token_classification")
+    if architecture in labelled and theirs.keys().isdisjoint(LABEL_KEYS):
         config.num_labels = state["classifier.bias"].numel()
     table = _table(config, architecture, prefix)
     ours, ignored = to_ours(state, table, _ignorable(architecture, prefix), str(weights))
@@ -142,6 +143,7 @@ def _config(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
     missing = sorted(needed - theirs.keys())
     if missing:
         raise UserError(f"{source}: key {missing[0]!r} is missing")
+    theirs = with_classes(theirs, source)
     values = {ours: theirs[name] for ours, name in _SAME.items()}
     values |= {ours: theirs[name] for ours, name in _OPTIONAL.items() if name in theirs}
     width, heads, layers = (
@@ -156,7 +158,8 @@ def _config(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
             raise UserError(f"{source}: {name} is {value!r}; allowed: 1 and more")
     if width % heads:
         raise UserError(f"{source}: hidden_size {width} is not a multiple of num_attention_heads {heads}")
-    return make_config({**_FIXED, **values, "blocks": [layers], "head_size": width // heads}, source)
+    values |= {"blocks": [layers], "head_size": width // heads}
+    return make_config({**_FIXED, **values}, source, {**_SAME, **_OPTIONAL})
 
 
 def _table(config: FunnelformerConfig, architecture: str, prefix: str) -> list[Row]:

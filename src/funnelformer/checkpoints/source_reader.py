@@ -6,12 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..base.json_toml import read_json
+from ..config import FunnelformerConfig
 from .folders import find_foreign, load_foreign, translated
 from .loaded import Loaded
+from .native import config_in
 from .provenance import source_name
 from .shortening import deal
+from .weights import check_weights
 
-__all__ = ["find_foreign", "read_source", "translated"]
+__all__ = ["check_config", "check_weights", "find_foreign", "read_source", "translated"]
+
+
+def check_config(file: Path) -> None:
+    """Raise UserError naming the file and the key when a `config.json` is of none of the known models."""
+    values = read_json(file)
+    if values.get("model_type") == FunnelformerConfig.model_type:
+        config_in(file)
+    else:
+        translated(values, str(file))
 
 
 def read_source(name: str, folder: Path | None, wishes: Mapping[str, Any], **hub: Any) -> Loaded:

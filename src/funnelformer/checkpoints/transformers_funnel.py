@@ -18,7 +18,7 @@ from transformers import FunnelConfig
 from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
 from ..config import FunnelformerConfig
-from .foreign_options import check_holds, funnel_options, make_config, translating
+from .foreign_options import check_holds, funnel_options, make_config, translating, with_classes
 from .form_table import add_form
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours
 from .loaded import SEQUENCE_HEADS, Exported, Loaded
@@ -187,9 +187,11 @@ def config_from_theirs(
 
 def _config(theirs: Mapping[str, Any], decoder: bool, source: str) -> FunnelformerConfig:
     try:
-        parsed = FunnelConfig.from_dict(dict(theirs))
+        parsed = FunnelConfig.from_dict(with_classes(theirs, source))
         values = {ours: getattr(parsed, name) for ours, name in _SAME.items()}
         blocks, repeats = list(parsed.block_sizes), list(parsed.block_repeats or [])
+    except UserError:
+        raise
     except (StrictDataclassError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: {joined(error)}") from error
     if not decoder:
@@ -200,7 +202,7 @@ def _config(theirs: Mapping[str, Any], decoder: bool, source: str) -> Funnelform
     skip = blocks[0] if values["decoder_layers"] and repeats[0] > 1 else None
     values |= {"blocks": blocks, "repeats": repeats, "decoder_skip_state": skip}
     return make_config(
-        {**values, "padding": "transformers", "default_token_type_id": 0, "mlm_head": "linear"}, source
+        {**values, "padding": "transformers", "default_token_type_id": 0, "mlm_head": "linear"}, source, _SAME
     )
 
 

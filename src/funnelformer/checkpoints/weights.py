@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from ..base.errors import UserError, short
+from ..base.errors import UserError, one_line, short
 from ..base.files import check_readable
 from ..base.json_toml import read_json
 from ..base.strict_json import json_text
@@ -22,11 +22,18 @@ from .torch_file import read_torch_file, tensor_bytes
 
 __all__ = [
     "check_finite",
+    "check_numbers",
+    "check_weights",
     "find_weights",
     "read_state_dict",
     "write_model",
     "write_safetensors",
 ]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
 
 _CODES = {
     torch.float64: "F64",
@@ -39,6 +46,15 @@ _CODES = {
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+}
+
+
+# What a weight may be: a number that says its value by itself. Integers, and floats of 8 bits, have scales beside them.
+_WEIGHTS = ("float64", "float32", "float16", "bfloat16")
+_HEADER_CODES = {
+    **{code: _name(dtype) for dtype, code in _CODES.items()},
+    "F8_E4M3": "float8",
+    "F8_E5M2": "float8",
 }
 
 
@@ -77,15 +93,40 @@ def read_state_dict(path: str | Path, mapped: bool = False) -> dict[str, Tensor]
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
+def check_numbers(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise UserError naming the file and the first tensor whose numbers are not the weights themselves."""
+    for name, tensor in state.items():
+        _check_dtype(path, name, _name(tensor.dtype))
+
+
+def check_weights(folder: str | Path) -> None:
+    """Check the files of a model of ours without reading the numbers; of a folder without weights nothing.
+
+    Raises UserError naming the file: for a shard that is missing or holds other tensors than the index says, and for
+    weights that are integers, or of 8 bits, which mean nothing without their scales.
+    """
+    path = next(
+        (Path(folder) / name for name in TRANSFORMERS_WEIGHTS if (Path(folder) / name).is_file()), None
+    )
+    if path is None:
+        return
+    if path.name.endswith(".index.json"):
+        for shard, names in _shards(path).items():
+            dtypes = _dtypes(shard)
+            _check_shard(path, shard, names, dtypes)
+            _check_dtypes(shard, dtypes)
+    else:
+        _check_dtypes(path, _dtypes(path))
+
+
 def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
     """Raise UserError naming the file and the first tensor that holds NaN or infinity."""
     for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            continue
+        numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # which PyTorch does not add up
         # a sum is quick and takes no memory; one that overflows calls for a look at each number
-        if (
-            tensor.is_floating_point()
-            and not bool(tensor.sum().isfinite())
-            and not bool(tensor.isfinite().all())
-        ):
+        if not bool(numbers.sum().isfinite()) and not bool(numbers.isfinite().all()):
             raise UserError(f"{path}: tensor {name!r} holds NaN or infinity")
 
 
@@ -107,10 +148,8 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path) -> None:
     """
     for name, tensor in state.items():
         if tensor.dtype not in _CODES:
-            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _CODES)
-            raise UserError(
-                f"{path}: tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}; allowed: {allowed}"
-            )
+            allowed = ", ".join(map(_name, _CODES))
+            raise UserError(f"{path}: tensor {name!r} is {_name(tensor.dtype)}; allowed: {allowed}")
     order = sorted(state, key=lambda name: (-state[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -143,26 +182,74 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: cut short or damaged ({str(error).splitlines()[0]})") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cut short or damaged ({one_line(error)})")
 
 
 def _is_shard(name: str) -> bool:
     return name.isprintable() and len(name) < 256 and not name.endswith(".json")
 
 
-def _read_shards(path: Path, mapped: bool) -> dict[str, Tensor]:
+def _shards(path: Path) -> dict[Path, set[str]]:
+    """The shards that an index names, each with the tensors it is said to hold. Raises UserError naming the index."""
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: key 'weight_map' is missing or empty")
-    for shard in weight_map.values():
+    shards: dict[Path, set[str]] = {}
+    for name, shard in weight_map.items():
         # an index names files of weights beside itself; anything else would reach outside the model's folder, or
         # lead in a circle
         if not isinstance(shard, str) or Path(shard).name != shard or not _is_shard(shard):
             raise UserError(f"{path}: shard {short(shard)} is not a plain file name of weights")
+        shards.setdefault(path.parent / shard, set()).add(name)
+    for shard in shards:
+        if not shard.is_file():
+            raise UserError(f"{path}: names the shard {shard.name}, and there is no such file")
+    return dict(sorted(shards.items()))
+
+
+def _check_shard(path: Path, shard: Path, names: set[str], found: Iterable[str]) -> None:
+    """Raise UserError when a shard holds other tensors than the index in `path` says."""
+    found = set(found)
+    if missing := sorted(names - found):
+        raise UserError(f"{path}: tensor {missing[0]!r} is in the index but not in its shard {shard.name}")
+    if more := sorted(found - names):
+        raise UserError(f"{shard}: holds tensor {more[0]!r}, which {path.name} does not say of this shard")
+
+
+def _read_shards(path: Path, mapped: bool) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    for shard in sorted(set(weight_map.values())):
-        state.update(read_state_dict(path.parent / shard, mapped))
-    missing = sorted(weight_map.keys() - state.keys())
-    if missing:
-        raise UserError(f"{path}: tensor {missing[0]!r} is in the index but in no shard")
+    for shard, names in _shards(path).items():
+        part = read_state_dict(shard, mapped)
+        _check_shard(path, shard, names, part)
+        state.update(part)
     return state
+
+
+def _dtypes(path: Path) -> dict[str, str]:
+    """The type of each tensor of a file, from its header where it has one."""
+    if path.suffix != ".safetensors":
+        return {name: _name(tensor.dtype) for name, tensor in read_state_dict(path, mapped=True).items()}
+    check_readable(path)
+    try:
+        with safe_open(path, "pt") as file:
+            codes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return {name: _HEADER_CODES.get(code, code) for name, code in codes.items()}
+
+
+def _check_dtypes(path: Path, dtypes: Mapping[str, str]) -> None:
+    for name, dtype in dtypes.items():
+        _check_dtype(path, name, dtype)
+
+
+def _check_dtype(path: str | Path, name: str, dtype: str) -> None:
+    if dtype not in _WEIGHTS:
+        raise UserError(
+            f"{path}: tensor {name!r} is {dtype}, so it is not a weight without the scales it was quantised with; "
+            f"allowed: {', '.join(_WEIGHTS)}"
+        )

@@ -30,7 +30,7 @@ def _pretrain(settings: PretrainConfig) -> None:
 
 @app.command(name="distill")
 def _distill(settings: DistillConfig) -> None:
-    """Teach a small model to give the vectors of a larger one; the texts need no labels."""
+    """Teach a small model to give the vectors, labels or scores of a larger one; the texts need no labels."""
     for source in (settings.teacher, settings.model):
         check_reachable(source)
     from ..training.distillation.distill import distill
@@ -41,7 +41,8 @@ def _distill(settings: DistillConfig) -> None:
 @app.command(name="finetune")
 def _finetune(settings: FinetuneConfig) -> None:
     """Fine-tune a model: on a --task of the papers, or on a table of texts with classes, labels or amounts."""
-    check_reachable(settings.model)
+    for source in (settings.model, *([settings.teacher] if settings.teacher else [])):
+        check_reachable(source)
     from ..training.finetuning.finetune import finetune
 
     metrics = finetune(settings)

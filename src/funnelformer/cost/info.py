@@ -17,6 +17,7 @@ from ..base.errors import UserError, joined
 from ..base.terminal import cell
 from ..checkpoints.folders import find_foreign, load_foreign
 from ..checkpoints.model_source import Folder, Layout, find_model
+from ..checkpoints.weights import check_weights
 from ..config import FunnelformerConfig, parse_name
 from ..modeling import FunnelformerModel
 from .config import LENGTHS
@@ -177,11 +178,12 @@ def _config_in(source: str | Path) -> tuple[FunnelformerConfig, list[str]]:
     if foreign is not None:
         loaded = load_foreign(foreign)
         return loaded.config, [f"read from a model of the form {loaded.source} ({loaded.architecture})"]
+    check_weights(source)
     try:
         return FunnelformerModel.config_class.from_pretrained(source, trust_remote_code=False), []
-    except (
-        Exception
-    ) as error:  # ours, transformers' and the strict dataclass's errors have no common base class
+    except UserError:
+        raise
+    except Exception as error:  # transformers' and the strict dataclass's errors have no common base class
         raise UserError(f"{Path(source) / 'config.json'}: {joined(error)}") from error
 
 

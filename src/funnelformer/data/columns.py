@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..base.errors import UserError
+from ..base.errors import UserError, as_seen
 
 __all__ = ["check_names", "plain_name"]
 
@@ -16,11 +16,20 @@ def plain_name(name: str) -> str:
 
 
 def check_names(names: Iterable[Any], where: str) -> None:
-    """Raise UserError for a name that stands there twice, or has a NUL; one column may have an empty name."""
-    seen = set()
+    """Raise UserError for a name that stands there twice, two that look alike, or a NUL in one.
+
+    One column may have an empty name.
+    """
+    first: dict[str, Any] = {}
     for name in names:
-        if name in seen:
-            raise UserError(f"{where} names column {name!r} twice")
         if "\0" in str(name):
             raise UserError(f"{where} names column {name!r}, with the character NUL; is the file UTF-16?")
-        seen.add(name)
+        seen = as_seen(str(name))
+        if seen in first:
+            if first[seen] == name:
+                raise UserError(f"{where} names column {name!r} twice")
+            raise UserError(
+                f"{where} names the columns {first[seen]!r} and {name!r}, which differ only in white space or in how "
+                "they are written; call them otherwise"
+            )
+        first[seen] = name

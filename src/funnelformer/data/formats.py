@@ -106,7 +106,7 @@ def json_object(value: Any, where: str) -> dict[str, Any]:
 
 def jsonl_rows(lines: Iterable[Line], name: str, bad: OnBadRow = refuse) -> Iterator[Row]:
     """The rows of lines of JSON, blank ones left out."""
-    columns: set[str] = set()
+    columns: dict[str, None] = {}
     for number, line in lines:
         if line.strip():
             where = f"{name}: line {number}"
@@ -119,10 +119,11 @@ def jsonl_rows(lines: Iterable[Line], name: str, bad: OnBadRow = refuse) -> Iter
                 yield number, row
 
 
-def _add_columns(columns: set[str], row: dict[str, Any], where: str) -> None:
-    """Put the row's columns among those before. Raises UserError when all are too many."""
-    if not columns.issuperset(row):
-        columns.update(row)
+def _add_columns(columns: dict[str, None], row: dict[str, Any], where: str) -> None:
+    """Put the row's columns among those before. Raises UserError when all are too many, or look alike."""
+    if not columns.keys() >= row.keys():
+        columns.update(dict.fromkeys(row))
+        check_names(columns, f"{where}: with the rows before, it")
         _check_number(len(columns), f"{where}: with the rows before")
 
 
@@ -136,7 +137,7 @@ def _json_rows(path: Path, bad: OnBadRow) -> Iterator[Row]:
         yield from jsonl_rows(itertools.chain(begun, lines), str(path), bad)
         return
     del lines  # and with it the open file
-    columns: set[str] = set()
+    columns: dict[str, None] = {}
     for index, value in enumerate(load_json(read_document(path), str(path))):
         where = f"{path}: row {index + 1}"
         try:

@@ -291,9 +291,19 @@ def check_column(column: str, names: Iterable[str], where: str) -> str:
     return column
 
 
-def _first_named(wanted: Iterable[str], names: Iterable[str]) -> str | None:
-    by_lower = {name.lower(): name for name in reversed(list(names))}
-    return next((by_lower[name] for name in wanted if name in by_lower), None)
+def _first_named(wanted: Iterable[str], names: Iterable[str], where: str) -> str | None:
+    """The column of the first wanted name, whatever its capital letters; UserError where two have it."""
+    by_lower: dict[str, list[str]] = {}
+    for name in names:
+        by_lower.setdefault(name.lower(), []).append(name)
+    found = next((by_lower[name] for name in wanted if name in by_lower), None)
+    if found and len(found) > 1:
+        known = " and ".join(map(repr, found))
+        raise UserError(
+            f"{where}: has the columns {known}, either of which could be meant by {found[0].lower()!r}; say which "
+            "with --text, --text-pair and --label"
+        )
+    return found[0] if found else None
 
 
 def guess_text_column(names: Sequence[str], where: str) -> str:
@@ -301,10 +311,10 @@ def guess_text_column(names: Sequence[str], where: str) -> str:
 
     Raises UserError, asking for --text, when it is not plain.
     """
-    label = _first_named(_LABEL_NAMES, names)
+    label = _first_named(_LABEL_NAMES, names, where)
     # A column without a name is the number of the row, as pandas writes it.
     rest = [name for name in names if name != label and name.strip()] or list(names)
-    found = _first_named(_TEXT_NAMES, rest) or (rest[0] if len(rest) == 1 else None)
+    found = _first_named(_TEXT_NAMES, rest, where) or (rest[0] if len(rest) == 1 else None)
     if found is None:
         known = ", ".join(repr(name) for name in names)
         raise UserError(f"{where}: cannot tell which column is the text; set --text to one of {known}")
@@ -339,10 +349,10 @@ def guess_columns(
         messages.append(f"using column {column!r} as the {role} (guessed; set it with {option})")
         return column
 
-    label_name = label or _first_named(_LABEL_NAMES, free)
+    label_name = label or _first_named(_LABEL_NAMES, free, table.name)
     if text is None and text_pair is None:
         for pair in _PAIR_NAMES:
-            first, second = (_first_named([name], free) for name in pair)
+            first, second = (_first_named([name], free, table.name) for name in pair)
             if first and second:
                 text, text_pair = (
                     guessed(first, "text", "--text"),

@@ -13,9 +13,10 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 
 from ..base.bundled import located
-from ..base.errors import UserError, did_you_mean
+from ..base.errors import UserError, did_you_mean, joined
 from ..base.files import iter_lines
 from ..base.foreign_code import refuse_foreign_code, runs_foreign_code
+from ..base.foreign_models import reader
 from ..base.hub import reach_hub
 from ..base.sentence_modules import read_modules
 from ..base.strict_json import json_text
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TOKENIZER_FILES",
+    "check_fits",
     "check_vocabulary",
     "load_tokenizer",
     "model_ids",
@@ -192,6 +194,7 @@ def _load_auto(name: str, near_folder: Path) -> Any:
             raise UserError(
                 f"{name}: the tokenizer is code to run; funnelformer runs no code of a model"
             ) from error
+        _refuse_config(near_folder / "config.json")
         hint = ""
         if not near_folder.exists():
             hint = did_you_mean(
@@ -199,6 +202,18 @@ def _load_auto(name: str, near_folder: Path) -> Any:
             )
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{name}: no tokenizer could be loaded{hint} ({reason})") from error
+
+
+def _refuse_config(file: Path) -> None:
+    """Raise UserError when the config beside a tokenizer cannot be read: transformers reads it first."""
+    from transformers import AutoConfig
+
+    if file.is_file():
+        try:
+            AutoConfig.from_pretrained(file.parent, trust_remote_code=False)
+        except Exception as error:  # as of the tokenizer
+            reader().check_config(file)
+            raise UserError(f"{file}: {joined(error)}") from error
 
 
 def _check_tokenizer(tokenizer: Any, where: str) -> PreTrainedTokenizerFast:
@@ -263,4 +278,20 @@ def check_vocabulary(
         raise UserError(
             f"{where}: the tokenizer has ids up to {needed - 1}, but the model's vocabulary ends "
             f"at {vocab_size - 1}; is it another model's tokenizer?"
+        )
+
+
+def check_fits(tokenizer: PreTrainedTokenizerFast | PlainTokenizer, config: Any, where: str) -> None:
+    """Raise UserError when the tokenizer gives a text ids, or a segment, that a model of this config does not have.
+
+    where: as for `check_vocabulary`.
+    """
+    check_vocabulary(tokenizer, config.vocab_size, where)
+    if config.position != "absolute" or "token_type_ids" not in tokenizer.model_input_names:
+        return
+    largest = max(tokenizer(["a"])["token_type_ids"][0])
+    if largest >= config.type_vocab_size:
+        raise UserError(
+            f"{where}: the tokenizer gives a token segment {largest}, but the model's segments end at "
+            f"{config.type_vocab_size - 1} (type_vocab_size); is it another model's tokenizer?"
         )

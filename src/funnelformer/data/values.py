@@ -6,13 +6,12 @@ import ast
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..base.errors import HARMLESS, UserError, did_you_mean, short
+from ..base.errors import UserError, as_seen, did_you_mean, short
 from .bad_rows import OnBadRow, refuse
 from .example_rows import Rows
 from .tables import Table, TaskColumns, check_column
@@ -246,11 +245,7 @@ def _refuse_alike(names: Iterable[str], where: str, column: str) -> None:
     """Raise UserError for two names that look the same: by what nobody sees, the form of characters, or as numbers."""
     first: dict[str, str] = {}
     for name in sorted(names):
-        # Without what is not shown: a space of no width, or the mark at the beginning of a file that was appended.
-        shown = "".join(
-            c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf" or c in HARMLESS
-        )
-        key = " ".join(shown.split())
+        key = as_seen(name)
         if re.fullmatch(r"[+-]?[0-9]+[.]0*", key):  # 1.0 is 1
             key = key.partition(".")[0]
         if key in first:

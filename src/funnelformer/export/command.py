@@ -23,7 +23,7 @@ from ..checkpoints.card import CARD, card_text, inherited, measurements, onnx_sn
 from ..checkpoints.folders import find_foreign, map_folder
 from ..checkpoints.provenance import source_name
 from ..config import FunnelformerConfig
-from ..data.tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer, save_tokenizer
+from ..data.tokenizer import TOKENIZER_FILES, check_fits, load_tokenizer, save_tokenizer
 from ..inference.engines import EXPORT_REPORT, MODEL_FILE, import_onnxruntime, open_session
 from ..inference.load import load_model
 from ..inference.onnx_model import OnnxModel
@@ -155,7 +155,7 @@ def _tokenizer(model: str, config: Any) -> Any:
     ):
         return None
     tokenizer = load_tokenizer(model)
-    check_vocabulary(tokenizer, config.vocab_size, model)
+    check_fits(tokenizer, config, model)
     return tokenizer
 
 

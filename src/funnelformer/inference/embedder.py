@@ -17,7 +17,7 @@ from ..base.progress import progress_bar
 from ..base.sentence_modules import MODULES, Pooling, SentenceEmbedding, read_modules
 from ..data.padding import pad_batch
 from ..data.plain_tokenizer import load_plain_tokenizer
-from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..data.tokenizer import check_fits, load_tokenizer
 from ..model_options import ModelOptions
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
@@ -166,7 +166,7 @@ def load_embedder(
 
         tokenizer = load_tokenizer(source)
         model, is_foreign = load_encoder(source, device, only_runs=only_runs)
-    check_vocabulary(tokenizer, model.config.vocab_size, source)
+    check_fits(tokenizer, model.config, source)
     saved = vectors_of(source, model.config, is_foreign)
     origin = saved or SentenceEmbedding()
     model.config.classifier_pooling = pooling or origin.pooling

@@ -19,14 +19,14 @@ class ExportConfig(ModelOptions):
 
     architectures: list[str] | None = None
     id2label: dict[Any, str] | None = None
+    label2id: dict[str, int] | None = None
     problem_type: str | None = None
-    num_labels: int = 2
+    num_labels: int | None = None
 
     def __post_init__(self) -> None:
-        self._complete()
+        self._complete(num_labels=self.num_labels)
         if self.id2label is None:
-            self.id2label = {number: f"LABEL_{number}" for number in range(self.num_labels)}
-        self.id2label = {int(number): name for number, name in self.id2label.items()}
+            self.id2label = {number: f"LABEL_{number}" for number in range(self.num_labels or 2)}
         self.num_labels = len(self.id2label)
 
 

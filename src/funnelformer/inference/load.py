@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,8 +37,10 @@ def load_model(
             trust_remote_code=False,
             **settings,
         )
-    except UserError:
-        raise
+    except UserError as error:
+        if Path(source).name in str(error):
+            raise
+        raise UserError(f"{source}: {error}") from error
     except Exception as error:  # transformers, torch, safetensors and the Hub have no common base class
         raise UserError(f"{source}: no model could be loaded ({joined(error)})") from error
     left_out = (*HEAD_PREFIXES, DECODER_PREFIX, f"funnelformer.{DECODER_PREFIX}")

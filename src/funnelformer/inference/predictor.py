@@ -15,7 +15,7 @@ from ..base.progress import progress_bar
 from ..data.example_rows import Examples, Rows
 from ..data.padding import pad_batch
 from ..data.plain_tokenizer import load_plain_tokenizer
-from ..data.tokenizer import check_vocabulary, load_tokenizer
+from ..data.tokenizer import check_fits, load_tokenizer
 from ..data.values import Labels
 from ..head_table import HEADS, Head, head_of
 from ..tasks.judge import say_of
@@ -217,7 +217,7 @@ def load_predictor(
                 f"{folder}: has no classification head; fine-tune it first (funnelformer finetune)"
             )
         ready(model, device)
-    check_vocabulary(tokenizer, model.config.vocab_size, folder)
+    check_fits(tokenizer, model.config, folder)
     task = read_settings(folder)
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -106,6 +107,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
             given = ("layout", "blocks", "repeats", "layers")
             wishes = {key: kwargs.pop(key) for key in given if key in kwargs}
         if source is None and not wishes:
+            reader().check_weights(Path(name, kwargs.get("subfolder") or ""))
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         loaded = reader().read_source(name, source, wishes, **hub)
         values = loaded.config.to_dict()

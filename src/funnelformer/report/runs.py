@@ -110,7 +110,8 @@ def _read(folder: Path) -> _Run:
     if not isinstance(command, str) or command not in _READERS:
         raise UserError(f"{folder / RUN_FILE}: command is {command!r}; known: {', '.join(_READERS)}")
     log_file = folder / LOG_FILE
-    log = [row for _, row in jsonl_rows(iter_lines(log_file), str(log_file))] if log_file.is_file() else []
+    has_log = log_file.is_file() and log_file.stat().st_size > 0  # a head that is fitted has no steps to log
+    log = [row for _, row in jsonl_rows(iter_lines(log_file), str(log_file))] if has_log else []
     return _Run(folder, command, read_toml(folder / CONFIG_FILE), read_json(folder / METRICS_FILE), log)
 
 
@@ -214,8 +215,11 @@ def _of_pretrain(run: _Run) -> dict[str, Any]:
 
 def _of_distill(run: _Run) -> dict[str, Any]:
     """The score that the checkpoint was chosen by, or the last loss where nothing was measured."""
-    name = "agreement" if "agreement" in run.metrics else "loss"
-    cost = _table(run.folder / METRICS_FILE, run.metrics, "cost")
+    file = run.folder / METRICS_FILE
+    name = next((name for name in ("agreement", "loss") if run.metrics.get(name) is not None), "")
+    if not name:
+        raise UserError(f"{file}: has neither agreement nor loss: the run ended before either was measured")
+    cost = _table(file, run.metrics, "cost")
     return {
         "task": f"distillation of {run.metrics.get('teacher', '')}",
         "start": str(run.config.get("model", "")),

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.sentence_modules import Pooling
-from ..data.tokenizer import check_vocabulary
+from ..data.tokenizer import check_fits
 from ..inference.answer import questions_of
 from ..inference.finite import refuse_not_finite
 from ..inference.predictor import Predictor
@@ -112,7 +112,7 @@ def _questions(predictor: Predictor) -> Questions:
 
 def limited(model: Any, tokenizer: Any, config: ServeConfig) -> Predictor:
     """A model with its tokenizer, and the tokens at which it cuts a text."""
-    check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    check_fits(tokenizer, model.config, config.model)
     task = read_settings(config.model)
     own = None if model.config.vectors is None else model.config.vectors.max_length
     limit = config.max_length or task.get("max_length") or own or min(tokenizer.model_max_length, 512)

@@ -125,7 +125,9 @@ def test_a_teacher_is_asked_once_and_a_resumed_run_repeats_it(
     taught = (*command, "--teacher", teacher, "--cache", tmp_path / "cache", "--epochs", 2, "--log-every", 2)
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(*taught, "--out", whole) == 0
-    assert "reads 48 inputs; its answers are 0.0 MB" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.count("teacher: ") == 1
+    assert "reads 48 inputs; its answers are 0.0 MB" in printed
     assert len(list((tmp_path / "cache").glob("answers-*/*.answers.npy"))) == 3
 
     def load(self, device, precision):

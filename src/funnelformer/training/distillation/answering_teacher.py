@@ -22,14 +22,17 @@ from ...checkpoints.folders import detect, resolve
 from ...checkpoints.model_source import Layout, find_model
 from ...config import FunnelformerConfig
 from ...corpus.manifest import hash_file
+from ...data.tables import TaskColumns
 from ...data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from ...data.values import Labels
-from ...head_table import Head, head_of
+from ...head_table import HEADS, Head, head_of
 from ...inference.batches import most_padding
 from ...inference.load import load_model, ready
 from ...tasks.kind import Kind
+from ...tasks.scores import DEFAULT_SCORES
+from ...tasks.task import KindName, Task
 
-__all__ = ["Answerer", "AnsweringTeacher", "find_teacher", "teacher_files"]
+__all__ = ["Answerer", "AnsweringTeacher", "find_teacher", "task_of", "teacher_files"]
 
 # Tokens of padding in a batch of a model that transformers runs.
 _FOREIGN_PADDING = 256
@@ -127,34 +130,57 @@ def find_teacher(source: str, kind: Kind) -> AnsweringTeacher:
 
     Raises UserError for what is no model with a head of that kind, or has other labels than the task.
     """
-    if isinstance(find_model(source), Layout):
-        raise UserError(
-            f"--teacher {source}: is a layout, which has no trained weights; name a fine-tuned model"
-        )
-    folder = resolve(located(source))
-    refuse_foreign_code(folder)
-    inner = model_folder(folder)
-    file = inner / "config.json"
-    if not file.is_file():
-        raise UserError(f"--teacher {source}: has no config.json, so it is no fine-tuned model")
-    content = read_json(file)
+    folder, content = _open(source)
     head = kind.head
-    names = content.get("architectures")
-    name = str(names[0]) if isinstance(names, list) and names else "no architecture"
-    if head_of(name) is not head:
-        raise UserError(
-            f"--teacher {source}: is {_article(name)}; a task of {kind.task.kind} needs a model for "
-            f"{head.export_task.replace('-', ' ')}"
-        )
+    _check_architecture(source, content, head, f"a task of {kind.task.kind}")
     is_ours = _is_known(folder)
     labels = _labels(source, content, kind)
     if content.get("qa_head") == "conditional":
         raise UserError(
             f"--teacher {source}: has qa_head=conditional, whose ends depend on a start; allowed: simple"
         )
+    inner = model_folder(folder)
     tokenizer = load_tokenizer(folder) if is_ours else _foreign_tokenizer(source, inner)
     length = _length(source, folder, tokenizer, content, is_ours)
     return AnsweringTeacher(source, folder, head, is_ours, tokenizer, length, labels, _digest_of(inner))
+
+
+def task_of(source: str, columns: TaskColumns) -> Task:
+    """The task of texts or pairs that a teacher has learned, as its config says. Raises UserError where it has none."""
+    _, content = _open(source)
+    _check_architecture(source, content, HEADS["sequence_classification"], "what is learned of texts")
+    names = _names(source, content)
+    kind: KindName = "classification"
+    if content.get("problem_type") == "regression" or len(names) == 1:
+        kind = "regression"
+    elif content.get("problem_type") == "multi_label_classification":
+        kind = "multi-label"
+    labels = None if kind == "regression" else names
+    return Task("", kind, columns, labels, DEFAULT_SCORES[kind])
+
+
+def _open(source: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of a teacher, and its config. Raises UserError for what has none, or names code to run."""
+    if isinstance(find_model(source), Layout):
+        raise UserError(
+            f"--teacher {source}: is a layout, which has no trained weights; name a fine-tuned model"
+        )
+    folder = resolve(located(source))
+    refuse_foreign_code(folder)
+    file = model_folder(folder) / "config.json"
+    if not file.is_file():
+        raise UserError(f"--teacher {source}: has no config.json, so it is no fine-tuned model")
+    return folder, read_json(file)
+
+
+def _check_architecture(source: str, content: Mapping[str, Any], head: Head, what: str) -> None:
+    names = content.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else "no architecture"
+    if head_of(name) is not head:
+        raise UserError(
+            f"--teacher {source}: is {_article(name)}; {what} needs a model for "
+            f"{head.export_task.replace('-', ' ')}"
+        )
 
 
 def teacher_files(source: str) -> list[Path]:
@@ -175,17 +201,7 @@ def _labels(source: str, content: Mapping[str, Any], kind: Kind) -> tuple[str, .
     """Raises UserError where the teacher's labels are not those of the task."""
     if not kind.has_class_names:
         return None
-    named = content.get("id2label")
-    try:
-        theirs = Labels.from_id2label(named).names if isinstance(named, dict) and named else None
-    except UserError as error:
-        raise UserError(f"--teacher {source}: {error}") from None
-    except ValueError:
-        raise UserError(
-            f"--teacher {source}: id2label in its config.json has a key that is no number"
-        ) from None
-    number = content.get("num_labels", 2)
-    theirs = theirs or tuple(f"LABEL_{place}" for place in range(number if isinstance(number, int) else 2))
+    theirs = _names(source, content)
     wanted = kind.settings().get("problem_type")
     problem = content.get("problem_type")
     if wanted is not None and problem not in (None, wanted):
@@ -204,6 +220,22 @@ def _labels(source: str, content: Mapping[str, Any], kind: Kind) -> tuple[str, .
             "the same names (id2label in its config.json)"
         )
     return theirs
+
+
+def _names(source: str, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the labels in a config; transformers' own where it has none."""
+    named = content.get("id2label")
+    if isinstance(named, dict) and named:
+        try:
+            return Labels.from_id2label(named).names
+        except UserError as error:
+            raise UserError(f"--teacher {source}: {error}") from None
+        except ValueError:
+            raise UserError(
+                f"--teacher {source}: id2label in its config.json has a key that is no number"
+            ) from None
+    number = content.get("num_labels", 2)
+    return tuple(f"LABEL_{place}" for place in range(number if isinstance(number, int) else 2))
 
 
 def _foreign_tokenizer(source: str, folder: Path) -> Any:

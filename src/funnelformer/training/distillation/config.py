@@ -1,6 +1,6 @@
 """What `distill` can be told."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -8,22 +8,40 @@ from cyclopts import Parameter
 
 from ...base.card_options import CardOptions
 from ...base.errors import UserError
-from ...base.options import FRACTION_FROM_0, Files, Parallel, at_least, between, grouped, model_options
+from ...base.options import (
+    FRACTION_FROM_0,
+    Files,
+    Parallel,
+    above,
+    at_least,
+    between,
+    flag,
+    grouped,
+    model_options,
+)
 from ...checkpoints.config import Layers
 from ..run.config import RunConfig
 
-__all__ = ["LESSONS", "DistillConfig"]
+__all__ = ["ANSWERS", "LESSONS", "DistillConfig"]
 
 # What a student can learn of its teacher.
-LESSONS = ("vectors", "states")
+LESSONS = ("vectors", "states", "logits", "scores")
+# Those that the student has a head for, so that it gives no vectors; each is learned alone.
+ANSWERS = ("logits", "scores")
+_TEMPERATURE = 2.0
+# What says nothing to a student with a head.
+_OF_VECTORS = (
+    *("pairs", "labelled", "embedding_size", "state_share", "state_texts", "similarity_weight"),
+    *("frozen_share", "parallel"),
+)
 _SHARE = between("0 <= share <= 1", lambda value: 0 <= value <= 1)
 
 
 @grouped(
     most="teacher model train steps",
-    data="text skip_bad_rows tokenizer cache validation_fraction pairs retrieval labelled",
+    data="text text_pair skip_bad_rows tokenizer cache validation_fraction pairs retrieval labelled",
     model="layout layers max_length embedding_size model_options",
-    optimisation="learn state_share state_texts similarity_weight frozen_share dropout evaluate_every",
+    optimisation="learn temperature state_share state_texts similarity_weight frozen_share dropout evaluate_every",
     run="parallel",
 )
 @dataclass(kw_only=True)
@@ -31,7 +49,8 @@ class DistillConfig(CardOptions, RunConfig):
     """What `distill` can be told."""
 
     teacher: str
-    "Folder or Hub name of the model to learn from; it gives vectors of texts."
+    "Folder or Hub name of the model to learn from; it gives vectors of texts, or with --learn logits or scores labels \
+of texts or scores of pairs."
     model: str
     "The student: a folder or Hub name of an encoder to begin from (with --layout or --layers: shortened first), or a \
 layout such as B2-2-2H384 to begin from nothing."
@@ -46,11 +65,16 @@ layout such as B2-2-2H384 to begin from nothing."
     )
     "What the student learns, with a weight in the loss where it is not 1: vectors states=0.5. vectors: the teacher's \
 vectors of the texts, and the similarities within a batch. states: the teacher's states after each block, averaged \
-over the student's windows; only for students made from the teacher."
+over the student's windows; only for students made from the teacher. Or one of these alone: logits, the labels of \
+a classifier; scores, the scores that a cross-encoder gives pairs of a query and a passage."
+    temperature: Annotated[float | None, above(0)] = None
+    "For logits: divides those of the teacher and of the student before they are compared; 2 by default."
     steps: Annotated[int, at_least(1)] = 10_000
     "Optimizer steps."
     text: str | None = None
-    "Column with the text, for tables."
+    "Column with the text, for tables; of pairs the first."
+    text_pair: str | None = None
+    "Column with the second text, for logits and scores of pairs."
     skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
     "Leave out rows that cannot be used, and count them; by default the first such row ends the run."
     tokenizer: Path | None = None
@@ -66,7 +90,8 @@ where it is best is kept."
     retrieval: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(
         default_factory=list
     )
-    "Questions with their passages, in SQuAD's form. The run also measures how well it finds a question's passage."
+    "Questions with their passages, in SQuAD's form. The run also measures how well it finds a question's passage; \
+with --learn scores, among 20 that TF-IDF has found."
     labelled: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = field(
         default_factory=list
     )
@@ -104,6 +129,36 @@ those of --model."
         self.cache = None if self.cache is None else Path(self.cache)
         self.lessons  # noqa: B018  # checks
         model_options(self.model_options)
+        self._check_answers()
+
+    @property
+    def learns_answers(self) -> bool:
+        """Whether the student has a head, and learns what the teacher's head says."""
+        return any(name in ANSWERS for name in self.lessons)
+
+    def _check_answers(self) -> None:
+        """Raises UserError for options that say nothing beside what is learned."""
+        names = list(self.lessons)
+        if not self.learns_answers:
+            for name in ("temperature", "text_pair"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"{flag(name)} is of --learn logits and scores")
+            return
+        if len(names) > 1 or self.lessons[names[0]] != 1:
+            raise UserError(
+                f"--learn {' '.join(self.learn)}: {names[-1]} is learned alone, and without a weight"
+            )
+        given = [name for name in _OF_VECTORS if _differs(self, name)]
+        if names[0] == "logits" and self.retrieval:
+            given.append("retrieval")
+        if given:
+            raise UserError(f"--learn {names[0]}: {flag(given[0])} would have no effect; leave it out")
+        if names[0] == "scores" and self.temperature is not None:
+            raise UserError("--temperature is of classes, and scores have none; leave it out")
+
+    @property
+    def chosen_temperature(self) -> float:
+        return self.temperature or _TEMPERATURE
 
     @property
     def lessons(self) -> dict[str, float]:
@@ -122,6 +177,13 @@ those of --model."
     @property
     def cache_folder(self) -> Path:
         return self.cache or self.out.absolute().parent / "teacher-outputs"
+
+
+def _differs(config: DistillConfig, name: str) -> bool:
+    """Whether an option is not as it is by default."""
+    (entry,) = (entry for entry in fields(config) if entry.name == name)
+    default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+    return bool(getattr(config, name) != default)
 
 
 def _weight(entry: str, text: str) -> float:

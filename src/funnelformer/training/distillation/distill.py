@@ -23,6 +23,8 @@ from ..run.learning_rate import auto_rate
 from ..run.log_file import LogFile
 from ..run.nan_watch import NanWatch
 from ..run.trainer import run_trainer, training_arguments
+from .answering_teacher import teacher_files
+from .answers import distill_answers
 from .config import DistillConfig
 from .factorised import factorised
 from .held_out import Agreement, Score, read_pairs
@@ -62,7 +64,8 @@ def _(config: DistillConfig) -> list[Path]:
     found = [file for name in measured for file in files_of(name)]
     for source in TextFiles.find(config.train).sources:
         found += files_of(source if isinstance(source, Path) else source.name)
-    return [*found, *(tokenizer_files(config.tokenizer) if config.tokenizer else [])]
+    taught = teacher_files(config.teacher) if config.learns_answers else []
+    return [*found, *(tokenizer_files(config.tokenizer) if config.tokenizer else []), *taught]
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:
@@ -76,6 +79,8 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     if before is not None:
         return before
     transformers.set_seed(config.seed)
+    if config.learns_answers:
+        return distill_answers(config)
     first(lambda: check_run(config))
     teacher = load_teacher(config.teacher, config.precision, config.device, config.max_length)
     student, tokenizer = make_student(config, teacher)

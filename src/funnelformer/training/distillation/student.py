@@ -18,7 +18,7 @@ from ...base.processes import say
 from ...base.sentence_modules import SentenceEmbedding, write_modules
 from ...checkpoints.foreign_options import make_config
 from ...checkpoints.model_source import is_layout
-from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...data.tokenizer import check_fits, load_tokenizer, model_ids
 from ...inference.load import load_model
 from ...modeling import FunnelformerModel
 from ...modeling.model import sequence_vector
@@ -27,12 +27,12 @@ from .config import DistillConfig
 from .factorised import check_size
 from .teacher import Teacher
 
-__all__ = ["Student", "make_student"]
+__all__ = ["DROPOUTS", "Student", "make_student", "set_dropout"]
 
 # Of a run's folder: [E, D], what takes a vector to one of the teacher's.
 PROJECTION_FILE = "projection.safetensors"
 _NO_DECODER: dict[str, Any] = {"decoder_layers": 0, "decoder_skip_state": None}
-_DROPOUTS = ("hidden_dropout", "attention_dropout")
+DROPOUTS = ("hidden_dropout", "attention_dropout")
 
 
 class Student(nn.Module):
@@ -104,7 +104,7 @@ class Student(nn.Module):
 def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]:
     """The student before its first step, and its tokenizer. Raises UserError for what does not fit."""
     options = model_options(config.model_options)
-    dropouts = dict.fromkeys(_DROPOUTS, config.dropout)
+    dropouts = dict.fromkeys(DROPOUTS, config.dropout)
     if is_layout(config.model):
         if config.layout is not None or config.layers is not None:
             raise UserError("--layout and --layers shorten a model that is there; --model is a layout itself")
@@ -129,11 +129,11 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
         if mixer is not None:
             encoder = _with_mixers(encoder, mixer, tokenizer)
         settings = encoder.config.vectors or replace(teacher.settings, pooling="mean_tokens")
-    check_vocabulary(tokenizer, encoder.config.vocab_size, config.model)
+    check_fits(tokenizer, encoder.config, config.model)
     if config.embedding_size is not None and not is_layout(config.model):
         check_size(encoder, config.embedding_size)
-    kept = {name: getattr(encoder.config, name) for name in _DROPOUTS}
-    _set_dropout(encoder, dropouts)
+    kept = {name: getattr(encoder.config, name) for name in DROPOUTS}
+    set_dropout(encoder, dropouts)
     length = config.max_length or teacher.max_length
     if encoder.config.position == "absolute" and config.max_length is None:
         length = min(length, encoder.config.max_position_embeddings)
@@ -186,7 +186,8 @@ def _moved(encoder: FunnelformerModel, config: Any, may_differ: tuple[str, ...])
     return found
 
 
-def _set_dropout(encoder: FunnelformerModel, rates: Mapping[str, float]) -> None:
+def set_dropout(encoder: Any, rates: Mapping[str, float]) -> None:
+    """Of a model in training. rates: by the keys of its config."""
     for name, rate in rates.items():
         setattr(encoder.config, name, rate)
     for module in encoder.modules():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +13,11 @@ from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import TrainerCallback
 
+from ...base.processes import num_processes
 from ...inference.embedder import Embedder
 from ..run.sharded_trainer import ShardedTrainer
-from .held_out import Score
+from ..run.sharding import whole_tensor
+from .held_out import Agreement, Score
 from .losses import similarity_loss, states_loss, vectors_loss
 from .state_windows import StateTarget
 from .step_plan import Micro, one_item
@@ -67,6 +71,7 @@ class DistillTrainer(ShardedTrainer):
 
     def __init__(
         self,
+        model: Student,
         *args: Any,
         weights: Mapping[str, float],
         similarity_weight: float,
@@ -75,7 +80,10 @@ class DistillTrainer(ShardedTrainer):
         embedder: Embedder,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        # Shards answer only when all processes ask together, and of the texts measured each reads its own.
+        shares = kwargs.get("parallel") == "fsdp" and num_processes() > 1
+        self._whole = copy.deepcopy(model) if shares else None
+        super().__init__(model, *args, **kwargs)
         self._weights, self._similarity_weight = dict(weights), similarity_weight
         self._targets, self._scores, self._embedder = list(targets), list(scores), embedder
         self._parts: dict[str, tuple[Tensor, int]] = {}
@@ -123,14 +131,27 @@ class DistillTrainer(ShardedTrainer):
 
     def measure(self) -> dict[str, float]:
         """The scores of the student as it is."""
-        student: Student = self.accelerator.unwrap_model(self.model)
+        student: Student = self._whole_student()
+        embedder = replace(self._embedder, model=student.encoder)
         was_training = student.training
         student.eval()
         found: dict[str, float] = {}
         for score in self._scores:
-            found |= score.measure(self._embedder)
+            if isinstance(score, Agreement):
+                score = replace(score, projection=student.projection)
+            found |= score.measure(embedder)
         student.train(was_training)
         return {"agreement": _agreement(found), **found}
+
+    def _whole_student(self) -> Student:
+        """With all weights, on every process."""
+        student: Student = self.accelerator.unwrap_model(self.model)
+        if self._whole is None:
+            return student
+        with torch.no_grad():
+            for mine, shard in zip(self._whole.parameters(), student.parameters(), strict=True):
+                mine.copy_(whole_tensor(shard))
+        return self._whole
 
 
 def _agreement(found: Mapping[str, float]) -> float:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...base.strict_json import write_json
 from ...checkpoints.folders import find_foreign
 from ...checkpoints.model_source import is_layout
 from ...cost.peak import reset_peak_memory
-from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...data.tokenizer import check_fits, load_tokenizer, model_ids
 from ...inference.embedder import vectors_of
 from ...inference.load import load_model
 from ...inference.settings import TASK_FILE, check_length
@@ -55,7 +55,7 @@ from .trainer import FinetuneTrainer
 from .vector_fit import check_fit, fit, steps_of_epochs
 from .window_weights import weighted_windows
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "make_model", "task_entry", "train_model"]
 
 _DECODER = "funnelformer.decoder."
 
@@ -86,7 +86,7 @@ def _read(config: FinetuneConfig) -> Inputs:
     task = data.kind.task
     if config.windowing is not None:
         data = dataclasses.replace(data, kind=kind_of(task, config.windowing))
-    model = _model(config, data.kind, tokenizer, start)
+    model = make_model(config, data.kind, tokenizer, start)
     max_length = choose_max_length(config.max_length, data.kind, data.train, tokenizer, model.config)
     if config.doc_stride is not None and task.kind != "span":
         check_stride(tokenizer, max_length, config.doc_stride)
@@ -136,7 +136,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
     trained = (
         fit(config, inputs, train)
         if config.fits_head
-        else _train(config, inputs, train, teaching, checkpoint)
+        else train_model(config, inputs, train, teaching, checkpoint)
     )
 
     def finish() -> dict[str, Any]:
@@ -171,16 +171,24 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             model.config.made_from,
         )
         write_report(run)
-        write_json(config.out / TASK_FILE, _task_entry(tuned, max_length))
+        write_json(config.out / TASK_FILE, task_entry(tuned, max_length))
         return write_metrics(config.out, metrics)
 
     return first(finish)
 
 
-def _train(
-    config: FinetuneConfig, inputs: Inputs, train: Encoded, teaching: Teaching | None, checkpoint: Path | None
+def train_model(
+    config: FinetuneConfig,
+    inputs: Inputs,
+    train: Encoded,
+    teaching: Teaching | None,
+    checkpoint: Path | None,
+    measure: Callable[[Any], dict[str, float]] | None = None,
 ) -> Trained:
-    """Train encoder and head together, and keep the best checkpoint."""
+    """Train encoder and head together, and keep the best checkpoint.
+
+    measure: further scores of a model, at every evaluation and of the one that is kept.
+    """
     tokenizer, data, model = inputs.tokenizer, inputs.data, inputs.model
     kind = data.kind
     rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
@@ -188,11 +196,8 @@ def _train(
     # Of tags each counts in one window, so that all weigh alike as they are.
     is_of_windows = train.owners is not None and isinstance(kind, Texts)
     features = weighted_windows(train, inputs.weights) if is_of_windows else train.features
-    collate, teaching = kind.collator(tokenizer), None
-    if inputs.teacher is not None:
-        teaching = learn_from(
-            inputs.teacher, config, kind, train, tokenizer, inputs.max_length, inputs.weights
-        )
+    collate = kind.collator(tokenizer)
+    if teaching is not None:
         features, collate = with_rows(features), TaughtCollator(collate, teaching.answers)
     trainer = FinetuneTrainer(
         model=model,
@@ -216,6 +221,7 @@ def _train(
         callbacks=[EarlyStoppingCallback(config.early_stopping)] if config.early_stopping else [],
         layer_decay=config.layer_decay,
         teaching=teaching,
+        measure=measure,
     )
     watch = NanWatch(trainer, config.on_nan)
     trainer.add_callback(watch)
@@ -229,6 +235,8 @@ def _train(
     for name, part in data.test.items():
         encoded = tuned.encode(part, tokenizer, inputs.max_length)
         scores |= _predict(trainer, tuned, encoded, "test", name)[1]
+    if measure is not None:
+        scores |= measure(trainer.model)
     facts = {
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
@@ -280,7 +288,7 @@ def _predict(
     return answered, role_scores(role, variant, kind.task.scores, measured)
 
 
-def _task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
+def task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
     """What `evaluate` and `predict` need to read data of the same form."""
     columns = kind.task.columns
     return {
@@ -300,8 +308,13 @@ def _tokenizer_of(model: str) -> str:
     return model
 
 
-def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[str] | None) -> Any:
-    """The pretrained model with the kind's head, or a new one of the layout's name."""
+def make_model(
+    config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[str] | None, **wishes: Any
+) -> Any:
+    """The pretrained model with the kind's head, or a new one of the layout's name.
+
+    start: class names of the pretrained one, where it has some. wishes: `layout` and `layers` to deal it anew.
+    """
     own = model_options(config.model_options)
     settings = own | kind.settings()
     if config.fits_head:
@@ -324,6 +337,7 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[s
             config.model,
             may_miss=(*kind.head.parameters, *decoder),
             may_differ=kind.head.label_parameters,
+            **wishes,
             **settings,
         )
         if any(name.startswith(_DECODER) for name in random):
@@ -336,7 +350,7 @@ def _model(config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[s
         if not config.fits_head and is_new_head(kind, start, was_regression(config.model)):
             assert start is not None
             say(renew_head(model, kind, start, config.model))
-    check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    check_fits(tokenizer, model.config, config.model)
     if kind.task.kind == "regression":
         # Else its CrossEncoder would squeeze an amount between 0 and 1.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ...base.machine import versions
 from ...base.markdown import as_text, markdown_table
 from ...base.options import flag
-from ...checkpoints.card import card_text, inherited, measurements, model_snippet, results
+from ...checkpoints.card import (
+    card_text,
+    inherited,
+    measurements,
+    model_snippet,
+    predictor_snippet,
+    results,
+)
 from ...checkpoints.model_source import Layout, find_model
 from ...modeling import HEADS
 from ...tasks.judge import Judged
@@ -122,11 +129,7 @@ def model_card(
 def _snippet(task: Task) -> str:
     if task.kind in ("tokens", "choice", "span"):
         return model_snippet(next(h.class_name for h in HEADS.values() if h.task_kind == task.kind))
-    return (
-        'from funnelformer import load_predictor\n\nfolder = "."  # where this file lies\n'
-        "predictor = load_predictor(folder)\n"
-        'print(predictor.probabilities(predictor.logits(["a text", "another"])))'
-    )
+    return predictor_snippet()
 
 
 def command_line(config: FinetuneConfig) -> str:

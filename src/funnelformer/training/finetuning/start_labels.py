@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers.utils import cached_file
 
+from ...base.errors import UserError
 from ...base.json_toml import read_json
 from ...base.sentence_modules import model_folder
 from ...checkpoints.model_source import Folder, Layout, find_model
-from ...data.values import Labels
+from ...model_options import class_names
 from ...tasks.kind import Kind
 
 __all__ = ["in_order_of", "is_new_head", "renew_head", "start_labels", "was_regression"]
@@ -29,21 +30,26 @@ def start_labels(model: str) -> tuple[str, ...] | None:
     architectures = content.get("architectures") or [""]
     if not str(architectures[0]).endswith(_WITH_CLASSES):
         return None
-    names = content.get("id2label")
-    if not isinstance(names, dict) or not names:
-        number = content.get("num_labels", 2)
-        return tuple(f"LABEL_{index}" for index in range(number if isinstance(number, int) else 2))
-    try:
-        return Labels.from_id2label(names).names
-    except ValueError:  # of a key that is no number, which loading the model refuses
-        return None
+    return tuple(_names(content).values())
 
 
 def was_regression(model: str) -> bool:
     """Whether a model's head gives one amount."""
     content = _config(model)
-    names = content.get("id2label")
-    return content.get("problem_type") == "regression" or (isinstance(names, dict) and len(names) == 1)
+    return content.get("problem_type") == "regression" or len(_names(content)) == 1
+
+
+def _names(content: Mapping[str, Any]) -> dict[int, str]:
+    """The names of the classes; LABEL_0 and so on where they have none, or what is said of them cannot be.
+
+    Loading the model refuses the latter.
+    """
+    number = content.get("num_labels")
+    try:
+        names = class_names(content.get("id2label"), content.get("label2id"), number)
+    except UserError:
+        names, number = None, None
+    return names or {index: f"LABEL_{index}" for index in range(number or 2)}
 
 
 def _config(model: str) -> dict[str, Any]:

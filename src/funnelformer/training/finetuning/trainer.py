@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -46,15 +46,21 @@ class FinetuneTrainer(RunTrainer):
     layer_decay: the learning rate of layer l is that of the run times layer_decay^(top - l), see `layer_rates`.
     A column `WEIGHT` of the data is each row's weight in the loss, of windows of texts.
     teaching: whose answers are learned beside the labels, of the rows that a column `ROW` numbers.
+    measure: further scores of the model, at every evaluation.
 
     The Trainer's `total_flos` of the log and `state` are those of `funnelformer.cost.flops`, see `floating_point_ops`.
     """
 
     def __init__(
-        self, *args: Any, layer_decay: float = 1.0, teaching: Teaching | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        layer_decay: float = 1.0,
+        teaching: Teaching | None = None,
+        measure: Callable[[Any], dict[str, float]] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._layer_decay, self._teaching = layer_decay, teaching
+        self._layer_decay, self._teaching, self._measure = layer_decay, teaching, measure
         self._taught: list[Tensor] = []
         self._answered: list[_Answered] = []
         self._flops_of: dict[tuple[int, int], int] = {}
@@ -156,6 +162,9 @@ class FinetuneTrainer(RunTrainer):
             if self.compute_metrics is not None:
                 metrics |= self.compute_metrics(EvalPrediction(predictions, labels))
         prefix = kwargs.get("metric_key_prefix", "eval")
+        if prefix == "eval" and self._measure is not None:
+            with self.watch.pause():
+                metrics |= self._measure(self.accelerator.unwrap_model(self.model))
         return output._replace(
             predictions=predictions,
             label_ids=labels,

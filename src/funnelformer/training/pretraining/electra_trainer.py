@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...checkpoints.weights import find_weights, read_state_dict
+from ...checkpoints.weights import check_numbers, find_weights, read_state_dict
 from ...modeling.electra import GENERATOR_FOLDER, FunnelformerForElectra
 from .trainer import PretrainTrainer, Unit
 
@@ -78,7 +78,9 @@ def load_into(model: FunnelformerForElectra, folder: str | os.PathLike[str]) -> 
         (model.discriminator, Path(folder)),
         (model.generator, Path(folder) / GENERATOR_FOLDER),
     ):
-        state = read_state_dict(find_weights(path))
+        weights = find_weights(path)
+        state = read_state_dict(weights)
+        check_numbers(state, weights)
         for target, source in part.all_tied_weights_keys.items():
             state.setdefault(target, state[source])
         part.load_state_dict(state)

@@ -19,7 +19,7 @@ from ...corpus.manifest import MANIFEST
 from ...corpus.masking import MaskedBlocks, Masking, NextEpoch
 from ...corpus.prepared import is_prepared, open_prepared
 from ...corpus.row_settings import RowSettings
-from ...data.tokenizer import check_vocabulary, load_tokenizer, model_ids
+from ...data.tokenizer import check_fits, load_tokenizer, model_ids
 from ...inference.load import load_model
 from ...inference.settings import check_length
 from ...modeling import FunnelformerForMaskedLM, head_of
@@ -256,11 +256,11 @@ def _model(config: PretrainConfig, tokenizer: Any, block_size: int) -> Any:
             may_miss=objective.heads,
             **{"sparse_prediction": True, **options},
         )
-        check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+        check_fits(tokenizer, model.config, config.model)
     else:
         defaults = {**model_ids(tokenizer), "sparse_prediction": True, **options}
         model_config = config_from_name(config.model, defaults)
-        check_vocabulary(tokenizer, model_config.vocab_size, "--set.vocab_size")
+        check_fits(tokenizer, model_config, "--set.vocab_size")
         try:
             model = objective.model_class(model_config)
         except ValueError as error:

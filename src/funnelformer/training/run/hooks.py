@@ -16,6 +16,7 @@ PRIVATE_HOOKS = (
     "_get_train_sampler",
     "_init_training_state",
     "_inner_training_loop",
+    "_load_best_model",
     "_load_from_checkpoint",
     "_load_optimizer_and_scheduler",
     "_load_rng_state",
@@ -25,7 +26,7 @@ PRIVATE_HOOKS = (
     "_set_signature_columns_if_needed",
 )
 # Called.
-_PRIVATE_METHODS = ("_get_output_dir", "_load_best_model")
+_PRIVATE_METHODS = ("_get_output_dir",)
 
 
 def check_hooks() -> None:

@@ -68,6 +68,14 @@ class ShardedTrainer(RunTrainer):
         else:
             self._load_whole(resume_from_checkpoint, model)
 
+    def _load_best_model(self) -> None:
+        if not self._shards:
+            super()._load_best_model()
+            return
+        best = self.state.best_model_checkpoint
+        assert best is not None
+        load_model(self._bare_model, Path(best))
+
     def _load_whole(self, checkpoint: str, model: Any) -> None:
         super()._load_from_checkpoint(checkpoint, model)
 

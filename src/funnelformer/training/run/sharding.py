@@ -21,7 +21,15 @@ from torch.optim import Optimizer
 from ...base.processes import num_processes, rank
 from ...modeling.encoder import Layer
 
-__all__ = ["SHARDS_FOLDER", "load_model", "load_optimizer", "save_shards", "shard", "whole_state"]
+__all__ = [
+    "SHARDS_FOLDER",
+    "load_model",
+    "load_optimizer",
+    "save_shards",
+    "shard",
+    "whole_state",
+    "whole_tensor",
+]
 
 SHARDS_FOLDER = "shards"  # of a checkpoint
 
@@ -54,11 +62,16 @@ def whole_state(model: nn.Module) -> dict[str, Tensor] | None:
         return None
     whole: dict[int, Tensor] = {}
     for value in _distinct(state).values():
-        tensor = value.detach()
-        tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        tensor = whole_tensor(value)
         if rank() == 0:
             whole[id(value)] = tensor.cpu()
     return {name: whole[id(value)] for name, value in state.items()} if whole else {}
+
+
+def whole_tensor(value: Tensor) -> Tensor:
+    """The values of a parameter, of which this process may hold a share; every process calls it."""
+    tensor = value.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def save_shards(model: nn.Module, optimizer: Optimizer, checkpoint: Path) -> None:

@@ -1,0 +1,209 @@
+"""`distill --learn logits` and `scores`: a student with a head learns what that of a teacher says of texts."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import datasets
+import numpy as np
+
+from ...base.errors import UserError
+from ...base.processes import first, say
+from ...base.strict_json import write_json
+from ...checkpoints.model_source import is_layout
+from ...checkpoints.provenance import source_name
+from ...data.example_rows import Rows
+from ...data.tokenizer import check_vocabulary, load_tokenizer
+from ...inference.settings import TASK_FILE, check_length, read_settings
+from ...tasks.kinds import kind_of
+from ...tasks.task import Task
+from ..finetuning.config import FinetuneConfig
+from ..finetuning.finetune import make_model, task_entry, train_model
+from ..finetuning.run_parts import Inputs
+from ..finetuning.start_labels import start_labels
+from ..finetuning.task_data import TaskData
+from ..finetuning.taught import Teaching
+from ..run.config import RunConfig
+from ..run.facts import write_metrics
+from ..run.folder import check_run, open_run, sequences_per_step
+from .answer_inputs import AnswerInputs, read_inputs
+from .answering_teacher import AnsweringTeacher, find_teacher, task_of
+from .config import DistillConfig
+from .reranking import Reranking, read_reranking
+from .student import DROPOUTS, set_dropout
+from .student_card import write_answers_card
+from .teacher_answers import DealtAnswers, ask_teacher
+
+__all__ = ["distill_answers"]
+
+_NUM_TOKENS = 512
+# The correlation with the teacher's order chooses the checkpoint of a student that orders.
+_SCORES_OF_RANKS = ("spearman", "pearson", "mse")
+
+
+def distill_answers(config: DistillConfig) -> dict[str, Any]:
+    """Train a student with a head, keep its best checkpoint, return its metrics (also in metrics.json).
+
+    Its labels are the teacher's, and the folder is that of a fine-tuned model. The loss is the distance to the
+    teacher's answers alone, see `answer_losses`: of logits their divergence, of scores the squared difference.
+    Raises UserError for input that cannot be used, before the teacher reads the first text.
+    """
+    first(lambda: check_run(config))
+    (lesson,) = config.lessons
+    inputs = read_inputs(config)
+    task = _task(config, inputs, lesson)
+    kind = kind_of(task)
+    teacher = find_teacher(config.teacher, kind)
+    length = _length(config, teacher)
+    own = _as_finetuning(config, task, length)
+    tokenizer = _tokenizer(config, teacher)
+    wishes = {"layout": config.layout, "layers": config.layers}
+    wishes = {name: value for name, value in wishes.items() if value is not None}
+    if wishes and is_layout(config.model):
+        raise UserError("--layout and --layers shorten a model that is there; --model is a layout itself")
+    start = None if is_layout(config.model) else start_labels(config.model)
+    model = make_model(own, kind, tokenizer, start, **wishes)
+    check_vocabulary(tokenizer, model.config.vocab_size, config.model)
+    check_length(model.config, length, "--max-length")
+    kept = {name: getattr(model.config, name) for name in DROPOUTS}
+    set_dropout(model, dict.fromkeys(DROPOUTS, config.dropout))
+    tokenizer.model_max_length = length
+    if model.config.position != "absolute":
+        model.config.max_position_embeddings = max(model.config.max_position_embeddings, length)
+    reranking = read_reranking(config.retrieval)
+    values = _ask(config, inputs, teacher, task, length)
+    train, dev = _examples(inputs, task, values)
+    encoded = kind.encode(train, tokenizer, length)
+    checkpoint = first(lambda: open_run(config, "distill"))
+    say(f"student: {model.config.name}, {model.num_parameters():,} parameters")
+    trained = train_model(
+        own,
+        Inputs(tokenizer, TaskData(kind, train, {"": dev}), model, length, None),
+        encoded,
+        Teaching(DealtAnswers(values[inputs.train]), task.kind, config.chosen_temperature, 1.0),
+        checkpoint,
+        _measured(reranking, tokenizer, length) if reranking else None,
+    )
+
+    def finish() -> dict[str, Any]:
+        for name, value in kept.items():
+            setattr(model.config, name, value)
+        write_json(config.out / "config.json", model.config.to_diff_dict())
+        metrics = {
+            "model": model.config.name,
+            "teacher": source_name(config.teacher),
+            "kind": task.kind,
+            **trained.facts,
+            **({"skipped_rows": inputs.num_skipped} if config.skip_bad_rows else {}),
+            **trained.scores,
+            "metric": f"dev_{task.scores[0]}",
+            "num_parameters": model.num_parameters(),
+            "texts": len(inputs.rows),
+            "texts_sha256": inputs.digest,
+            "cost": dict(trained.cost),
+        }
+        write_json(config.out / TASK_FILE, task_entry(kind, length))
+        write_answers_card(config, task, length, metrics)
+        return write_metrics(config.out, metrics)
+
+    return first(finish)
+
+
+def _task(config: DistillConfig, inputs: AnswerInputs, lesson: str) -> Task:
+    """What is learned. Raises UserError where the teacher, or the texts, are of something else."""
+    task = task_of(config.teacher, inputs.columns)
+    if lesson == "logits":
+        if task.kind == "regression" and config.temperature is not None:
+            raise UserError("--temperature is of classes, and amounts have none; leave it out")
+        return task
+    if task.kind != "regression":
+        raise UserError(
+            f"--teacher {config.teacher}: has the labels {', '.join((task.labels or ())[:8])}; --learn scores needs a "
+            "cross-encoder with one number a pair (labels are learned with --learn logits)"
+        )
+    if not inputs.are_pairs:
+        raise UserError(
+            "--learn scores: needs pairs of a query and a passage; name their columns with --text and --text-pair"
+        )
+    return replace(task, scores=_SCORES_OF_RANKS)
+
+
+def _length(config: DistillConfig, teacher: AnsweringTeacher) -> int:
+    """Tokens at which the student cuts a text."""
+    if config.max_length is not None:
+        return config.max_length
+    return min(teacher.max_length, int(read_settings(str(teacher.folder)).get("max_length", _NUM_TOKENS)))
+
+
+def _as_finetuning(config: DistillConfig, task: Task, length: int) -> FinetuneConfig:
+    """The same training in the words of `finetune`."""
+    shared = {entry.name: getattr(config, entry.name) for entry in fields(RunConfig)}
+    return FinetuneConfig(
+        **shared,
+        model=config.model,
+        train=config.train[0],
+        tokenizer=config.tokenizer,
+        regression=task.kind == "regression",
+        multi_label=task.kind == "multi-label",
+        max_length=length,
+        steps=config.steps,
+        evaluate_every=min(config.evaluate_every, config.steps),
+        model_options=config.model_options,
+    )
+
+
+def _tokenizer(config: DistillConfig, teacher: AnsweringTeacher) -> Any:
+    if is_layout(config.model):
+        return teacher.tokenizer if config.tokenizer is None else load_tokenizer(config.tokenizer)
+    if config.tokenizer is not None:
+        raise UserError("--tokenizer is for a student that begins from nothing; --model has its own")
+    return load_tokenizer(config.model)
+
+
+def _ask(
+    config: DistillConfig, inputs: AnswerInputs, teacher: AnsweringTeacher, task: Task, length: int
+) -> np.ndarray:
+    """[N, L] what the teacher says of all texts, which it reads by its own tokenizer. Raises UserError for too few."""
+    per_step = sequences_per_step(config)
+    if len(inputs.train) < per_step:
+        raise UserError(
+            f"--train: there are {len(inputs.train)} texts to learn from, too few for a step of {per_step}; give more, "
+            "or a smaller --batch-size"
+        )
+    kind, reach = kind_of(task), min(length, teacher.max_length)
+    read = kind.encode(inputs.rows.dataset(), teacher.tokenizer, reach)
+    found = ask_teacher(
+        teacher,
+        kind,
+        read.features,
+        max_length=reach,
+        cache=config.cache_folder,
+        device=config.device,
+        precision=config.precision,
+    )
+    return found.whole()
+
+
+def _examples(
+    inputs: AnswerInputs, task: Task, values: np.ndarray
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """The texts with the teacher's answers as their labels: to learn from, and to measure agreement."""
+    if task.kind == "classification":
+        labels = values.argmax(-1).tolist()
+    elif task.kind == "multi-label":
+        labels = (values > 0).astype(np.float32).tolist()
+    else:
+        labels = values[:, 0].tolist()
+    whole = Rows({**inputs.rows.to_dict(), "label": labels}).dataset()
+    return whole.select(inputs.train), whole.select(inputs.held_out)
+
+
+def _measured(reranking: list[Reranking], tokenizer: Any, length: int) -> Any:
+    def measure(model: Any) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for entry in reranking:
+            found |= entry.measure(model, tokenizer, length)
+        return found
+
+    return measure
