@@ -46,7 +46,12 @@ def held(toy: Toy) -> dict[str, Path]:
     """Models that other forms hold as they are; without a tokenizer, whose segment of [CLS] BERT lacks."""
     options: dict[str, dict[str, Any]] = {
         "bert": {"name": "L2H16", "position": "absolute", "default_token_type_id": 0, "cls_token_type_id": 0},
-        "transformers": {"name": "B1-1H16", "padding": "transformers", "mlm_head": "linear"},
+        "transformers": {
+            "name": "B1-1H16",
+            "padding": "transformers",
+            "mlm_head": "linear",
+            "default_token_type_id": 0,
+        },
         "original-torch": {"name": "B1-1H16", "padding": "original"},
     }
     for form, settings in options.items():

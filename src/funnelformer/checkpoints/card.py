@@ -162,6 +162,7 @@ def _snippet(model_class: str, library: str, loader: str, how: str, has_tokenize
     if not has_tokenizer:
         batch = "ids = torch.arange(8)[None]\n"
         given = "ids[None]" if head.has_choices else "ids"
+        given += f", attention_mask=torch.ones_like({given})"  # without one, transformers looks for padding
     else:
         texts = '["one choice", "another"]' if head.has_choices else '"a text"'
         batch = f'batch = AutoTokenizer.from_pretrained(folder)({texts}, padding=True, return_tensors="pt")\n'
