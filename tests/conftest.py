@@ -25,6 +25,8 @@ import jaxtyping
 import pytest
 import torch
 
+from slow_order import NOT_BEGUN, not_begun, place
+
 # The models are tiny: threads cost more than they give, above all beside other test processes.
 torch.set_num_threads(1)
 
@@ -33,19 +35,29 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def pytest_collection_modifyitems(items):
-    """Slow tests of many cases come last: where time runs out, every other test has had its turn."""
+    """The fast tests, then the slow ones, see `slow_order`: the telling ones first, in case time runs out."""
     cases = Counter(item.nodeid.partition("[")[0] for item in items)
     items.sort(
-        key=lambda item: (
-            item.get_closest_marker("slow") is not None and cases[item.nodeid.partition("[")[0]] > 20
+        key=lambda item: place(
+            item.nodeid, item.get_closest_marker("slow") is not None, cases[item.nodeid.partition("[")[0]]
         )
     )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name the tests that were not begun: nobody shall take them for passed."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    lines = not_begun(report.nodeid for report in skipped if NOT_BEGUN in str(report.longrepr))
+    if lines:
+        terminalreporter.section(f"{len(lines)} tests not run: {NOT_BEGUN}; make test-slow runs them")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 def pytest_runtest_setup(item):
     until = float(os.environ.get("FUNNELFORMER_TESTS_UNTIL", "inf"))
     if item.get_closest_marker("slow") and time.time() > until:
-        pytest.skip("FUNNELFORMER_TESTS_UNTIL is over; `make test-slow` runs it")
+        pytest.skip(NOT_BEGUN)
 
 
 def pytest_collection_finish():
@@ -85,8 +97,8 @@ with torch.device("meta"):
 
 @pytest.fixture(autouse=True)
 def uninitialised_is_nan(monkeypatch):
-    for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
-        monkeypatch.setattr(place, name, _filled(getattr(place, name)))
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, _filled(getattr(owner, name)))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from torch import Tensor
 from funnelformer.checkpoints.folders import load_folder
 from funnelformer.checkpoints.original_tf import import_variables
 from funnelformer.checkpoints.weights import read_state_dict
-from funnelformer.config import FunnelformerConfig
+from funnelformer.config.model_config import FunnelformerConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 # To keep the repository small; FUNNELFORMER_GOLDEN names the folder that holds them.

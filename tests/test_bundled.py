@@ -11,6 +11,9 @@ import torch
 import funnelformer
 from funnelformer import Embedder, FunnelformerModel, cli, load_embedder
 from funnelformer.base.bundled import BUNDLED, located
+from funnelformer.base.sentence_modules import model_folder, read_modules
+from funnelformer.checkpoints.card import inherited
+from funnelformer.checkpoints.folders import find_foreign, resolve
 from funnelformer.checkpoints.model_source import Folder, find_model
 
 FOLDER = Path(located("mini"))
@@ -67,6 +70,20 @@ def test_it_agrees_with_its_teacher(minilm):
         for vectors in (load_embedder(name).vectors(texts) for name in ("mini", str(minilm)))
     )
     assert np.corrcoef(mini, teacher)[0, 1] > 0.9
+
+
+def test_it_is_opened_by_its_name_wherever_a_folder_is():
+    assert resolve("mini") == FOLDER
+    assert find_foreign("mini") is None
+    assert inherited("mini")["license"] == "apache-2.0"
+    assert model_folder("mini") == FOLDER
+    assert read_modules("mini") == read_modules(FOLDER)
+
+
+def test_push_takes_the_name(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["push", "mini", "someone/mini", "--dry-run"])
+    assert "model.safetensors" in capsys.readouterr().out
 
 
 def test_commands_take_the_name(tmp_path, monkeypatch, capsys):

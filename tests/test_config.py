@@ -5,7 +5,7 @@ import json
 import pytest
 
 from funnelformer import FunnelformerConfig, UserError
-from funnelformer.config import MIXERS, PRESETS, parse_name
+from funnelformer.config.model_config import MIXERS, PRESETS, parse_name
 from funnelformer.mixers import Mixer, mixer_class
 
 

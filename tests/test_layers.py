@@ -23,8 +23,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 # From the lowest to the highest.
 LAYERS = (
     ("base",),
-    ("model_options", "head_table", "data"),
-    ("config",),
+    ("config", "data"),
     ("mixers", "corpus"),
     ("modeling",),
     ("checkpoints", "tasks"),
@@ -266,8 +265,8 @@ def test_an_import_that_goes_up_is_found(text, found):
 
 
 def test_a_neighbour_is_not_below():
-    (line,) = upward({"data.tables": "from ..head_table import HEADS", "head_table": ""})
-    assert line.startswith("data.tables imports head_table: head_table stands beside data")
+    (line,) = upward({"data.tables": "from ..config.head_table import HEADS", "config.head_table": ""})
+    assert line.startswith("data.tables imports config.head_table: config stands beside data")
 
 
 def test_a_late_import_is_found_and_an_optional_package_excuses_it():

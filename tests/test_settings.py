@@ -13,10 +13,10 @@ from data.support import error_of, number_tokenizer
 from funnelformer import FunnelformerConfig
 from funnelformer.checkpoints.folders import load_folder
 from funnelformer.checkpoints.foreign_options import make_config
+from funnelformer.config.model_options import _CHOICES
 from funnelformer.data.tokenizer import check_vocabulary, load_tokenizer, model_ids, num_ids, save_tokenizer
 from funnelformer.inference.export_config import read_export_config
 from funnelformer.inference.settings import read_architectures, read_settings
-from funnelformer.model_options import _CHOICES
 
 
 @pytest.mark.parametrize(

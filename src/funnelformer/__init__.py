@@ -24,7 +24,7 @@ from .base.version import __version__
 if TYPE_CHECKING:
     from .base.errors import UserError
     from .checkpoints.convert import convert
-    from .config import FunnelformerConfig
+    from .config.model_config import FunnelformerConfig
     from .corpus.prepare import prepare
     from .corpus.prepare_config import PrepareConfig
     from .corpus.vocabulary import train_tokenizer
@@ -91,7 +91,7 @@ _HOMES = {
     "Embedder": "inference.embedder",
     "EvaluateConfig": "inference.config",
     "FinetuneConfig": "training.finetuning.config",
-    "FunnelformerConfig": "config",
+    "FunnelformerConfig": "config.model_config",
     "PredictConfig": "inference.config",
     "Predictor": "inference.predictor",
     "PrepareConfig": "corpus.prepare_config",

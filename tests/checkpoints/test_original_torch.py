@@ -15,7 +15,7 @@ from funnelformer.checkpoints import original_torch
 from funnelformer.checkpoints.folders import load_folder
 from funnelformer.checkpoints.net_config import config_values, net_config
 from funnelformer.checkpoints.weights import read_state_dict
-from funnelformer.config import FunnelformerConfig
+from funnelformer.config.model_config import FunnelformerConfig
 from golden_cases import golden_folders, load_case_model
 
 PT_FOLDERS = pytest.mark.parametrize("folder", golden_folders("pt_"), ids=lambda path: path.name)

@@ -185,6 +185,6 @@ def test_what_cannot_be_left_out() -> None:
         )
     with pytest.raises(ValueError, match="FunnelformerConfig has no made_up"):
         one_file.flatten(
-            [("funnelformer.config", "FunnelformerConfig")],
+            [("funnelformer.config.model_config", "FunnelformerConfig")],
             without_methods={"FunnelformerConfig": ["made_up"]},
         )

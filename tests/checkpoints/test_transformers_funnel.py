@@ -16,7 +16,7 @@ from funnelformer.base.errors import UserError
 from funnelformer.checkpoints import transformers_funnel
 from funnelformer.checkpoints.compare import build_model, max_difference, reference_model
 from funnelformer.checkpoints.folders import load_folder
-from funnelformer.config import FunnelformerConfig
+from funnelformer.config.model_config import FunnelformerConfig
 
 # measured: 2.8e-5 in float32, logits up to about 7
 TOLERANCE = 1e-4

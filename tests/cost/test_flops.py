@@ -12,7 +12,7 @@ from funnelformer import (
     FunnelformerForTokenDetection,
     FunnelformerModel,
 )
-from funnelformer.config import MIXERS
+from funnelformer.config.model_config import MIXERS
 from funnelformer.cost.flops import (
     LayerFlops,
     flops_ratio,
@@ -69,13 +69,16 @@ def counted(model, length, batch_size=1, segments=True, **inputs):
 
 
 def test_one_small_layer_by_hand():
-    """Width 8, one head, feed-forward 32, 3 tokens of which 2 have positions: 5 distances of any two, 6 rows."""
+    """Width 8, one head, feed-forward 32, 3 tokens of which 2 have positions: 5 distances of any two, 6 rows.
+
+    The 4 rows from the distance 0 on have a product, from which the others follow.
+    """
     config = FunnelformerConfig.from_name("L1H8", vocab_size=10)
     flops = forward_flops(config, 3, head="masked_lm")
     assert flops.blocks == (
         LayerFlops(
             projections=4 * 2 * 3 * 8 * 8,
-            position_table=2 * 6 * 8 * 8,
+            position_table=2 * 4 * 8 * 8,
             position_scores=2 * 2 * 8 * 6,
             content_scores=2 * 3 * 8 * 3,
             segment_scores=2 * 2 * 8 * 2,
@@ -83,11 +86,11 @@ def test_one_small_layer_by_hand():
             feed_forward=2 * 2 * 3 * 8 * 32,
         ),
     )
-    assert flops.blocks[0].total == 1536 + 768 + 192 + 144 + 64 + 144 + 3072 == 5920
+    assert flops.blocks[0].total == 1536 + 512 + 192 + 144 + 64 + 144 + 3072 == 5664
     assert flops.head == 2 * 3 * 8 * 8 + 2 * 3 * 8 * 10
-    assert flops.total == 5920 + 864
-    assert flops.per_token == pytest.approx(6784 / 3)
-    assert training_flops(flops) == 3 * 6784
+    assert flops.total == 5664 + 864
+    assert flops.per_token == pytest.approx(6528 / 3)
+    assert training_flops(flops) == 3 * 6528
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=identify)
@@ -220,11 +223,11 @@ def test_absolute_positions_have_no_position_and_no_segment_part():
 # Relative to L12H768. `published`: the authors' repository (ELECTRA models at large scale).
 PUBLISHED = [
     # layout            published  linear   all_products, 512 tokens
-    ("B4-4-4H768", 0.58, 7 / 12, 0.579),
-    ("B6-3x2-3x2H768", 0.88, 10.5 / 12, 0.859),
-    ("B6-6-6H768", 0.88, 10.5 / 12, 0.859),
-    ("B8-8-8H1024", 2.07, 14 / 12 * (1024 / 768) ** 2, 1.961),
-    ("B10-10-10H1024", 2.60, 17.5 / 12 * (1024 / 768) ** 2, 2.443),
+    ("B4-4-4H768", 0.58, 7 / 12, 0.575),
+    ("B6-3x2-3x2H768", 0.88, 10.5 / 12, 0.854),
+    ("B6-6-6H768", 0.88, 10.5 / 12, 0.854),
+    ("B8-8-8H1024", 2.07, 14 / 12 * (1024 / 768) ** 2, 1.947),
+    ("B10-10-10H1024", 2.60, 17.5 / 12 * (1024 / 768) ** 2, 2.427),
 ]
 
 
@@ -237,7 +240,7 @@ def test_relative_flops_of_the_paper(name, published, linear, all_products):
     full-length layers over 12, times the square of the widths' ratio, whatever the length (a power of two).
     Four of the five agree to the digits given; 2.593 is published as 2.60.
 
-    All products of the encoder as it is, at 512 tokens, give less for all but B4-4-4 (0.579, which rounds to
+    All products of the encoder as it is, at 512 tokens, give less for all but B4-4-4 (0.575, which rounds to
     0.58 as well): scores, a larger share at full length, shrink fourfold with each pooling.
     """
     baseline = FunnelformerConfig.from_name("L12H768")
@@ -253,7 +256,7 @@ def test_the_decoder_costs_two_full_length_layers():
     config, baseline = (FunnelformerConfig.from_name(name) for name in ("B4-4-4H768", "L12H768"))
     with_decoder = flops_ratio(config, baseline, 512, decoder=True)
     assert with_decoder - flops_ratio(config, baseline, 512) == pytest.approx(2 / 12)
-    assert with_decoder == pytest.approx(0.746, abs=5e-4)
+    assert with_decoder == pytest.approx(0.742, abs=5e-4)
     assert flops_ratio(baseline, baseline, 100) == 1
 
 

@@ -8,7 +8,7 @@ from funnelformer.base.errors import UserError
 from funnelformer.mixers import attention
 from funnelformer.mixers.attention import operator, pieces, sdpa
 from funnelformer.mixers.attention.dropout import drop
-from funnelformer.modeling import fix_tables
+from funnelformer.modeling import encoder, fix_tables
 from models import batch, build, small_config
 
 OPTIONS = [{}, {"separate_cls": False, "truncate_seq": False}, {"pool_q_only": False, "pooling": "max"}]
@@ -106,6 +106,83 @@ def test_a_fixed_table_serves_shorter_inputs():
     with pytest.raises(RuntimeError, match=r"stays torch.float64 on cpu, not torch.float32"):
         model.float()
     assert model.num_parameters() == build(FunnelformerModel, small_config("B1-1H32")).num_parameters()
+
+
+DISTANCES = [{}, {"separate_cls": False}, {"pool_q_only": False, "truncate_seq": False}, {"pooling": "top"}]
+
+
+@pytest.mark.parametrize("options", DISTANCES, ids=str)
+def test_half_of_the_distances_give_the_others(options, monkeypatch):
+    """The table from the distances 0 and below is that of the module on every distance, of any of the heads."""
+    model = build(FunnelformerModel, small_config("B1-1-1H32", **options), "sdpa", torch.float64)
+    seen = []
+    compute = attention.Attention.distance_table
+
+    def table(layer, inputs, heads=slice(None)):
+        found = compute(layer, inputs, heads)
+        distances = inputs.farthest - inputs.unit * torch.arange(inputs.num_rows, dtype=torch.float64)
+        angles = distances[:, None] * 10000 ** (-torch.arange(16, dtype=torch.float64) / 16)
+        all_of_them = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        torch.testing.assert_close(inputs.all_sinusoids(), all_of_them, rtol=0, atol=1e-12)
+        whole = (all_of_them @ layer.relative.weight.T).unflatten(-1, layer.per_head).permute(1, 2, 0)
+        torch.testing.assert_close(found, whole[heads], rtol=0, atol=1e-12)
+        torch.testing.assert_close(compute(layer, inputs, slice(1, 2)), whole[1:2], rtol=0, atol=1e-12)
+        seen.append(inputs.num_rows)
+        return found
+
+    monkeypatch.setattr(attention.Attention, "distance_table", table)
+    states(model, batch(13, [13, 9]))
+    assert len(set(seen)) >= 2
+
+
+def test_at_inference_only_the_distances_of_a_piece_are_there(monkeypatch):
+    """Of two heads, where a piece has two; with a call of the module's own to be made, of all."""
+    config = small_config("L1H32", num_attention_heads=8, head_size=4)
+    model = build(FunnelformerModel, config, "sdpa", torch.float64)
+    inputs = batch(23, [23, 14])
+    expected = states(model, inputs)
+    monkeypatch.setattr(pieces, "_CPU_PIECE_BYTES", 1)
+    layer = model.encoder.blocks[0][0].mixer
+    compute, seen = layer.distance_table, []
+    monkeypatch.setattr(
+        layer, "distance_table", lambda *args: (seen.append(compute(*args)), seen[-1])[1], raising=False
+    )
+    torch.testing.assert_close(states(model, inputs), expected, rtol=0, atol=1e-11)
+    assert [len(table) for table in seen] == [2, 2, 2, 2]
+    seen.clear()
+    layer.relative.register_forward_pre_hook(lambda *args: None)
+    torch.testing.assert_close(states(model, inputs), expected, rtol=0, atol=1e-11)
+    assert [len(table) for table in seen] == [8]
+
+
+def test_a_table_too_long_to_keep_is_not_kept(monkeypatch):
+    model = fix_tables(build(FunnelformerModel, small_config("L1H32"), "sdpa", torch.float64))
+    layer = model.encoder.blocks[0][0].mixer
+    inputs = batch(23, [23, 14])
+    rows = 23 + 23 + 1 - 1  # as many distances, and one row more
+    width = layer.query.out_features * 8
+    monkeypatch.setattr(attention, "_KEPT_BYTES", rows * width - 1)
+    expected = states(model, inputs)
+    assert layer._kept is None
+    monkeypatch.setattr(attention, "_KEPT_BYTES", rows * width)
+    torch.testing.assert_close(states(model, inputs), expected, rtol=0, atol=1e-11)
+    assert layer._kept[2].size(-1) == rows
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_many_tokens_go_through_the_feed_forward_in_pieces(is_packed, monkeypatch):
+    model = build(FunnelformerModel, small_config("B1-1H32", unpad=is_packed), "sdpa", torch.float64)
+    inputs = batch(23, [23, 14])
+    expected = states(model, inputs)
+    rows = []
+    expand = model.encoder.blocks[0][0].feed_forward.expand
+    expand.register_forward_pre_hook(lambda module, args: rows.append(args[0].numel() // 32))
+    monkeypatch.setattr(encoder, "_PIECE_ROWS", 10)
+    torch.testing.assert_close(states(model, inputs), expected, rtol=0, atol=1e-12)
+    assert rows == ([10, 10, 10, 7] if is_packed else [10, 10, 10, 10, 6])
+    rows.clear()
+    model.train()(*inputs)
+    assert rows == [37 if is_packed else 46]
 
 
 def test_weights_that_are_written_without_a_trace_count_at_once():

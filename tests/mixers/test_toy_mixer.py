@@ -10,7 +10,7 @@ from funnelformer import (
     FunnelformerModel,
     prepack,
 )
-from funnelformer.config import MIXERS
+from funnelformer.config.model_config import MIXERS
 from funnelformer.cost.flops import forward_flops
 from funnelformer.mixers import Mixer
 from models import batch, build, small_config

@@ -13,7 +13,7 @@ __all__ = ["register_when_used"]
 
 # A module of transformers -> ours, which registers its classes when it is imported.
 _OURS = {
-    "transformers.models.auto.configuration_auto": "funnelformer.config",
+    "transformers.models.auto.configuration_auto": "funnelformer.config.model_config",
     "transformers.models.auto.modeling_auto": "funnelformer.modeling",
 }
 

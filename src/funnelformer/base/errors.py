@@ -29,7 +29,7 @@ HARMLESS = "\u200c\u200d"
 class UserError(ValueError):
     """Something the user gave cannot be used; the message names the file, key or row. The CLI exits with 2.
 
-    The message is one line that steers no terminal, whatever a name or value of a foreign file in it holds.
+    The message is one line. Characters that would steer a terminal are escaped, whatever a foreign file put in a name.
     """
 
     def __init__(self, message: str) -> None:

@@ -13,6 +13,7 @@ import os
 import tomllib
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
@@ -28,17 +29,30 @@ __all__ = [
     "MOST_USED",
     "SEED",
     "Backend",
+    "BackendOption",
     "Device",
+    "DeviceOption",
+    "Engine",
     "Files",
     "Form",
     "Int8",
+    "LabelColumn",
+    "LongestText",
+    "ModelFolder",
     "ModelForm",
     "OnNan",
+    "OutFolder",
+    "OverwriteFolder",
     "Parallel",
     "Range",
     "Rate",
     "Sentences",
+    "SkipBadRows",
     "Strategy",
+    "TaskOfData",
+    "TextColumn",
+    "TextPairColumn",
+    "TextsInBatch",
     "Tracker",
     "above",
     "at_least",
@@ -54,6 +68,7 @@ __all__ = [
 
 Backend = Literal["auto", "torch", "onnx", "openvino"]
 Device = Literal["auto", "cpu"]
+Engine = Literal["local", "ray"]
 Form = Literal["single", "continuation", "structure"]
 Rate = float | Literal["auto"]
 Int8 = Literal["dynamic", "static"]
@@ -78,28 +93,6 @@ Strategy = Literal["single_token", "whole_word", "token_span", "word_span"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
 Files = Annotated[list[str], Parameter(consume_multiple=True, negative="")]
 
-# In this order in `--help`.
-_GROUPS = {
-    name: Group(title, sort_key=number)
-    for number, (name, title) in enumerate(
-        {
-            "most": "Most used",
-            "data": "Data",
-            "model": "Model",
-            "optimisation": "Optimisation",
-            "run": "Run",
-            "output": "Output",
-        }.items(),
-        start=1,
-    )
-}
-# Of an argument that a command names itself, beside its configuration.
-MOST_USED = _GROUPS["most"]
-
-C = TypeVar("C")
-P = ParamSpec("P")
-R = TypeVar("R")
-
 
 class Range:
     """The values that an option takes, beside its type in the annotation of its field.
@@ -122,6 +115,63 @@ def above(least: float) -> Range:
 def between(text: str, holds: Callable[[Any], bool]) -> Range:
     """A range with two ends, said in `text`, as 0 <= fraction < 1."""
     return Range(text, holds)
+
+
+# Options that several commands have, each with its range and its line of `--help`.
+DeviceOption = Annotated[Device, Parameter(help="auto uses an accelerator if there is one.")]
+BackendOption = Annotated[
+    Backend,
+    Parameter(
+        help="onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    ),
+]
+TextColumn = Annotated[str | None, Parameter(help="Column of the text.")]
+TextPairColumn = Annotated[str | None, Parameter(help="Column of the second text.")]
+LabelColumn = Annotated[str | None, Parameter(help="Column of the label.")]
+LongestText = Annotated[
+    int | None,
+    at_least(3),
+    Parameter(help="Longest text in tokens; longer ones are cut. By default as in training."),
+]
+TextsInBatch = Annotated[int, at_least(1), Parameter(help="Texts in a batch.")]
+TaskOfData = Annotated[
+    str | None,
+    Parameter(
+        help="Task whose official files you give; by default the model's own task, for a folder or a name on the Hub."
+    ),
+]
+SkipBadRows = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="Leave out rows that cannot be used, and count them; by default the first such row ends the run.",
+    ),
+]
+ModelFolder = Annotated[str, Parameter(help="Folder of the model.")]
+OutFolder = Annotated[Path, Parameter(help="Folder to write.")]
+OverwriteFolder = Annotated[bool, Parameter(help="Replace the files of a folder that is not empty.")]
+
+# In this order in `--help`.
+_GROUPS = {
+    name: Group(title, sort_key=number)
+    for number, (name, title) in enumerate(
+        {
+            "most": "Most used",
+            "data": "Data",
+            "model": "Model",
+            "optimisation": "Optimisation",
+            "run": "Run",
+            "output": "Output",
+        }.items(),
+        start=1,
+    )
+}
+# Of an argument that a command names itself, beside its configuration.
+MOST_USED = _GROUPS["most"]
+
+C = TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 FRACTION_FROM_0 = between("0 <= fraction < 1", lambda value: 0 <= value < 1)
@@ -158,6 +208,11 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
             sorted(own.__dataclass_fields__.items(), key=lambda entry: entry[1].kw_only)
         )
         group_of = {name: _GROUPS[key] for key, names in groups.items() for name in names.split()}
+        # As in __init__: cyclopts looks for no argument without a name behind the first that has one, and those of a
+        # base class come first.
+        own.__dataclass_fields__ = dict(
+            sorted(own.__dataclass_fields__.items(), key=lambda entry: bool(entry[1].kw_only))
+        )
         known = {entry.name: entry for entry in fields(own)}
         assert group_of.keys() <= known.keys(), group_of.keys() - known.keys()
         inherited = [vars(base).get("_group_of", {}) for base in reversed(own.__mro__[1:])]

@@ -62,9 +62,14 @@ class LiveLine:
 
 
 @contextmanager
-def progress_bar(title: str | None, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what is told how many of `total` more are done; a bar is shown on a terminal, and under a title."""
-    line, done = LiveLine(title is not None), 0
+def progress_bar(
+    title: str | None, total: int, line_every_s: float | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Yield what is told how many of `total` more are done; a bar is shown on a terminal, and under a title.
+
+    line_every_s: where stderr is no terminal, seconds between lines that say the same; by default there are none.
+    """
+    line, done, printed = LiveLine(title is not None), 0, 0.0
 
     def text() -> str:
         share = done / max(total, 1)
@@ -76,9 +81,12 @@ def progress_bar(title: str | None, total: int) -> Iterator[Callable[[int], None
         )
 
     def advance(number: int) -> None:
-        nonlocal done
+        nonlocal done, printed
         done += number
         line.update(text)
+        if not line.is_live and line_every_s is not None and line.seconds - printed >= line_every_s:
+            printed = line.seconds
+            print(text(), file=sys.stderr, flush=True)
 
     try:
         yield advance

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+from .bundled import located
 from .errors import UserError, reject_unknown, short
 from .json_toml import read_json, read_json_value
 from .strict_json import json_text
@@ -124,7 +125,7 @@ class Modules:
 
 def model_folder(folder: str | Path) -> Path:
     """Where a folder's model lies: in itself, or in that of the first of its modules. Raises as `read_modules`."""
-    folder = Path(folder)
+    folder = Path(located(folder))
     if (folder / "config.json").is_file():
         return folder
     modules = read_modules(folder)
@@ -137,7 +138,7 @@ def read_modules(folder: str | Path) -> Modules | None:
     Nothing is imported: of the modules it names, those that are known are computed here.
     Raises UserError naming the file, and the module or setting that cannot be had.
     """
-    folder = Path(folder)
+    folder = Path(located(folder))
     file = folder / MODULES
     if not file.is_file():
         return None

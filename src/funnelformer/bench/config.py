@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ..base.options import Device, at_least, check_ranges, flag, grouped
+from ..base.options import DeviceOption, at_least, check_ranges, flag, grouped
 
 __all__ = ["BenchConfig", "CompareConfig"]
 
@@ -67,8 +67,7 @@ prepacked, onnx or onnx-int8."
     "Measure peak memory too, each model in a process of its own."
     quick: bool = False
     "Fewer models, shapes and rounds, unless you give them: about a minute."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
+    device: DeviceOption = "auto"
     overwrite: bool = False
     "Replace the results in --out."
     set: dict[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..base.files import temporary_folder
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..export.graph import export_graph, trace
 from ..export.int8 import products_of, quantise
 from ..export.signatures import TARGETS

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..base.errors import UserError, did_you_mean
 from ..base.packages import need
-from ..config import parse_name
+from ..config.model_config import parse_name
 from ..mixers.attention import IMPLEMENTATIONS
 from ..modeling import FunnelformerModel, prepack
 from ..training.run.folder import config_from_name

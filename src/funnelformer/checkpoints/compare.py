@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 from ..base.errors import UserError, joined
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..modeling import HEADS
 from .forms import ENCODERS
 from .loaded import Loaded, Part

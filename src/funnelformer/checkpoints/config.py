@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from ..base.bundled import located
 from ..base.card_options import CardOptions
 from ..base.errors import UserError, did_you_mean
-from ..base.options import ModelForm, grouped
+from ..base.options import ModelForm, OutFolder, OverwriteFolder, grouped
 
 __all__ = ["ConvertConfig", "Layers"]
 
@@ -43,8 +43,7 @@ class ConvertConfig(CardOptions):
 
     source: str
     "Folder of the model, a release's .tar.gz or its https:// URL, or a name on the Hub; its format is detected."
-    target: Path
-    "Folder to write."
+    target: OutFolder
     to: ModelForm = "funnelformer"
     "Format to write."
     _: KW_ONLY
@@ -58,8 +57,7 @@ class ConvertConfig(CardOptions):
     'Compare with the source\'s own outputs: "transformers" runs that library; a .npz file holds recorded cases.'
     dry_run: bool = False
     "Check everything, print the table of the tensors and what would be left out, and write nothing."
-    overwrite: bool = False
-    "Replace the files of a folder that is not empty."
+    overwrite: OverwriteFolder = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

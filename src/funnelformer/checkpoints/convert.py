@@ -18,7 +18,7 @@ from ..base.markdown import as_text
 from ..base.options import parse_options, takes
 from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..base.weight_files import TRANSFORMERS_WEIGHTS
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_from_vocab
 from ..modeling import HEADS
 from . import native, original_tf, original_torch
@@ -102,13 +102,14 @@ class TensorRow(NamedTuple):
 def convert(config: ConvertConfig) -> Report:
     """Convert the model in `source` and write it to the folder `target`.
 
-    layout, layers: put the encoder's layers in other blocks, or keep some of them, see `shortening.deal`; a head of
-        tokens is left out where the result has no states of tokens.
+    layout, layers: put the encoder's layers in other blocks, or keep some of them, see `shortening.deal`. If the result
+        has no states of tokens, a head that reads them is left out.
     overrides: config keys to change on the way, such as `{"padding": "transformers"}`; `decoder_layers=0`
         drops the decoder.
-    verify: "transformers" compares a source of its form with that library, a .npz with recorded cases.
-    The folder appears complete or not at all. Raises UserError for what cannot be read, or held by the
-    target's format, or when the written model's outputs differ from the source's.
+    verify: "transformers" compares the outputs with that library's, if it can load the source; the name of a .npz file
+        compares them with the cases recorded in it.
+    The folder appears complete or not at all. Raises UserError if the source cannot be read, if the target's format
+    cannot hold the model, or if the written model's outputs differ from the source's.
     """
     source, target = Path(config.source), config.target
     if source.is_dir() and target.resolve() == source.resolve():

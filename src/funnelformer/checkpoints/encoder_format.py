@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .bert_rows import EMBEDDINGS
 from .foreign_options import LABEL_KEYS, check_holds, make_config, with_classes
 from .form_table import add_form

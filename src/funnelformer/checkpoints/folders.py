@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from ..base.bundled import located
 from ..base.errors import UserError
 from ..base.files import check_readable
 from ..base.foreign_code import refuse_foreign_code
@@ -17,7 +18,7 @@ from ..base.hub import HUB_NAME, reach_hub
 from ..base.json_toml import read_json
 from ..base.sentence_modules import MODULES, Modules, model_folder, read_modules
 from ..base.weight_files import TRANSFORMERS_WEIGHTS
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES
 from . import original_torch
 from .foreign_options import make_config
@@ -178,7 +179,7 @@ def find_foreign(source: str | Path, **hub: Any) -> Path | None:
 
 def _located(source: str | Path, **hub: Any) -> Path | Hub:
     """A folder, or a name on a Hub that can be asked. Raises UserError for what is neither."""
-    if not HUB_NAME.fullmatch(str(source)) and not Path(source).exists():
+    if not HUB_NAME.fullmatch(str(source)) and not Path(located(source)).exists():
         raise UserError(f"{source}: no such folder{nearest(Path(source))}")  # a layout has no weights to read
     found = find_model(source)
     if isinstance(found, Hub):

@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from ..base.errors import UserError, joined
-from ..config import FunnelformerConfig
-from ..model_options import check_dtype, class_names
+from ..config.model_config import FunnelformerConfig
+from ..config.model_options import check_dtype, class_names
 from .loaded import SEQUENCE_HEADS
 
 __all__ = ["LABEL_KEYS", "check_holds", "funnel_options", "make_config", "translating", "with_classes"]

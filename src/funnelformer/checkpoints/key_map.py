@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import UserError, did_you_mean
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .weights import check_numbers
 
 __all__ = ["LAYER", "Row", "encoder_layers", "expand", "from_ours", "layer_row", "names", "sizes", "to_ours"]

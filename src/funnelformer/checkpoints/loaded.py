@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..modeling import HEADS
 
 __all__ = ["SEQUENCE_HEADS", "Exported", "Loaded", "Part", "Pretraining"]

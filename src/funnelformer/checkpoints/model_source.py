@@ -9,7 +9,7 @@ from pathlib import Path
 from ..base.bundled import located
 from ..base.errors import UserError, did_you_mean
 from ..base.hub import HUB_NAME
-from ..config import parse_name
+from ..config.model_config import parse_name
 
 __all__ = ["Folder", "Hub", "Layout", "find_model", "is_layout", "nearest"]
 

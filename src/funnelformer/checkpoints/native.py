@@ -13,7 +13,7 @@ from torch import Tensor
 from ..base.errors import UserError
 from ..base.foreign_code import without_own_code
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..modeling import HEADS
 from .foreign_options import make_config
 from .form_table import add_form

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..base.errors import UserError, reject_unknown
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .foreign_options import translating
 
 __all__ = ["config_values", "net_config", "tensorflow_net_config"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..base.errors import UserError
 from ..base.json_toml import read_json
 from ..base.strict_json import json_text
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .foreign_options import check_holds, funnel_options, make_config
 from .form_table import add_form
 from .key_map import Row, encoder_layers, expand, from_ours, layer_row, names, to_ours

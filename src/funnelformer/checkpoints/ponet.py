@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..base.errors import UserError
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .bert_rows import (
     ATTENTION,
     EMBEDDINGS,

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..base.errors import UserError
 from ..base.foreign_code import CONFIG_CODE, MODEL_CODE
 from ..base.version import __version__
-from ..config import MIXERS, FunnelformerConfig
+from ..config.model_config import MIXERS, FunnelformerConfig
 from ..mixers.mixer import mixer_class
 from ..modeling import HEADS
 from . import native

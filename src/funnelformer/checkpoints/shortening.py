@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..base.errors import UserError
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig, parse_layout
+from ..config.model_config import FunnelformerConfig, parse_layout
 from .foreign_options import make_config
 from .loaded import SEQUENCE_HEADS, Loaded
 
@@ -115,7 +115,7 @@ def deal(
 
 
 def without_token_head(loaded: Loaded) -> Loaded:
-    """Without a head that reads the states of tokens, where there are none: in a funnel without a decoder."""
+    """The model without a head that reads token states, if there are none: a funnel without a decoder has none."""
     config = loaded.config
     if loaded.architecture in ("model", *SEQUENCE_HEADS) or config.num_blocks == 1 or config.decoder_layers:
         return loaded

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .folders import find_foreign, load_foreign, translated
 from .loaded import Loaded
 from .native import config_in
@@ -19,7 +19,7 @@ __all__ = ["check_config", "check_weights", "find_foreign", "read_source", "tran
 
 
 def check_config(file: Path) -> None:
-    """Raise UserError naming the file and the key when a `config.json` is of none of the known models."""
+    """Raise UserError naming the file and the key if `config.json` belongs to no model that is known here."""
     values = read_json(file)
     if values.get("model_type") == FunnelformerConfig.model_type:
         config_in(file)
@@ -28,7 +28,7 @@ def check_config(file: Path) -> None:
 
 
 def read_source(name: str, folder: Path | None, wishes: Mapping[str, Any], **hub: Any) -> Loaded:
-    """Read a model in our names, and deal its layers anew where that is wished.
+    """Read a model under our names, and put its layers in other blocks if asked.
 
     name: as the user gave it. folder: what `find_foreign` made of it; None where the model is ours.
     wishes: the arguments of `shortening.deal` that were given; none leaves the layers where they are.

@@ -17,7 +17,7 @@ from transformers import FunnelConfig
 
 from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .foreign_options import check_holds, funnel_options, make_config, translating, with_classes
 from .form_table import add_form
 from .key_map import LAYER, Row, encoder_layers, expand, from_ours, layer_row, names, to_ours

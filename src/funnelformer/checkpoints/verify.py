@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..base.errors import UserError, did_you_mean
 from ..base.json_toml import read_json
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .compare import build_model, build_stock, difference, has_stock, probe_batch, run_batch, without_padding
 from .loaded import Loaded, Part
 

@@ -100,7 +100,7 @@ def check_numbers(state: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def check_weights(folder: str | Path) -> None:
-    """Check the files of a model of ours without reading the numbers; of a folder without weights nothing.
+    """Check the files of one of our models without reading the numbers; does nothing in a folder without weights.
 
     Raises UserError naming the file: for a shard that is missing or holds other tensors than the index says, and for
     weights that are integers, or of 8 bits, which mean nothing without their scales.

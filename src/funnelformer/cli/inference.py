@@ -11,6 +11,7 @@ from ..base.errors import UserError
 from ..base.hub import check_reachable
 from ..base.options import MOST_USED
 from ..inference.config import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
+from ..inference.spread.storage import as_url
 from ..serve.config import ServeConfig, name_models
 from ..serve.freed_memory import bound_kernel_cache
 from .app import app, print_metrics, process_rank, show
@@ -33,7 +34,12 @@ def _predict(settings: PredictConfig) -> None:
 
     number = predict(**vars(settings))
     if process_rank() == 0 and (settings.submit_to is not None or settings.out is not None):
-        show(f"{number:,} predictions are in {settings.submit_to or settings.out}")
+        show(f"{number:,} predictions are in {settings.submit_to or _shown(settings)}")
+
+
+def _shown(settings: EmbedConfig | PredictConfig) -> str:
+    """Where the results are, as the user named it: a URL is no path."""
+    return as_url(settings.out) if settings.engine == "ray" and settings.out else str(settings.out)
 
 
 @app.command(name="serve")
@@ -77,7 +83,7 @@ def _embed(settings: EmbedConfig) -> None:
 
     number = embed(**vars(settings))
     if settings.out is not None:
-        show(f"{number:,} vectors are in {settings.out}")
+        show(f"{number:,} vectors are in {_shown(settings)}")
     if settings.save_to is not None:
         show(f"the sentence_transformers model is in {settings.save_to}")
 

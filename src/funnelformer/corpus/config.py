@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ..base.options import Files, at_least, check_ranges, grouped
+from ..base.options import Files, OutFolder, at_least, check_ranges, grouped
 
 __all__ = ["TokenizerConfig"]
 
@@ -22,8 +22,7 @@ class TokenizerConfig:
 
     train: Files
     "Text files or globs (txt, jsonl, csv, tsv, parquet; compressed or not)."
-    out: Path
-    "Folder to write."
+    out: OutFolder
     _: KW_ONLY
     vocab_size: int = 30522
     "Largest size of the vocabulary."

@@ -39,11 +39,11 @@ _GROUP_BYTES = 16_000_000
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
-    """Write the rows of a corpus; return the counts of the manifest, or of this job while others are not done.
+    """Write the rows of a corpus; return the manifest's counts, or this job's while other jobs are still at work.
 
-    One process reads and cuts the text into parts, the workers tokenise one each and write its files; a part that has
-    its file of counts is finished and read over. Files and counts are the same bytes for the same text,
-    tokenizer and settings, whatever the workers, jobs and interruptions.
+    One process reads the text and cuts it into parts; each worker tokenises one part at a time and writes its files. A
+    part whose file of counts exists is finished and skipped. The same text, tokenizer and settings give the same bytes,
+    however many workers, jobs and interruptions there were.
     Raises UserError for input that cannot be used, and for a folder that was begun with other settings.
     """
     sources = expand_sources(config.train)

@@ -86,10 +86,10 @@ def train_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerFast:
     """Train a WordPiece tokenizer on the documents of `train` and save it in the folder `out`.
 
     The same text and arguments give the same files byte for byte. `AutoTokenizer.from_pretrained(out)` loads
-    it. The text is read twice; its 1000 most frequent characters are kept, others become `<unk>`.
-    vocab_size: the most tokens wanted; little text gives fewer.
-    Raises UserError for a folder that is not empty, for text that cannot be read (`corpus.iter_documents`), or a
-    `vocab_size` that has no room for the characters.
+    it. The text is read twice; its 1000 most frequent characters are kept, and the others become `<unk>`.
+    vocab_size: the largest number of tokens; a short text gives fewer.
+    Raises UserError if the folder is not empty, if the text cannot be read (`corpus.iter_documents`), or if
+    `vocab_size` has no room for the characters.
     """
     paths = expand_paths(config.train)
     with atomic_folder(config.out, overwrite=config.overwrite) as folder:

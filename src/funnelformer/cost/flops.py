@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..mixers.mixer import CallShape, MixerFlops, mixer_class, product_flops
 
 __all__ = [
@@ -203,7 +203,8 @@ def forward_flops(
 def training_flops(flops: Flops) -> int:
     """Forward and backward, 3 x forward, for every parameter trained and no gradient checkpointing.
 
-    The convention of the field. Ours need `position_table` FLOPs less, as sinusoids take no gradient.
+    The convention of the field. Ours need `position_table` FLOPs less, as sinusoids take no gradient; where the
+    sinusoids have dropout (`hidden_dropout`), every distance needs a product of its own, about as many more.
     """
     return TRAINING_PER_FORWARD * flops.total
 

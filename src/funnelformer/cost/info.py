@@ -18,7 +18,7 @@ from ..base.terminal import cell
 from ..checkpoints.folders import find_foreign, load_foreign
 from ..checkpoints.model_source import Folder, Layout, find_model
 from ..checkpoints.weights import check_weights
-from ..config import FunnelformerConfig, parse_name
+from ..config.model_config import FunnelformerConfig, parse_name
 from ..modeling import FunnelformerModel
 from .config import LENGTHS
 from .flops import Flops, flops_ratio, forward_flops
@@ -105,10 +105,10 @@ def describe(
 ) -> Info:
     """Describe a layout ("B4-4-4H768"), a preset ("funnel-small"), a model's folder ("./bert") or a name on the Hub.
 
-    A folder comes first, also where its name can be read as a layout; a name on the Hub, as user/name, works too.
-    lengths: tokens of one sequence. Those that absolute positions do not reach are left out, with a note.
-    memory: also estimate memory, which takes a second or more a length.
-    Raises UserError for a source that is neither, and for a length below 1.
+    If a folder has the name of a layout, the folder is described.
+    lengths: numbers of tokens in one sequence. Lengths beyond the model's absolute positions are left out, with a note.
+    memory: estimate memory as well, which takes a second or more for each length.
+    Raises UserError if the source is none of these, and for a length below 1.
     """
     for length in lengths:
         if length < 1:

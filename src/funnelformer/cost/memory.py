@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..modeling import (
     HEADS,
     FunnelformerForMaskedLM,

@@ -133,10 +133,10 @@ def _looks_special(token: str) -> bool:
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     """Load a fast tokenizer from a folder, a `vocab*.txt` file, or by its name on the Hugging Face Hub.
 
-    Of a folder of sentence_transformers it is the first module's; where the modules lower-case a text, so does it.
-    It returns `token_type_ids` unless told not to.
-    Raises UserError when there is none, only a slow one, one without a mask, cls, sep or pad token, or one that is
-    code to run.
+    In a folder of sentence_transformers the first module's tokenizer is loaded; it lower-cases texts if the modules do.
+    The tokenizer returns `token_type_ids` unless you tell it not to.
+    Raises UserError if there is no tokenizer, if it is a slow one or one that brings code to run, and if it lacks a
+    mask, cls, sep or pad token.
     """
     path = Path(located(source))
     refuse_foreign_code(path)

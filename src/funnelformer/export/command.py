@@ -22,7 +22,7 @@ from ..base.version import __version__
 from ..checkpoints.card import CARD, card_text, inherited, measurements, onnx_snippet, pipeline_of, results
 from ..checkpoints.folders import find_foreign, map_folder
 from ..checkpoints.provenance import source_name
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..data.tokenizer import TOKENIZER_FILES, check_fits, load_tokenizer, save_tokenizer
 from ..inference.engines import EXPORT_REPORT, MODEL_FILE, import_onnxruntime, open_session
 from ..inference.load import load_model

@@ -13,7 +13,7 @@ from ..base.bundled import located
 from ..base.card_options import CardOptions
 from ..base.errors import UserError
 from ..base.hub import HUB_NAME
-from ..base.options import Int8, at_least, between, check_ranges, grouped
+from ..base.options import Int8, OutFolder, OverwriteFolder, at_least, between, check_ranges, grouped
 from ..tasks.window_options import WindowOptions
 
 __all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "NEWEST_OPSET", "ExportConfig", "PushConfig"]
@@ -37,8 +37,7 @@ class ExportConfig(CardOptions, WindowOptions):
 
     model: str
     "Folder of the model, or a name on the Hub."
-    out: Path
-    "Folder to write."
+    out: OutFolder
     _: KW_ONLY
     format: Literal["onnx"] = "onnx"
     "Form of the graph."
@@ -55,8 +54,7 @@ token-detection, feature-extraction, embeddings; by default what the model was m
     "Longest input, in tokens, on which PyTorch and ONNX Runtime are compared."
     all_shapes: bool = False
     "Print the difference from PyTorch for every shape that was compared, not only the largest."
-    overwrite: bool = False
-    "Replace the files of a folder that is not empty."
+    overwrite: OverwriteFolder = False
 
     say: Annotated[Callable[[str], None], Parameter(parse=False)] = print
     "Is told the differences, and what became int8; an argument of the Python function alone."
@@ -97,6 +95,6 @@ class PushConfig:
     "Upload the whole folder, with checkpoints, the optimizer's state, logs and predictions."
 
     def __post_init__(self) -> None:
-        self.model = Path(self.model)
+        self.model = Path(located(self.model))
         if HUB_NAME.fullmatch(self.name) is None:
             raise UserError(f"{self.name!r} is no name on the Hub; allowed: user/name, as in someone/reviews")

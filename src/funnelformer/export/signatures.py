@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..base.errors import UserError, did_you_mean
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..modeling import HEADS, FunnelformerForQuestionAnswering, FunnelformerModel
 from ..modeling.model import sequence_vector
 

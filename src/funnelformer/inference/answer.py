@@ -13,19 +13,21 @@ from ..base.progress import progress_bar
 from ..base.strict_json import json_text
 from ..data.example_rows import Examples
 from ..data.tables import Table
+from ..tasks.judge import answers
+from ..tasks.kind import Kind
 from ..tasks.releases import find_task
 from ..tasks.spans import SAVED, Answer, Questions
 from ..tasks.task import Task
 from .predictor import Predictor
 
-__all__ = ["answer", "answer_all", "questions_of", "write_answers"]
+__all__ = ["answer", "answer_all", "questions_of", "say_all", "write_answers"]
 
 # Questions whose windows are in memory at a time.
 _CHUNK = 256
 
 
 def questions_of(predictor: Predictor, named: Task | None = None, *, labelled: bool = True) -> Questions:
-    """The kind of a model's task, with the strides, lengths and threshold that its folder keeps.
+    """The kind of the model's task, with the strides, lengths and threshold from its folder.
 
     named: the task whose files are read; by default the one the model learned.
     Raises UserError when neither is known.
@@ -52,7 +54,7 @@ def answer_all(
     batch_size: int = 32,
     progress: str | None = None,
 ) -> Iterator[Answer]:
-    """Answer the examples of `kind` in their order. The windows of a few hundred questions are held at a time."""
+    """Answer the examples of `kind` in their order; memory holds the windows of a few hundred questions at a time."""
     with progress_bar(progress, len(examples)) as advance:
         for start in range(0, len(examples), _CHUNK):
             chunk = examples.select(range(start, min(start + _CHUNK, len(examples))))
@@ -62,12 +64,27 @@ def answer_all(
             advance(len(chunk))
 
 
+def say_all(
+    predictor: Predictor, kind: Kind, examples: Examples, batch_size: int, progress: str | None = "predict"
+) -> Iterator[dict[str, Any]]:
+    """What a row of the output has beside the input's columns."""
+    if isinstance(kind, Questions):
+        for found in answer_all(predictor, kind, examples, batch_size, progress):
+            odds = {} if found.null_odds is None else {"null_odds": found.null_odds}
+            yield {"prediction": found.text, "probability": round(found.probability, 6), **odds}
+        return
+    encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
+    outputs = predictor.outputs(encoded.features, kind, batch_size, progress)
+    gold = encoded.features["labels"][:] if "labels" in encoded.features.column_names else None
+    yield from answers(kind, outputs, gold, encoded)
+
+
 def answer(
     predictor: Predictor, questions: Sequence[str], contexts: Sequence[str], batch_size: int = 32
 ) -> list[Answer]:
-    """Answer questions, each on its passage: what the pipeline "question-answering" of transformers 4 did.
+    """Answer each question from its passage, as the pipeline "question-answering" of transformers 4 did.
 
-    Raises UserError for an empty text, or a model that does not say what it was trained on.
+    Raises UserError if a text is empty, or if the model does not say what it was trained on.
     """
     if len(questions) != len(contexts):
         raise ValueError(f"{len(questions)} questions on {len(contexts)} passages")

@@ -10,11 +10,59 @@ from cyclopts import Parameter
 
 from ..base.card_options import CardOptions
 from ..base.errors import UserError
-from ..base.options import Backend, Device, at_least, check_ranges, grouped
+from ..base.options import (
+    BackendOption,
+    DeviceOption,
+    Engine,
+    LabelColumn,
+    LongestText,
+    ModelFolder,
+    TaskOfData,
+    TextColumn,
+    TextPairColumn,
+    TextsInBatch,
+    at_least,
+    check_ranges,
+    flag,
+    grouped,
+)
 from ..base.sentence_modules import Pooling
 from ..tasks.window_options import WindowOptions
 
-__all__ = ["EmbedConfig", "EvaluateConfig", "PredictConfig", "RankConfig"]
+__all__ = ["EmbedConfig", "EngineOptions", "EvaluateConfig", "PredictConfig", "RankConfig"]
+
+
+@grouped(run="engine ray_address workers worker_cpus worker_gpus", output="rows_per_part resume")
+@dataclass(kw_only=True)
+class EngineOptions:
+    """Where a command over many rows runs: in this process, or on the machines of a Ray cluster."""
+
+    engine: Engine = "local"
+    "ray spreads the rows over a cluster; data may then be a pattern or a folder, and all names may begin with s3://."
+    ray_address: str | None = None
+    "Address of the cluster, as 10.0.0.1:6379; by default one of this machine alone is started."
+    workers: Annotated[int | None, at_least(1)] = None
+    "Most workers, each with a model; by default as many as the cluster has CPUs (or GPUs) for."
+    worker_cpus: Annotated[int, at_least(1)] = 1
+    "CPUs of a worker."
+    worker_gpus: Annotated[float, at_least(0)] = 0
+    "GPUs of a worker."
+    rows_per_part: Annotated[int, at_least(1)] = 4096
+    "Rows of a part, which is what is made again when a worker dies."
+    resume: bool = False
+    "Go on with a run: make only the parts that are not there."
+
+    def check_engine(self, **unused: object) -> None:
+        """Raise UserError for an option of the engine without it, and for one in `unused` that it does not take."""
+        if self.engine == "ray":
+            for name, value in unused.items():
+                if value not in (None, False):
+                    raise UserError(f"{flag(name)} does not go with --engine ray")
+            return
+        given = {"ray_address": None, "workers": None, "worker_cpus": 1, "worker_gpus": 0, "resume": False}
+        for name, default in {**given, "rows_per_part": 4096}.items():
+            if getattr(self, name) != default:
+                raise UserError(f"{flag(name)} needs --engine ray")
 
 
 @grouped(
@@ -26,34 +74,25 @@ __all__ = ["EmbedConfig", "EvaluateConfig", "PredictConfig", "RankConfig"]
 class EvaluateConfig(WindowOptions):
     """What `evaluate` can be told."""
 
-    model: str
-    "Folder of the model."
+    model: ModelFolder
     data: str
     "csv, tsv, jsonl, parquet (compressed or not), a folder, or a `datasets` name."
     _: KW_ONLY
-    task: str | None = None
-    "Task whose official files you give; by default the model's own task, for a folder or a name on the Hub."
+    task: TaskOfData = None
     part: str | None = None
     "Part of the task to read, such as dev-matched; by default one with labels that was not trained on. For other \
 folders and names it is a split; by default test."
     out: Path | None = None
     "File for the metrics (JSON)."
-    text: str | None = None
-    "Column of the text."
-    text_pair: str | None = None
-    "Column of the second text."
-    label: str | None = None
-    "Column of the label."
+    text: TextColumn = None
+    text_pair: TextPairColumn = None
+    label: LabelColumn = None
     skip_bad_rows: bool = False
     "Leave out rows that cannot be used, and count them."
-    max_length: Annotated[int | None, at_least(3)] = None
-    "Longest text in tokens; longer ones are cut. By default as in training."
-    batch_size: Annotated[int, at_least(1)] = 32
-    "Texts in a batch."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    backend: Backend = "auto"
-    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    max_length: LongestText = None
+    batch_size: TextsInBatch = 32
+    device: DeviceOption = "auto"
+    backend: BackendOption = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,16 +106,14 @@ folders and names it is a split; by default test."
     output="submit_to",
 )
 @dataclass
-class PredictConfig(WindowOptions):
+class PredictConfig(WindowOptions, EngineOptions):
     """What `predict` can be told."""
 
-    model: str
-    "Folder of the model."
+    model: ModelFolder
     data: str = "-"
     'txt (one text a line), csv, tsv, jsonl, parquet; "-" is stdin; a folder, or a `datasets` name.'
     _: KW_ONLY
-    task: str | None = None
-    "Task whose official files you give; by default the model's own task, for a folder or a name on the Hub."
+    task: TaskOfData = None
     part: str | None = None
     "Part of the task, such as dev-matched; by default the first test part. For other folders and names, a split."
     submit_to: Annotated[Path | None, Parameter(name="--submit")] = None
@@ -86,22 +123,23 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     "File to write; by default stdout."
     format: Literal["jsonl", "csv"] | None = None
     "Format of the output; by default the file's suffix decides, otherwise jsonl."
-    text: str | None = None
-    "Column of the text."
-    text_pair: str | None = None
-    "Column of the second text."
-    max_length: Annotated[int | None, at_least(3)] = None
-    "Longest text in tokens; longer ones are cut. By default as in training."
-    batch_size: Annotated[int, at_least(1)] = 32
-    "Texts in a batch."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    backend: Backend = "auto"
-    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    text: TextColumn = None
+    text_pair: TextPairColumn = None
+    max_length: LongestText = None
+    batch_size: TextsInBatch = 32
+    device: DeviceOption = "auto"
+    backend: BackendOption = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self)
+        self.check_engine(
+            task=self.task,
+            part=self.part,
+            submit=self.submit_to,
+            format=self.format,
+            **self.asked,
+        )
 
 
 @grouped(
@@ -112,7 +150,7 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     output="save_to overwrite",
 )
 @dataclass
-class EmbedConfig(CardOptions):
+class EmbedConfig(CardOptions, EngineOptions):
     """What `embed` can be told."""
 
     model: str
@@ -122,8 +160,7 @@ class EmbedConfig(CardOptions):
     _: KW_ONLY
     out: Path | None = None
     "File to write: .npy (the vectors alone), .parquet or .jsonl (with the columns of the input)."
-    text: str | None = None
-    "Column of the text."
+    text: TextColumn = None
     pooling: Pooling | None = None
     "cls takes the encoder's first state; mean averages all states; mean_tokens weighs each by the tokens it holds. \
 By default the model's own pooling, otherwise the mean."
@@ -133,12 +170,9 @@ By default the model's own pooling, otherwise the mean."
     "Longest text in tokens; longer ones are cut. By default the model's own length, that of fine-tuning, or 512."
     prompt: str | None = None
     "Name of one of the model's prompts, to put before every text."
-    batch_size: Annotated[int, at_least(1)] = 32
-    "Texts in a batch."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    backend: Backend = "auto"
-    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    batch_size: TextsInBatch = 32
+    device: DeviceOption = "auto"
+    backend: BackendOption = "auto"
     save_to: Annotated[Path | None, Parameter(name="--save-sentence-transformers")] = None
     "Folder to write that SentenceTransformer loads, with this pooling, length and normalisation."
     overwrite: bool = False
@@ -150,6 +184,7 @@ By default the model's own pooling, otherwise the mean."
         if self.save_to is None and (self.license or self.language):
             given = "--license" if self.license else "--language"
             raise UserError(f"{given} is for the card of --save-sentence-transformers")
+        self.check_engine(save_sentence_transformers=self.save_to, overwrite=self.overwrite)
 
 
 @grouped(
@@ -180,10 +215,8 @@ class RankConfig:
     "Longest pair in tokens; longer ones are cut. By default as in training."
     batch_size: Annotated[int, at_least(1)] = 32
     "Pairs in a batch."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    backend: Backend = "auto"
-    "onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
+    device: DeviceOption = "auto"
+    backend: BackendOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base.errors import UserError, one_line, printable
+from ..base.errors import UserError, printable
 from ..base.files import atomic_path, atomic_writer, check_output
 from ..base.options import takes
 from ..base.progress import progress_bar
@@ -23,9 +23,12 @@ from ..base.strict_json import json_line
 from ..data.formats import Row, row_name
 from ..data.tables import check_column, collect, guess_single_text, iter_texts
 from ..data.values import BadValue, read_text
+from .arrow_types import common_schema
 from .config import EmbedConfig
 from .embedder import Embedder, load_embedder
 from .settings import read_settings
+from .spread.part_worker import EmbedJob
+from .spread.ray_engine import make_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,12 +47,16 @@ def embed(config: EmbedConfig) -> int:
     out: .npy (float32 [N, D], in the order of the rows), or .parquet or .jsonl (with all columns of the input).
         What is in memory does not grow with the number of texts; stdin is copied to a temporary file.
     pooling, normalize, max_length, prompt, backend: see `load_embedder`.
+    engine: "ray" reads files, patterns or folders, here or on S3, and makes `out` a folder of parts with a manifest,
+        see `make_parts`.
     save_to: also, or only, write the embedder with these options as a folder for sentence_transformers.
     overwrite: allow a `save_to` that is not empty.
     Raises UserError for input that cannot be used, before the first text is embedded; then nothing is written.
     """
     if config.out is None and (config.data is not None or config.save_to is None):
         raise UserError("embed needs --out, a .npy, .parquet or .jsonl file, or --save-sentence-transformers")
+    if config.engine == "ray":
+        return _embed_on_ray(config)
     check_output(config.out, config.model, config.data)
     write = None if config.out is None else _writer(config.out)
     embedder = load_embedder(
@@ -79,6 +86,15 @@ def embed(config: EmbedConfig) -> int:
 
         save_sentence_transformers(embedder, config.save_to, overwrite=config.overwrite, stated=config)
     return number
+
+
+def _embed_on_ray(config: EmbedConfig) -> int:
+    assert config.out is not None
+    if config.data in (None, "-"):
+        raise UserError("--engine ray reads files, not stdin")
+    names = ("model", "pooling", "normalize", "max_length", "prompt", "text", "backend", "rows_per_part")
+    settings = {"command": "embed", **{name: getattr(config, name) for name in names}}
+    return make_parts(EmbedJob(config), str(config.data), str(config.out), config, settings)["rows"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +163,7 @@ def _check(
         if suffix != ".npy" and _COLUMN in table.columns:
             raise UserError(f"{name}: has a column {_COLUMN!r}, which the vectors need; rename it")
         if suffix == ".parquet":
-            schema = _common(schema, table.columns, name)
+            schema = common_schema(schema, table.columns, name)
     if not column:
         raise UserError(f"{name}: there are no rows of data in it")
     if schema is not None:
@@ -155,31 +171,6 @@ def _check(
 
         schema = schema.append(pa.field(_COLUMN, pa.list_(pa.float32(), size)))
     return _Checked(name, number, column, size, schema, messages)
-
-
-def _common(schema: pa.Schema | None, columns: dict[str, list[Any]], name: str) -> pa.Schema:
-    """The types that hold these values and those before. Raises UserError for a column that has no type."""
-    import pyarrow as pa
-
-    fields = []
-    for column, values in columns.items():
-        try:
-            found = pa.field(column, pa.array(values).type)
-            before = None if schema is None or column not in schema.names else schema.field(column)
-            if before is not None:
-                both = [pa.schema([before]), pa.schema([found])]
-                found = pa.unify_schemas(both, promote_options="permissive").field(column)
-        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
-            problem = "values of several types" if isinstance(error, pa.ArrowException) else "a value"
-            if isinstance(error, UnicodeEncodeError):
-                problem = "half of a surrogate pair"
-            raise UserError(
-                f"{name}: column {column!r} has {problem}, which parquet cannot hold ({one_line(error)}); "
-                "write .jsonl or .npy"
-            ) from None
-        fields.append(found)
-    rest = [] if schema is None else [field for field in schema if field.name not in columns]
-    return pa.schema([*rest, *fields])
 
 
 def _vectors(

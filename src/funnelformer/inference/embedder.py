@@ -15,10 +15,10 @@ from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
 from ..base.progress import progress_bar
 from ..base.sentence_modules import MODULES, Pooling, SentenceEmbedding, read_modules
+from ..config.model_options import ModelOptions
 from ..data.padding import pad_batch
 from ..data.plain_tokenizer import load_plain_tokenizer
 from ..data.tokenizer import check_fits, load_tokenizer
-from ..model_options import ModelOptions
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend
@@ -36,11 +36,12 @@ _NUM_TOKENS = 512
 class Embedder:
     """An encoder, of PyTorch or exported, with its tokenizer, ready to give vectors of texts.
 
-    The vector of a text is made of the encoder's states as `config.classifier_pooling` says: of the pooled sequence,
-    without a decoder, see `modeling.model.sequence_vector`.
-    max_length: tokens at which a text is cut. normalize: to length 1. prompt: what is put before every text.
-    origin: what the model says of itself, which is kept where this does not say otherwise.
-    source: what it was loaded from; None of one that was put together in Python.
+    `config.classifier_pooling` says how the encoder's states become one vector: they are those of the shortened
+    sequence, and no decoder runs, see `modeling.model.sequence_vector`.
+    max_length: number of tokens after which a text is cut. normalize: scale each vector to length 1. prompt: text put
+        before every text.
+    origin: what the model says of itself; it holds wherever the arguments above say nothing else.
+    source: folder or name that it was loaded from; None if it was put together in Python.
     """
 
     model: FunnelformerModel | OnnxModel
@@ -69,12 +70,12 @@ class Embedder:
 
     @property
     def size(self) -> int:
-        """Numbers of a vector, D."""
+        """The number of values in a vector, D."""
         return self.model.config.hidden_size
 
     @property
     def weights(self) -> FunnelformerModel:
-        """The model of PyTorch. Raises UserError when it is an export."""
+        """The PyTorch model. Raises UserError if this is an export."""
         if isinstance(self.model, OnnxModel):
             raise UserError(
                 "sentence_transformers needs the weights, and an export has none; name the folder it was made from"
@@ -87,7 +88,7 @@ class Embedder:
         batch_size: int = 32,
         advance: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Return float32 [N, D] in the order of `texts`; batches and their padding change nothing.
+        """Return float32 [N, D] in the order of `texts`; how they are batched and padded changes nothing.
 
         advance: told how many texts more are done; by default a progress bar on a terminal.
         """
@@ -140,13 +141,14 @@ def load_embedder(
 
     Its decoder and head are left out.
 
-    pooling, normalize, max_length: by default what the model says of itself (`config.sentence_embedding`, or modules of
-        sentence_transformers); else the mean, as they are, and the length of fine-tuning or 512.
-    prompt: the name of one of the model's prompts; by default its default one, if it has any.
-    backend: "onnx" and "openvino" run the folder's graph; "auto" does where it has one and no weights, see
+    pooling, normalize, max_length: by default what the model says of itself (`config.sentence_embedding`, or
+        the modules of sentence_transformers). If it says nothing, the mean of the states, vectors that are not
+        scaled, and the length of fine-tuning or 512 tokens.
+    prompt: the name of one of the model's prompts; by default the model's default prompt, if it has one.
+    backend: "onnx" and "openvino" run the folder's graph; "auto" does so if the folder has a graph and no weights, see
         `choose_backend`.
-    only_runs: it will not be saved, see `ready`.
-    Raises UserError when there is no model, or one whose vectors need more than this.
+    only_runs: you will not save the model, so it may be made faster, see `ready`.
+    Raises UserError if there is no model, or if its vectors need modules that are not known here.
     """
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
@@ -190,8 +192,8 @@ def load_embedder(
 
 
 def vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:
-    """How a source's text becomes a vector: as its modules say, or its config; None where neither says anything."""
-    modules = read_modules(located(source))
+    """How the model in `source` makes a vector of a text, from its modules or its config; None if neither says."""
+    modules = read_modules(source)
     if modules is None:
         return config.vectors
     found = modules.vectors

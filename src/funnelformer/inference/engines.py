@@ -45,7 +45,7 @@ class Session(Protocol):
 
 
 def open_session(file: Path, engine: Engine = "onnx", num_threads: int | None = None) -> Session:
-    """Load a graph for the CPU, in float32 where it is float32.
+    """Load a graph for the CPU; a float32 graph computes in float32.
 
     num_threads: by default as many as torch has where it is loaded, else OMP_NUM_THREADS or one a core.
     Raises UserError for a file that the engine cannot read, or when its package is not installed.

@@ -31,12 +31,12 @@ __all__ = ["evaluate", "score"]
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Score a model on labelled data; return the metrics, and write them to `out` (JSON) when given.
 
-    task: read `data` as the release of that task; by default the model's own where `data` is a folder, or its name on
-        the Hub.
-    part: of the release, as dev-matched; by default the dev parts, or the test part where there is none. Without a task
-        a split of a folder or a data set; by default test.
-    Under torchrun every process calls it and returns the same; the first one writes and prints.
-    Raises UserError for data that does not fit the model, a label unseen in training included.
+    task: read `data` as the release of this task; by default the model's own task, if `data` is a folder or the task's
+        name on the Hub.
+    part: part of the release, such as dev-matched; by default the dev parts, or the test part if there are none.
+        Without a task it is a split of a folder or a data set; by default test.
+    Under torchrun every process calls this and returns the same; the first process writes and prints.
+    Raises UserError for data that does not fit the model, including labels that training did not have.
     """
     check_output(config.out, config.model, config.data)
     start_processes(cpu=config.device == "cpu")

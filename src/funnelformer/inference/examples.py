@@ -44,7 +44,7 @@ def read_examples(predictor: Predictor, data: str, *, labelled: bool) -> tuple[K
 
 
 def check_part(data: str, part: str | None) -> None:
-    """Raise UserError for a part where no task names any and the data have no splits."""
+    """Raise UserError if a part is named, and neither a task nor the data has parts."""
     found = find_data(data)
     has_splits = isinstance(found, HubData) or (
         isinstance(found, DataFolder) and not (found.path / "state.json").exists()
@@ -54,7 +54,7 @@ def check_part(data: str, part: str | None) -> None:
 
 
 def named_task(predictor: Predictor, model: str, task: str | None, data: str) -> Task | None:
-    """The task that `data` is a release of: the one that is named, or of a folder the one the model learned.
+    """The task whose release `data` is: the one that is named, or for a folder the one that the model learned.
 
     Of names on the Hub only the task's own, with or without its owner: others may be anything.
     """
@@ -134,6 +134,6 @@ def columns_of(
 
 
 def say_messages(messages: list[str]) -> None:
-    """Tell what was guessed, once nothing can fail any more: an error is one line."""
+    """Say what was guessed, once nothing can fail any more, so that an error stays one line."""
     for message in messages if rank() == 0 else []:
         print(printable(message), file=sys.stderr)

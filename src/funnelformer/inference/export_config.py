@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
-from ..model_options import ModelOptions
+from ..config.model_options import ModelOptions
 
 __all__ = ["ExportConfig", "read_export_config"]
 
@@ -31,7 +31,7 @@ class ExportConfig(ModelOptions):
 
 
 def read_export_config(folder: Path) -> ExportConfig:
-    """The config in a folder; keys that are none of ours are passed over. Raises UserError naming file and key."""
+    """Read the config in a folder, without keys that are not ours. Raises UserError naming file and key."""
     file = folder / "config.json"
     values = read_json(file)
     known = {field.name for field in fields(ExportConfig)}

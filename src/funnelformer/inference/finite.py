@@ -14,7 +14,7 @@ Output = TypeVar("Output", bound=Any)
 
 
 def refuse_not_finite(output: Output, *, may_be_lowest: bool = False) -> Output:
-    """Return what a model gave; raise UserError when it has a NaN or is infinite, which no answer can be made of.
+    """Return a model's outputs. Raise UserError if one is NaN or infinite, as no answer can be made of it.
 
     output: an array or a tensor. may_be_lowest: of spans, where -inf is the score of one that cannot be.
     """

@@ -59,13 +59,13 @@ def load_model(
 
 
 def load_encoder(source: str, device: str, *, only_runs: bool) -> tuple[Any, bool]:
-    """The encoder of a folder or Hub name, ready, without decoder and head; and whether it is another library's."""
+    """Load the encoder of a folder or Hub name, without decoder and head; also say whether it is another library's."""
     model, _ = load_model(FunnelformerModel, source, decoder_layers=0, decoder_skip_state=None)
     return ready(model, device, only_runs=only_runs), find_foreign(source) is not None
 
 
 def ready(model: Any, device: str, *, only_runs: bool = True) -> Any:
-    """The model in evaluation mode, on an accelerator where `device` is "auto" and there is one.
+    """The model in evaluation mode, on an accelerator if `device` is "auto" and there is one.
 
     only_runs: nothing will change the weights: on a CPU they are prepacked, elsewhere attention's tables are kept. The
         model cannot be saved any more.

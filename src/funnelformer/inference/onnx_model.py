@@ -13,7 +13,7 @@ from ..base.files import check_readable
 from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
 from ..base.weight_files import TRANSFORMERS_WEIGHTS
-from ..head_table import head_of
+from ..config.head_table import head_of
 from .engines import MODEL_FILE, Engine, best_engine, open_session
 from .export_config import ExportConfig, read_export_config
 
@@ -29,7 +29,7 @@ def is_export(folder: str | Path) -> bool:
 
 
 def choose_backend(source: str | Path, backend: Backend) -> Literal["torch"] | Engine:
-    """What runs a model: what was asked for; by "auto" PyTorch, or of an export without weights the faster engine.
+    """What runs a model: what you asked for. "auto" takes PyTorch, or the faster engine for an export without weights.
 
     Raises UserError when an engine for graphs was asked for and the source has none.
     """
@@ -45,7 +45,7 @@ def choose_backend(source: str | Path, backend: Backend) -> Literal["torch"] | E
 
 
 class Outputs(dict[str, Any]):
-    """Of a graph; as in transformers' outputs, each is an attribute too."""
+    """The outputs of a graph; each is an attribute too, as in transformers."""
 
     def __getattr__(self, name: str) -> Any:
         try:

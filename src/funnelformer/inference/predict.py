@@ -14,17 +14,16 @@ from ..base.options import takes
 from ..base.processes import num_processes, rank, start_processes
 from ..base.streams import output
 from ..base.strict_json import json_line
-from ..data.example_rows import Examples
 from ..data.tables import Table, read_table, read_texts
-from ..tasks.judge import answers
-from ..tasks.kind import Kind
 from ..tasks.releases.squad import WHERE
 from ..tasks.spans import Questions
 from ..tasks.task import read_part
-from .answer import answer_all, write_answers
+from .answer import answer_all, say_all, write_answers
 from .config import PredictConfig
 from .examples import check_part, columns_of, kind_on, named_task, say_messages, split_at_spaces
 from .predictor import Predictor, load_predictor
+from .spread.part_worker import PredictJob
+from .spread.ray_engine import make_parts
 from .submit import submit
 
 __all__ = ["predict"]
@@ -37,16 +36,21 @@ Format = Literal["jsonl", "csv"]
 def predict(config: PredictConfig) -> int:
     """Label the texts of a file (or of stdin, "-") and write them with labels and probabilities.
 
-    Every column of the input stays; `prediction` and, for classes, `probability` and `probabilities` come
-    with it (in csv one column a class, as `probability_yes`). Of several labels `prediction` is a list, in csv
-    a text with "|" between them. A model of tokens answers a list of tags for `tokens`, the text cut at white space; a
-    model of spans `prediction`, a text of the passage or the empty one, its `probability` and, of squad2, `null_odds`.
-    task, part: read that part of a task's release, by default the first test part; without a task that split.
-    submit_to: a zip; the predictions for all test parts of the task are added to it in the leaderboard's form, and
-        nothing else is written. Of squad and squad2 a folder, for the files of `write_answers`.
-    out: a file, or None for stdout. format: by default that of `out`'s suffix, else jsonl.
+    Every column of the input stays. `prediction` is added and, for classes, `probability` and `probabilities` (in csv
+    one column for each class, such as `probability_yes`). If a text can have several labels, `prediction` is a list; in
+    csv "|" stands between them. A model of tokens gives `tokens`, the text split at white space, and a list of tags. A
+    model of spans gives as `prediction` a piece of the passage or the empty text, its `probability` and, for squad2,
+    `null_odds`.
+    task, part: read this part of the task's release, by default the first test part; without a task, this split.
+    submit_to: zip file; the predictions for all test parts of the task are added to it in the leaderboard's form, and
+        nothing else is written. For squad and squad2 it is a folder for the files of `write_answers`.
+    engine: "ray" reads files, patterns or folders, here or on S3, and makes `out` a folder of parts with a manifest,
+        see `make_parts`.
+    out: file to write, or None for stdout. format: by default what the suffix of `out` says, otherwise jsonl.
     Returns the number of texts. Raises UserError for input that cannot be used; then nothing is written.
     """
+    if config.engine == "ray":
+        return _predict_on_ray(config)
     format: Format = config.format or (
         "csv" if config.out is not None and config.out.suffix == ".csv" else "jsonl"
     )
@@ -89,7 +93,7 @@ def predict(config: PredictConfig) -> int:
     for name in _answer_columns(predictor, format):
         if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the predictions need; rename it")
-    answered = _answers(predictor, kind, examples, config.batch_size)
+    answered = say_all(predictor, kind, examples, config.batch_size)
     if rank():  # it has its part in them, and the first process writes
         deque(answered, maxlen=0)
         return len(table)
@@ -99,19 +103,12 @@ def predict(config: PredictConfig) -> int:
     return len(table)
 
 
-def _answers(
-    predictor: Predictor, kind: Kind, examples: Examples, batch_size: int
-) -> Iterator[dict[str, Any]]:
-    """What a row of the output has beside the input's columns."""
-    if isinstance(kind, Questions):
-        for found in answer_all(predictor, kind, examples, batch_size, "predict"):
-            odds = {} if found.null_odds is None else {"null_odds": found.null_odds}
-            yield {"prediction": found.text, "probability": round(found.probability, 6), **odds}
-        return
-    encoded = kind.encode(examples, predictor.tokenizer, predictor.task["max_length"])
-    outputs = predictor.outputs(encoded.features, kind, batch_size, "predict")
-    gold = encoded.features["labels"][:] if "labels" in encoded.features.column_names else None
-    yield from answers(kind, outputs, gold, encoded)
+def _predict_on_ray(config: PredictConfig) -> int:
+    if config.out is None or config.data == "-":
+        raise UserError("--engine ray reads files, not stdin, and writes a folder: name --out")
+    names = ("model", "max_length", "text", "text_pair", "backend", "rows_per_part")
+    settings = {"command": "predict", **{name: getattr(config, name) for name in names}}
+    return make_parts(PredictJob(config), config.data, str(config.out), config, settings)["rows"]
 
 
 def _answer_columns(predictor: Predictor, format: Format) -> list[str]:

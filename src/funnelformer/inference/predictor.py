@@ -12,12 +12,12 @@ import numpy as np
 from ..base.errors import UserError
 from ..base.options import Backend
 from ..base.progress import progress_bar
+from ..config.head_table import HEADS, Head, head_of
 from ..data.example_rows import Examples, Rows
 from ..data.padding import pad_batch
 from ..data.plain_tokenizer import load_plain_tokenizer
 from ..data.tokenizer import check_fits, load_tokenizer
 from ..data.values import Labels
-from ..head_table import HEADS, Head, head_of
 from ..tasks.judge import say_of
 from ..tasks.kind import Kind
 from ..tasks.kinds import kind_of
@@ -38,7 +38,8 @@ __all__ = ["Predictor", "load_predictor"]
 class Predictor:
     """A fine-tuned model, of PyTorch or exported, with its tokenizer, ready to answer.
 
-    task: the name of its task, the columns and `max_length` it was fine-tuned with (task.json of the run), where known.
+    task: what task.json of the run says, if there is one: the task's name, and the columns and `max_length` of
+        fine-tuning.
     """
 
     model: Any
@@ -60,7 +61,7 @@ class Predictor:
 
     @property
     def windowing(self) -> Windowing | None:
-        """How long texts are read; None where they are cut."""
+        """How long texts are read in windows; None if they are cut."""
         return windowing_in(self.task)
 
     def in_windows(self, options: WindowOptions) -> Predictor:
@@ -102,7 +103,7 @@ class Predictor:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> np.ndarray:
-        """Return logits [N, num_labels] in the order of `texts`, of windows what they combine to; see `outputs`."""
+        """Return logits [N, num_labels] in the order of `texts`, also where a text has several windows."""
         max_length, windowing = self.task["max_length"], self.windowing
         owners = None
         if windowing is None:
@@ -173,7 +174,7 @@ class Predictor:
         return most_padding(self.model)
 
     def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
-        """What is said of each text with logits [N, num_labels]: `prediction`, and of classes their probabilities."""
+        """What logits [N, num_labels] say of each text: `prediction` and, for classes, their probabilities."""
         yield from say_of(self.kind, self.labels, logits)
 
 
@@ -190,9 +191,9 @@ def load_predictor(
     backend: Backend = "auto",
     windows: WindowOptions | None = None,
 ) -> Predictor:
-    """Load the folder of a fine-tuned model. Raises UserError when it is none.
+    """Load a fine-tuned model from its folder. Raises UserError if the folder holds none.
 
-    backend: "onnx" and "openvino" run the folder's graph; "auto" does where it has one and no weights, see
+    backend: "onnx" and "openvino" run the folder's graph; "auto" does so if the folder has a graph and no weights, see
         `choose_backend`.
     windows: how long texts are read; by default as in training.
     """

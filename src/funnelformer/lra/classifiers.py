@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..base.errors import UserError, did_you_mean
-from ..config import PRESETS, FunnelformerConfig, parse_name
+from ..config.model_config import PRESETS, FunnelformerConfig, parse_name
 from ..inference.settings import check_length
 from ..modeling import FunnelformerForSequenceClassification
 from ..modeling.heads import HeadOutput

@@ -12,6 +12,7 @@ from ..base.errors import UserError
 from ..base.options import (
     FRACTION_FROM_0,
     SEED,
+    OutFolder,
     Rate,
     above,
     at_least,
@@ -94,8 +95,7 @@ class GenerateConfig:
     task: str
     "listops, pathfinder or path-x."
     _: KW_ONLY
-    out: Path
-    "Folder to write."
+    out: OutFolder
     count: Annotated[list[int], at_least(1), Parameter(consume_multiple=True)]
     "For listops: samples to train, validate and test on, or only those to train on. For images: their number."
     length: Annotated[int | None, at_least(1)] = None

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .mixer import CallShape, MixerFlops
 from .sequence import Packing, SequenceState, packed, padded
 

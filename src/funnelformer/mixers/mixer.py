@@ -1,6 +1,6 @@
 """What a token mixer must offer: the contract, and the table's way from a name to a class.
 
-A new mixer is one file with a class that has what `Mixer` lists, and one line in `config.MIXERS`.
+A new mixer is one file with a class that has what `Mixer` lists, and one line in `config.model_options.MIXERS`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..base.errors import UserError, did_you_mean
-from ..config import MIXERS, FunnelformerConfig
+from ..config.model_config import MIXERS, FunnelformerConfig
 from .sequence import Extra, SequenceState
 
 __all__ = ["CallShape", "Mixer", "MixerClass", "MixerFlops", "TokenInputs", "mixer_class", "product_flops"]
@@ -123,7 +123,7 @@ else:  # a protocol with data cannot be asked at run time whether a class fulfil
 
 
 def mixer_class(name: str) -> MixerClass:
-    """The class of a mixer's name in `config.MIXERS`. Raises UserError with the nearest name."""
+    """The class of a mixer's name in `config.model_options.MIXERS`. Raises UserError with the nearest name."""
     if name not in MIXERS:
         raise UserError(f"mixer is {name!r}; allowed: {', '.join(MIXERS)}{did_you_mean(name, list(MIXERS))}")
     module, _, class_name = MIXERS[name].partition(":")

@@ -2,8 +2,8 @@
 
 import transformers
 
-from ..config import FunnelformerConfig
-from ..head_table import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, head_of
+from ..config.head_table import DECODER_PREFIX, HEAD_PREFIXES, HEADS, Head, head_of
+from ..config.model_config import FunnelformerConfig
 from .electra import ElectraOutput, FunnelformerForElectra
 from .heads import (
     FunnelformerForMaskedLM,

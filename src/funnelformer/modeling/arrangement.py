@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Bool, Int, Num
 from torch import Tensor
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..mixers.sequence import Packing, pack, padded
 
 __all__ = ["Arrangement"]
 
 
 class Arrangement:
-    """Arranges what is known of every token, and puts back what was found of it.
+    """Arranges the inputs of every token for the encoder, and puts the resulting states back in the input's order.
 
     Three ways, by what is given: packed rows become a padded batch of their N sequences; with `padding="exact"` and a
     mask every sequence is turned so that its first real token stands at index 0; anything else stays as it is.

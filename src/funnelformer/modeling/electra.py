@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ..base.errors import UserError
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .heads import FunnelformerForMaskedLM, FunnelformerForTokenDetection
 from .model import FunnelformerPreTrainedModel, wants_dict
 
@@ -130,8 +130,8 @@ class FunnelformerForElectra(FunnelformerPreTrainedModel):
     ) -> ElectraOutput | tuple[Tensor, ...]:
         """Fill the targets with samples of the generator, and let the discriminator judge every real token.
 
-        input_ids: with targets masked. labels: the original tokens at the targets, -100 elsewhere; without labels
-            `input_ids` are judged as they are.
+        input_ids: the tokens, with the targets masked. labels: the original tokens at the targets, -100 elsewhere;
+            without labels the discriminator judges `input_ids` as they are.
         uniform_noise: the draw from (0, 1) behind the samples, row by row of the targets; default a new one.
         num_targets, num_tokens: targets and real tokens over all processes and accumulation steps, which the two losses
             are divided by; the sum over these is then the loss of the whole batch. Default: those of this batch.
@@ -187,7 +187,7 @@ class FunnelformerForElectra(FunnelformerPreTrainedModel):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As in torch; the discriminator's weights alone, which a folder's own file holds, are a ValueError.
+        """As in torch. Raises ValueError for the discriminator's weights alone, which a folder's own file holds.
 
         The plain Trainer, when it resumes, would load none of them and go on with a warning.
         """

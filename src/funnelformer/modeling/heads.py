@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .encoder import activation
 from .model import (
     FunnelformerModel,
@@ -103,7 +103,7 @@ class FunnelformerForMaskedLM(FunnelformerPreTrainedModel):
         """Return logits [B, T, V], and with `labels` (-100: no target) the mean cross-entropy of the targets.
 
         With `config.sparse_prediction` and labels, logits are [number of targets, V].
-        With `config.hide_mask_tokens` the `<mask>` tokens of `input_ids` count as padding; the first may be none.
+        With `config.hide_mask_tokens` `<mask>` tokens of `input_ids` count as padding; the first token may not be one.
         kwargs: `num_items_in_batch` of the Trainer divides the loss in place of the targets of this batch.
         """
         output = self._encode(
@@ -135,7 +135,7 @@ def without_mask_tokens(
     input_ids: Int[Tensor, "B T"] | None,
     config: FunnelformerConfig,
 ) -> Num[Tensor, "B T"] | None:
-    """The mask with `config.hide_mask_tokens`, which makes padding of `<mask>`; as it is without."""
+    """The mask; with `config.hide_mask_tokens` it counts `<mask>` as padding."""
     if not config.hide_mask_tokens:
         return attention_mask
     if input_ids is None:
@@ -159,7 +159,7 @@ class TokenDetectionHead(nn.Module):
 
 
 class FunnelformerForTokenDetection(FunnelformerPreTrainedModel):
-    """Decide of every token whether it is the original one. A positive logit says original, as in the paper's code.
+    """Decide for every token whether it is the original one. A positive logit says original, as in the paper's code.
 
     (ELECTRA's own code and transformers' say 1 for replaced: their logit is minus this one.)
     """
@@ -233,7 +233,7 @@ class SequenceHead(nn.Module):
 
 
 class FunnelformerForSequenceClassification(FunnelformerPreTrainedModel):
-    """Classify or score a whole sequence from one vector of it (`config.classifier_pooling`); without decoder.
+    """Classify or score a whole sequence from its one vector (`config.classifier_pooling`); there is no decoder.
 
     `config.num_labels` 1 is regression (mean squared error); `config.problem_type` may say
     "multi_label_classification" as in transformers.

@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput, logging
 from ..base.bundled import located
 from ..base.errors import UserError, did_you_mean
 from ..base.foreign_models import reader
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..mixers import Mixer, TokenInputs, mixer_class
 from ..mixers.attention import IMPLEMENTATIONS, fused
 from ..mixers.sequence import SequenceState, packed, padded, start_state
@@ -84,7 +84,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers; a folder or name of another format loads as well, see docs/checkpoints.md.
+        """As in transformers, but folders and names of other formats load as well, see docs/checkpoints.md.
 
         blocks, repeats, layout, layers: put the layers of the encoder in other blocks, or keep some of them, as
             `blocks=[2, 2, 2]`, `layout="B2-2-2"`, `layers=[0, 2, 3, 5]`; see `checkpoints.shortening.deal`.
@@ -128,7 +128,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
     def get_correct_attn_implementation(
         self, requested_attention: str | None, is_init_check: bool = False
     ) -> str:
-        """The implementation asked for, or sdpa. Raises UserError for an unknown name, and one that cannot serve."""
+        """The implementation asked for, or sdpa. Raises UserError for an unknown name, or one that cannot serve."""
         name = requested_attention or "sdpa"
         if name not in IMPLEMENTATIONS:
             raise UserError(
@@ -195,7 +195,7 @@ class FunnelformerPreTrainedModel(PreTrainedModel):
 
 
 class FunnelformerModel(FunnelformerPreTrainedModel):
-    """Encoder that shortens the sequence block by block, and a decoder back to full length where the config has one.
+    """Encoder that shortens the sequence block by block, and a decoder back to full length if the config has one.
 
     add_decoder: False leaves the decoder out whatever the config says, for heads that read the first token alone.
     Source: Dai et al. 2020, arXiv:2006.03236.
@@ -242,10 +242,10 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         token_type_ids: segments of the input; `config.cls_token_type_id` belongs to every one. A model with absolute
             positions and a `config.type_vocab_size` of 1 knows none.
         segment_ids: PoNet's segments, numbers below a sequence's length, in place of those of `config.ponet_segments`.
-        position_ids: rows are packed: each sequence follows the last one without padding and counts from 0 on, as in
-            transformers' `DataCollatorWithFlattening`. Every state is what the sequence has alone; hidden states and
-            weights that are asked for are those of the N sequences, padded.
-        use_decoder: False stops after the encoder, for whoever reads its states alone.
+        position_ids: given when rows are packed: sequences follow one another without padding, each counted from 0, as
+            in transformers' `DataCollatorWithFlattening`. A sequence gets the states that it would get alone; hidden
+            states and weights that you ask for are those of the N sequences, padded.
+        use_decoder: False stops after the encoder, if you need only its states.
         Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given, when shapes disagree, or for
         other numbers in `segment_ids` or `position_ids`.
         """
@@ -291,10 +291,13 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         input_ids, token_type_ids, segment_ids, inputs_embeds = map(
             arrangement.arrange, (input_ids, token_type_ids, segment_ids, inputs_embeds)
         )
-        embedded = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        hidden = packed(self.embeddings(embedded, token_type_ids), arrangement.packing)
+        if inputs_embeds is None:
+            inputs_embeds = self.embeddings.word_embeddings(input_ids)
+        hidden = packed(self.embeddings(inputs_embeds, token_type_ids), arrangement.packing)
         state = self._start_state(arrangement, token_type_ids, TokenInputs(input_ids, segment_ids), hidden)
+        del inputs_embeds  # as long as the states, and read no more
         encoded, encoded_state, skip = self.encoder(hidden, state, trace)
+        del hidden
         decoder = self.decoder if use_decoder else None
         last = encoded if decoder is None else decoder(encoded, encoded_state, skip, state, trace)
 
@@ -349,9 +352,9 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         inputs_embeds: Float[Tensor, "B T W"] | None = None,
         segment_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B D"]:
-        """One vector a sequence, of the encoder's states (`config.classifier_pooling`), see `sequence_vector`.
+        """One vector [B, D] for each sequence, see `config.classifier_pooling` and `sequence_vector`.
 
-        The decoder, where the config has one, does not run. Inputs as of `forward`.
+        The decoder does not run, even if the config has one. The inputs are those of `forward`.
         """
         output = self(
             input_ids,
@@ -366,7 +369,7 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
 
 
 def sequence_vector(output: FunnelformerModelOutput, config: FunnelformerConfig) -> Float[Tensor, "B D"]:
-    """One vector a sequence, as `config.classifier_pooling` says, of the states of the encoder's own length S.
+    """One vector for each sequence, from the encoder's S states, as `config.classifier_pooling` says.
 
     "cls": the first real one, of [CLS]. "mean": the mean of the real ones, [CLS] and every window of 2^(blocks - 1)
     tokens with a real one in it (`encoder_attention_mask` of `padding="exact"`), each counted once. "mean_tokens": each

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from ..mixers.sequence import SequenceState
 
 __all__ = ["restore", "shorten"]

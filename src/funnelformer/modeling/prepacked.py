@@ -75,13 +75,13 @@ class PrepackedLinear(nn.Module):
 
 
 def prepack(model: nn.Module) -> nn.Module:
-    """Make a model faster at inference on a CPU, in place, and return it; its outputs are equal up to rounding.
+    """Make a model faster at inference on a CPU, in place, and return it; its outputs change by rounding alone.
 
-    Every `nn.Linear` in float32, or in bfloat16 where the processor has it, becomes a `PrepackedLinear`, but for tied
-    weights, and weights that a module reads itself (`weights_read`). Attention keeps its tables, see `fix_tables`. No
-    weight is held twice, and the model cannot be trained, saved or moved any more.
-    Where PyTorch has no oneDNN the model stays as it is, which is said once.
-    Raises ValueError for a model that is not on the CPU.
+    Every `nn.Linear` in float32, or in bfloat16 if the processor has it, becomes a `PrepackedLinear`. Tied weights, and
+    weights that a module reads itself (`weights_read`), stay as they are. Attention keeps its tables, see `fix_tables`.
+    No weight is held twice. You can no longer train, save or move the model.
+    If PyTorch has no oneDNN, the model stays as it is, and a warning says so once.
+    Raises ValueError if the model is not on the CPU.
     """
     parameters = Counter(id(tensor) for _, tensor in model.named_parameters(remove_duplicate=False))
     if any(tensor.device.type != "cpu" for tensor in model.parameters()):
@@ -121,6 +121,6 @@ def fix_tables(model: nn.Module) -> nn.Module:
 
 
 def num_prepacked(model: nn.Module) -> int:
-    """Weights that are no parameters any more."""
+    """The number of weights that are no longer parameters."""
     fixed = (PrepackedLinear, FixedLinear)
     return sum(module.num_parameters for module in model.modules() if isinstance(module, fixed))

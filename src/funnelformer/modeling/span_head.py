@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 
 __all__ = [
     "ConditionalSpanHead",
@@ -88,7 +88,7 @@ class ConditionalSpanHead(nn.Module):
         start_logits: Float[Tensor, "B T"],
         cls_index: Int[Tensor, " B"],
     ) -> Float[Tensor, " B"]:
-        """Log-odds of no answer. start_logits: very low where no answer may start, see `hide`."""
+        """Log-odds that there is no answer. start_logits: very low where no answer may start, see `hide`."""
         expected = torch.einsum("bt,btd->bd", start_logits.float().softmax(-1).to(hidden.dtype), hidden)
         first = hidden[torch.arange(hidden.size(0), device=hidden.device), cls_index]
         joined = torch.tanh(self.null_dense(torch.cat([expected, first], dim=-1)))
@@ -97,7 +97,7 @@ class ConditionalSpanHead(nn.Module):
     def beam(
         self, start_logits: Float[Tensor, "B T"], cls_index: Int[Tensor, " B"], width: int
     ) -> Int[Tensor, "B K"]:
-        """The best starts but [CLS], which is no part of a passage; K = min(width, T)."""
+        """The best starts except [CLS], which is not part of a passage; K = min(width, T)."""
         others = start_logits.scatter(1, cls_index[:, None], -torch.inf)
         return others.topk(torch.sym_min(width, start_logits.size(1)), dim=1).indices
 
@@ -116,7 +116,7 @@ def span_loss(
     start_positions: Int[Tensor, " B"],
     end_positions: Int[Tensor, " B"],
 ) -> Float[Tensor, ""]:
-    """Mean of the two cross-entropies; a position outside of the input takes no part, and with none left it is 0."""
+    """Mean of the two cross-entropies. Positions outside of the input do not count; if none is left, the loss is 0."""
     length = start_logits.size(1)
     losses = []
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):

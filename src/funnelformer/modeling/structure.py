@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .heads import FunnelformerForMaskedLM, MaskedLMHead, check_decoder, without_mask_tokens
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
 
@@ -53,7 +53,7 @@ class StructureHead(nn.Module):
 
 
 class FunnelformerForSentenceStructure(FunnelformerPreTrainedModel):
-    """Predict hidden tokens, and how the second part of the input stands to the first.
+    """Predict hidden tokens, and how the second part of the input relates to the first.
 
     The first reads the decoder's states, the second what a fine-tuned sequence head will read: the encoder's first
     token (`config.classifier_pooling`). Saved, it is a `FunnelformerForMaskedLM` with `structure_head` besides.
@@ -100,7 +100,7 @@ class FunnelformerForSentenceStructure(FunnelformerPreTrainedModel):
         segment_ids: Int[Tensor, "B T"] | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> StructureOutput | tuple[Tensor, ...]:
-        """Return both heads' logits, and the loss of those whose labels are given.
+        """Return both heads' logits, and the loss of each head whose labels are given.
 
         labels: -100 where there is no target; structure_labels: 0 to 2, -100 for a text without a second part.
         num_items_in_batch: the targets of all batches of the step, on all processes. The loss of the tokens is

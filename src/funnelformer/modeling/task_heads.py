@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig
 from .heads import HeadOutput, SequenceHead, check_decoder, finish
 from .model import FunnelformerModel, FunnelformerPreTrainedModel, sequence_vector, wants_dict
 from .span_head import ConditionalSpanHead, SpanOutput, first_real, hide, no_answer_loss, span_loss
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class FunnelformerForTokenClassification(FunnelformerPreTrainedModel):
-    """A label for every token, from the decoder's states (or a one-block encoder's): dropout and linear."""
+    """A label for every token, by dropout and a linear layer on the decoder's states (or a one-block encoder's)."""
 
     def __init__(self, config: FunnelformerConfig) -> None:
         super().__init__(config)
@@ -158,7 +158,7 @@ class FunnelformerForQuestionAnswering(FunnelformerPreTrainedModel):
 
 
 class FunnelformerForMultipleChoice(FunnelformerPreTrainedModel):
-    """One score a choice, from its sequence's vector (`config.classifier_pooling`); without decoder."""
+    """One score for each choice, from its sequence's vector (`config.classifier_pooling`); there is no decoder."""
 
     def __init__(self, config: FunnelformerConfig) -> None:
         config = copy.deepcopy(config)
@@ -180,7 +180,7 @@ class FunnelformerForMultipleChoice(FunnelformerPreTrainedModel):
         return_dict: bool | None = None,
         segment_ids: Int[Tensor, "B C T"] | None = None,
     ) -> HeadOutput | tuple[Tensor, ...]:
-        """Return logits [B, C] of the C choices, and with `labels` the cross-entropy. States are of B * C sequences."""
+        """Return logits [B, C] for C choices, and with `labels` the cross-entropy. States are of B * C sequences."""
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None:
             raise ValueError("give input_ids or inputs_embeds, and only one of them")

@@ -14,7 +14,15 @@ from cyclopts import Parameter
 
 from ..base.errors import UserError
 from ..base.files import read_bytes
-from ..base.options import Backend, Device, at_least, between, check_ranges, grouped
+from ..base.options import (
+    Backend,
+    DeviceOption,
+    LongestText,
+    at_least,
+    between,
+    check_ranges,
+    grouped,
+)
 from ..tasks.window_options import WindowOptions
 
 __all__ = ["TOKEN_VARIABLE", "ServeConfig", "name_models"]
@@ -49,10 +57,8 @@ class ServeConfig(WindowOptions):
     "File with the bearer token that requests must carry; by default the token in FUNNELFORMER_TOKEN, or none."
     backend: Backend = "auto"
     "What runs the model: PyTorch, or onnx or openvino for an export. auto takes what the folder has, PyTorch first."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
-    max_length: Annotated[int | None, at_least(3)] = None
-    "Longest text in tokens; longer ones are cut. By default as in training."
+    device: DeviceOption = "auto"
+    max_length: LongestText = None
     auto_truncate: bool = False
     "Cut longer texts on the routes of OpenAI and text-embeddings-inference, too, which else refuse them."
     max_delay_ms: Annotated[float, between("0 to 60000", lambda value: 0 <= value <= 60_000)] = 5.0

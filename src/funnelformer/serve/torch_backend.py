@@ -12,8 +12,8 @@ from transformers import DataCollatorWithPadding
 
 from ..base.errors import UserError
 from ..base.sentence_modules import Pooling
+from ..config.head_table import HEADS, head_of
 from ..data.tokenizer import load_tokenizer
-from ..head_table import HEADS, head_of
 from ..inference.load import load_model, ready
 from ..inference.predictor import Predictor, load_predictor
 from ..inference.settings import read_architectures

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import UserError
+from ..config.head_table import HEADS
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.example_rows import Examples, Rows
 from ..data.padding import pad_batch
 from ..data.tables import Table
 from ..data.values import Labels, text_problem
-from ..head_table import HEADS
 from .kind import Encoded, Kind
 from .releases.race import level_of
 from .scores import classification_metrics

@@ -23,7 +23,7 @@ _NO_LABEL = -100
 def answers(
     kind: Kind, outputs: Sequence[np.ndarray], gold: Any, encoded: Encoded
 ) -> Iterator[dict[str, Any]]:
-    """Of each example its `prediction`, and for classes `probability` and `probabilities`.
+    """The `prediction` for each example and, for classes, `probability` and `probabilities`.
 
     outputs: logits of each example, or of each window of one.
     gold: the labels of the features, of which tags of tokens need the places alone.
@@ -37,7 +37,7 @@ def answers(
 
 
 def say_of(kind: str, labels: Sequence[str], logits: np.ndarray) -> Iterator[dict[str, Any]]:
-    """What logits [N, L] say of each of N texts: `prediction`, and of classes their probabilities."""
+    """What logits [N, L] say of each of N texts: `prediction` and, for classes, their probabilities."""
     if kind == "regression":
         for score in logits[:, 0]:
             yield {"prediction": float(score)}

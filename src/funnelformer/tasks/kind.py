@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..base.errors import UserError
+from ..config.head_table import Head
+from ..config.model_options import ModelOptions
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.example_rows import Examples, Rows
 from ..data.padding import pad_batch
 from ..data.tables import Table
-from ..head_table import Head
-from ..model_options import ModelOptions
 from .task import KindName, Task
 from .windowing import Windowing
 from .windows import mean_by_owner
@@ -71,7 +71,7 @@ class Kind(ABC):
         """Check a table and return its examples, with their labels; tells `bad` of a row that cannot be used."""
 
     def label_names(self, examples: Examples) -> tuple[str, ...] | None:
-        """The labels of a task whose release does not say them, from its training examples; None where it has none."""
+        """The labels in the training examples, if the release does not name them; None for a task without any."""
         return self.task.labels
 
     @abstractmethod
@@ -113,9 +113,9 @@ class Kind(ABC):
         return mean_by_owner(logits, owners)
 
     def tuned(self, scores: Mapping[str, float]) -> Kind:
-        """The kind with what its scores on the dev data (by their names in metrics.json) settle, as a threshold."""
+        """The kind with what the dev scores (by their names in metrics.json) decide, such as a threshold."""
         return self
 
     def saved(self) -> dict[str, Any]:
-        """What `evaluate` and `predict` have to know beside the columns, see `task.json`."""
+        """What `evaluate` and `predict` need to know besides the columns, see `task.json`."""
         return {}

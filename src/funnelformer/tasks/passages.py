@@ -57,7 +57,7 @@ class Window:
 
 
 def check_room(max_length: int) -> None:
-    """Raise UserError where a window has no room for a question and a passage."""
+    """Raise UserError if a window has no room for a question and a passage."""
     if max_length < _LEAST:
         raise UserError(f"--max-length is {max_length}; a question with a passage needs {_LEAST} and more")
 
@@ -111,7 +111,7 @@ def cut_passage(
 
 
 def widest_context(firsts: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Of each window the passage's tokens, from and up to, that it shows with the most context.
+    """For each window, the range of the passage's tokens that it shows with more context than any other window.
 
     The context of a token is the smaller number of tokens beside it, left or right, and a hundredth of the window's
     size; of equal windows the first counts. What a window is best at is one run of tokens, for of two windows the later

@@ -12,7 +12,7 @@ __all__ = ["check_ranks", "score_column"]
 
 
 def check_ranks(kind: KindName, task: Mapping[str, Any], model: str) -> None:
-    """Raise UserError when a model has no score of a pair. task: what it was fine-tuned with, where known."""
+    """Raise UserError if a model gives no score for a pair. task: what it was fine-tuned on, if that is known."""
     if kind in ("tokens", "choice", "span"):
         raise UserError(f"{model}: is a model of {kind}; ranking needs one of pairs of texts")
     if "text" in task and task.get("text_pair") is None:
@@ -22,7 +22,7 @@ def check_ranks(kind: KindName, task: Mapping[str, Any], model: str) -> None:
 def score_column(
     kind: KindName, labels: Sequence[str], label: str | None, model: str, option: str = "--label"
 ) -> int | None:
-    """The id of the label whose probability is the score; None of a model of amounts.
+    """The id of the label whose probability is the score; None if the model gives amounts.
 
     label: by default the second of two. option: what it is called where it was asked for.
     Raises UserError when it is no label of the model, or there must be one.

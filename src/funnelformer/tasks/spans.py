@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import UserError, short
+from ..config.head_table import HEADS
+from ..config.model_options import ModelOptions
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.example_rows import Examples, Rows
 from ..data.padding import pad_batch
 from ..data.tables import Table, check_column
 from ..data.values import text_problem
-from ..head_table import HEADS
-from ..model_options import ModelOptions
 from .kind import Encoded, Kind
 from .passages import Place, cut_passage, encode_passages, most_question_tokens, token_span
 from .releases.squad import WHERE
@@ -107,7 +107,7 @@ class Questions(Kind, names=("span",)):
     head = HEADS["question_answering"]
 
     def in_windows(self, windowing: Windowing) -> Questions:
-        """They are in windows anyway, which begin as far apart as `task.spans` says."""
+        """Passages are read in windows anyway; `task.spans` says how far apart these begin."""
         if str(windowing) != "mean":
             raise UserError("--windows combines what is said of a text; an answer is in one of its windows")
         return self
@@ -215,7 +215,7 @@ class Questions(Kind, names=("span",)):
         return _WindowCollator(tokenizer)
 
     def pad(self, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-        """On the right, where the places of answers stay what they are."""
+        """Pad on the right, so that the positions of answers do not change."""
         return pad_batch(tokenizer, rows, side="right")
 
     def reduce(self, outputs: Any, config: ModelOptions) -> Any:

@@ -25,12 +25,12 @@ def normalise(answer: str) -> str:
 
 
 def exact_match(prediction: str, gold: str) -> float:
-    """1 when both are the same after `normalise`, else 0."""
+    """1 if both are the same after `normalise`, otherwise 0."""
     return float(normalise(prediction) == normalise(gold))
 
 
 def is_exact(prediction: str, golds: Sequence[str]) -> bool:
-    """Whether it is one of the gold answers; where there is none, the empty one."""
+    """Whether it is one of the gold answers; if there is none, whether it is empty."""
     return _best(prediction, _texts(golds), exact_match) > 0
 
 

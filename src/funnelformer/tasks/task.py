@@ -106,7 +106,7 @@ class Task:
         return 1 if self.positive is None or self.labels is None else self.labels.index(self.positive)
 
     def with_labels(self, labels: tuple[str, ...]) -> Task:
-        """The same task with the same labels in another order, whose scores stay what they are."""
+        """The same task with its labels in another order, which changes no score."""
         positive = self.positive
         if positive is None and self.labels is not None and len(self.labels) == 2:
             positive = self.labels[1]
@@ -120,7 +120,7 @@ class Task:
         return [part for part in self.parts if part.role == role]
 
     def part(self, name: str) -> Part:
-        """The part of that name, or of that split on the Hub; raises UserError where there is none."""
+        """The part with this name, or with this split on the Hub. Raises UserError if there is none."""
         for names in ({part.name: part for part in self.parts}, {part.hub: part for part in self.parts}):
             if name in names:
                 return names[name]

@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 
 from ..base.errors import UserError
+from ..config.head_table import HEADS
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.example_rows import Examples, Rows
 from ..data.tables import Table
 from ..data.values import Labels, TextKind, load_task
-from ..head_table import HEADS
 from .kind import Encoded, Kind
 from .scores import classification_metrics, multi_label_metrics, regression_metrics
 from .task import Task

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import UserError, short
+from ..config.head_table import HEADS
 from ..data.bad_rows import OnBadRow, refuse
 from ..data.example_rows import Examples, Rows
 from ..data.tables import Table, check_column
 from ..data.values import BadValue, Labels, Reader, check_rows, read_label, read_text, written_list
-from ..head_table import HEADS
 from .kind import Encoded, Kind
 from .passages import widest_context
 from .releases.conll import is_tag

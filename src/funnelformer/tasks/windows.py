@@ -40,7 +40,7 @@ def check_stride(tokenizer: Any, max_length: int, stride: int) -> None:
 def overlapping(
     tokenizer: Any, texts: Sequence[Any], max_length: int, stride: int | None, **options: Any
 ) -> tuple[Any, list[int], int]:
-    """What the tokenizer makes of texts in windows, the text that each window is of, and the stride that was used.
+    """Tokenise texts in windows; also return the text of each window, and the stride that was used.
 
     stride: by default half a window's tokens of a text. options: of the tokenizer.
     Raises UserError for a stride that would leave tokens out.

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from funnelformer import load_predictor
@@ -38,13 +39,18 @@ def classifier(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ranker(tmp_path_factory):
-    """A cross-encoder: a BERT with one number a pair."""
-    return save_bert(
-        tmp_path_factory.mktemp("ranker"),
+    """A cross-encoder of sentence-transformers: a BERT with one number a pair."""
+    folder = tmp_path_factory.mktemp("ranker")
+    save_bert(
+        folder / "bert",
         model_class="BertForSequenceClassification",
         id2label={0: "LABEL_0"},
         label2id={"LABEL_0": 0},
     )
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(str(folder / "bert"), device="cpu").save_pretrained(str(folder / "saved"))
+    return folder / "saved"
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +100,9 @@ def test_a_classifier_teaches_its_labels_on_texts_without_any(lesson, classifier
 
 def test_a_cross_encoder_teaches_its_scores(ranker, pairs, squad, tmp_path, monkeypatch):
     """And the student puts documents in order; another seed and a resumed run ask nothing again."""
-    command = (LEARN, "--learn", "scores", "--teacher", ranker, "--model", ranker, "--train", pairs)
-    command = (*command, "--text", "query", "--text-pair", "passage", "--retrieval", squad)
+    command = (LEARN, "--learn", "scores", "--teacher", ranker, "--model", ranker.parent / "bert")
+    columns = ("--train", pairs, "--text", "query", "--text-pair", "passage")
+    command = (*command, *columns, "--retrieval", squad, "--cache", tmp_path / "cache")
     out, again = tmp_path / "out", tmp_path / "again"
     assert run(*command, "--out", out) == 0
     losses = [entry for entry in log_of(out) if "loss" in entry]
@@ -107,6 +114,13 @@ def test_a_cross_encoder_teaches_its_scores(ranker, pairs, squad, tmp_path, monk
     assert metrics["metric"] == "dev_spearman"
     assert metrics["dev_spearman"] == max(entry["eval_spearman"] for entry in entries)
     assert metrics["mrr_squad"] in [entry["eval_mrr_squad"] for entry in entries]
+    (file,) = (tmp_path / "cache").glob("answers-*/*.npy")
+    asked = [tuple(line.split("\t")) for line in pairs.read_text().splitlines()[1:]]
+    from sentence_transformers import CrossEncoder
+
+    teacher = CrossEncoder(str(ranker), device="cpu")
+    said = teacher.predict(asked, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    np.testing.assert_allclose(np.load(file)[:, 0], said, atol=1e-5)
     student = load_predictor(str(out), device="cpu")
     assert student.kind == "regression"
     documents = tmp_path / "documents.txt"

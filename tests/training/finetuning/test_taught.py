@@ -19,6 +19,7 @@ from funnelformer.training.finetuning import finetune
 from funnelformer.training.finetuning.config import FinetuneConfig
 from funnelformer.training.finetuning.taught import learn_from
 from sentence_folders import bert_tokenizer, save_bert
+from training.children import finish, start
 from training.finetuning.test_choice_task import write_race
 from training.finetuning.test_squad_task import write_squad
 from training.finetuning.test_token_task import write_conll
@@ -235,6 +236,36 @@ def test_who_copies_the_teacher_has_nothing_to_learn_of_it(toy, tmp_path, kind):
     assert max(losses) < 1e-6
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pairs", "tokens"])
+def test_two_processes_learn_what_one_does(toy, tmp_path, kind):
+    """Each asks for some of the parts; of tags the loss is a share of the mean over the tags of all processes."""
+    options = kinds(tmp_path)[kind]
+    teacher, one, two = (tmp_path / name for name in ("teacher", "one", "two"))
+    assert run(FINETUNE, "--model", toy.pretrained, *options, "--out", teacher) == 0
+    steps = (
+        "--steps",
+        2,
+        "--evaluate-every",
+        2,
+        "--log-every",
+        1,
+        "--batch-size",
+        4,
+    )  # within the first epoch
+    taught = ("--model", toy.pretrained, *options, *steps, "--teacher", teacher, "--set.hidden_dropout=0.0")
+    taught = (*taught, "--set.attention_dropout=0.0")
+    assert run(FINETUNE, *taught, "--gradient-accumulation", 2, "--out", one) == 0
+    own = ("--cache", tmp_path / "cache", "--out", two)
+    assert finish(start(FINETUNE, *taught, *own, output=tmp_path / "two.txt", num_processes=2)) == [0, 0]
+    entries = [[entry for entry in log_of(out) if "loss" in entry] for out in (one, two)]
+    for left, right in zip(*entries, strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-5)
+    state, other = (load_file(folder / "model.safetensors") for folder in (one, two))
+    for name, tensor in state.items():
+        torch.testing.assert_close(other[name], tensor, atol=1e-4, rtol=0)
+
+
 def save_deberta(folder, labels=("yes", "no")):
     """A classifier of a kind that no funnelformer can be made from, with a tokenizer of its own."""
     tokenizer = bert_tokenizer()
@@ -333,6 +364,12 @@ def test_what_cannot_teach_is_said_in_a_line(toy, command, data, teacher, tmp_pa
     amounts = write_table(tmp_path / "amounts.tsv", [(text, 1.5) for text, _ in animal_rows(8)])
     regression = ("--train", amounts, "--dev", amounts, "--regression")
     assert "gives 2 numbers a text" in message("--teacher", other, *regression)
+    for key, value in (("num_labels", 10**9), ("id2label", {"x": "a"}), ("max_position_embeddings", "many")):
+        broken = {**config, "id2label": {"0": "yes", "1": "no"}, key: value}
+        if key == "num_labels":
+            del broken["id2label"]
+        (other / "config.json").write_text(json.dumps(broken))
+        assert key in message("--teacher", other)
     (other / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "code.Model"}}))
     assert "names code to run" in message("--teacher", other)
     assert "its problem_type is single_label_classification" in message("--teacher", teacher, *regression)

@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig
 
 from funnelformer import FunnelformerConfig
 from funnelformer.base.options import DECIDED, model_options
-from funnelformer.model_options import FOREIGN_KEYS
+from funnelformer.config.model_options import FOREIGN_KEYS
 from funnelformer.training.run.learning_rate import auto_rate
 from training.toy import FINETUNE, PRETRAIN, animal_rows, fails, interrupted_at, run, write_table
 

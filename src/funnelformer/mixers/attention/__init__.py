@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ..mixer import CallShape, MixerFlops, product_flops
 from ..sequence import SequenceState, packed, padded
 from . import fused, reference, sdpa
@@ -42,8 +42,9 @@ IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
     "triton": fused.attend,
 }
 
-# A table of the distances of about 2,700 tokens at width 768: where sequences are longer, it matters less.
-_KEPT_BYTES = 16 << 20
+# A table of the distances of about 1,300 tokens at width 768: of longer ones it would save a twentieth of the time, and
+# every layer would hold its own.
+_KEPT_BYTES = 8 << 20
 # "Other segment" and "same segment": every query meets both vectors, whatever the keys.
 _NUM_SEGMENT_VECTORS = 2
 
@@ -102,16 +103,19 @@ class Attention(nn.Module):
         if config.position == "absolute":
             return MixerFlops(**counts)
         # As in `prepare`: regular positions have `stride` rows more than distances, for the shift; chosen tokens have a
-        # row for every distance from 1 - T to T - 1.
-        num_rows = (
-            shape.stride * shape.num_queries + shape.num_keys if shape.is_regular else 2 * shape.span - 1
-        )
+        # row for every distance from 1 - T to T - 1. The rows before the distance 0 cost no product, see
+        # `distance_table`.
+        if shape.is_regular:
+            num_rows = shape.stride * shape.num_queries + shape.num_keys
+            zero = shape.stride * (shape.num_queries - 1) - int(config.separate_cls) * (shape.stride - 1)
+        else:
+            num_rows, zero = 2 * shape.span - 1, shape.span - 1
         # The first token has neither position nor segment score with `separate_cls`.
         body = shape.batch_size * (shape.num_queries - int(config.separate_cls))
         segment_scores = product_flops(body, width, _NUM_SEGMENT_VECTORS) if shape.has_segments else 0
         return MixerFlops(
             **counts,
-            position_table=product_flops(num_rows, hidden, width),
+            position_table=product_flops(num_rows - zero, hidden, width),
             position_scores=product_flops(body, width, num_rows),
             segment_scores=segment_scores,
         )
@@ -154,39 +158,64 @@ class Attention(nn.Module):
         )
         return self.output(packed(mixed.transpose(1, 2).flatten(2), inputs.query_packing)), weights
 
-    def distance_table(self, inputs: AttentionInputs, may_keep: bool = False) -> Float[Tensor, "H E R"]:
-        """W_r R(t) for every distance t of `inputs.sinusoids`.
+    def distance_table(self, inputs: AttentionInputs, heads: slice = slice(None)) -> Float[Tensor, "h E R"]:
+        """W_r R(t) for every distance t of `inputs`, of some of the heads.
 
-        may_keep: at inference, after `fix_table`, keep the table for the next call and serve shorter inputs from it.
+        W_r R(-t) is the cosines' part and the sines', W_r R(t) their difference, so half of the distances need a
+        product. That holds for a weight alone: a module in the place of `relative`, such as an adapter's, reads all.
         """
         assert self.relative is not None
-        sinusoids = inputs.sinusoids
-        assert sinusoids is not None
+        if not (inputs.is_mirrored and self.has_plain_table):
+            return self.relative(inputs.all_sinusoids()).unflatten(-1, self.per_head).permute(1, 2, 0)[heads]
+        assert inputs.sinusoids is not None
+        weight = self.relative.weight.unflatten(0, self.per_head)[heads]
+        sines, cosines = (
+            part @ half.T
+            for part, half in zip(
+                inputs.sinusoids.chunk(2, dim=-1), weight.flatten(0, 1).chunk(2, dim=-1), strict=True
+            )
+        )
+        after = (cosines[1 : inputs.zero + 1] - sines[1 : inputs.zero + 1]).flip(0)
+        return torch.cat([after, cosines + sines]).unflatten(-1, weight.shape[:2]).permute(1, 2, 0)
+
+    @property
+    def has_plain_table(self) -> bool:
+        """Whether `relative` is a weight and no more, whose rows can be read apart.
+
+        Not where a hook waits for its call, or the call itself was replaced, as for weights that lie elsewhere.
+        """
+        relative = self.relative
+        if relative is None or type(relative) not in (nn.Linear, FixedLinear) or "forward" in vars(relative):
+            return False
+        return not (relative._forward_pre_hooks or relative._forward_hooks)
+
+    def kept_table(self, inputs: AttentionInputs) -> Float[Tensor, "H E R"] | None:
+        """The table of all heads, kept from call to call and for shorter inputs: at inference, after `fix_table`.
+
+        None where it cannot be kept, or is so large that keeping it costs more memory than it saves time.
+        """
         if (
-            not (may_keep and isinstance(self.relative, FixedLinear))
+            not isinstance(self.relative, FixedLinear)
             or self.training
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
         ):
-            return self._table(sinusoids)
+            return None
+        sinusoids = inputs.sinusoids
+        assert sinusoids is not None
         device = sinusoids.device
         autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         key = (inputs.unit, sinusoids.dtype, device, autocast)
-        num_rows = sinusoids.size(0)
         if self._kept is not None and self._kept[0] == key:
             _, farthest, table = self._kept
             first = (farthest - inputs.farthest) // inputs.unit
-            if first >= 0 and first + num_rows <= table.size(-1):
-                return table[..., first : first + num_rows]
-        table = self._table(sinusoids)
-        if table.numel() * table.element_size() <= _KEPT_BYTES:
-            table = table.transpose(1, 2).contiguous().transpose(1, 2)
-            self._kept = (key, inputs.farthest, table)
+            if first >= 0 and first + inputs.num_rows <= table.size(-1):
+                return table[..., first : first + inputs.num_rows]
+        if inputs.num_rows * self.query.out_features * (autocast or sinusoids.dtype).itemsize > _KEPT_BYTES:
+            return None
+        table = self.distance_table(inputs).transpose(1, 2).contiguous().transpose(1, 2)
+        self._kept = (key, inputs.farthest, table)
         return table
-
-    def _table(self, sinusoids: Float[Tensor, "R D"]) -> Float[Tensor, "H E R"]:
-        assert self.relative is not None
-        return self.relative(sinusoids).unflatten(-1, self.per_head).permute(1, 2, 0)
 
     def scaled(self, bias: Float[Tensor, "H E"]) -> Float[Tensor, "H 1 E"]:
         """A bias of the query, divided by sqrt(E) as the query is."""

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...base.errors import UserError
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from .inputs import CLS_SEGMENT, AttentionInputs, pairs_of_same_segment
 from .reference import segment_terms
 
@@ -57,13 +57,16 @@ def attend(
         terms = torch.cat(segment_terms(layer, query), dim=-1)
     if layer.training and dropout:
         seed = torch.randint(1 << 62, (1,), device=query.device)
+    table = layer.kept_table(inputs)
+    if table is None:
+        table = layer.distance_table(inputs)
     mixed, _, _ = _mix(
         # Autocast: the biases are float32.
         (query + layer.scaled(layer.content_bias)).to(value.dtype),
         (query + layer.scaled(layer.position_bias)).to(value.dtype),
         key,
         value,
-        layer.distance_table(inputs, may_keep=True).to(value.dtype),
+        table.to(value.dtype),
         terms,
         inputs.query_segments,
         inputs.key_segments,

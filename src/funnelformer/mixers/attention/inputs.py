@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ..sequence import Packing, SequenceState
 
 __all__ = ["CLS_SEGMENT", "AttentionInputs", "pairs_of_same_segment", "prepare"]
@@ -23,7 +23,9 @@ class AttentionInputs:
     """Shared by the layers of a stage.
 
     num_apart: tokens at the front without position and segment score (1 with `separate_cls`).
-    sinusoids: row r belongs to the distance `farthest - r * unit`; None with absolute positions.
+    sinusoids: row r of R = `num_rows` belongs to the distance `farthest - r * unit`. Of these there are the rows from
+        the distance 0 on, from which the others follow (`is_mirrored`), or all, where dropout makes them differ. None
+        with absolute positions.
     stride: query i and key j, the first ones included, belong to row `stride * (num_queries - 1 - i) + j`; None when
         positions are irregular.
     query_positions, key_positions: of the tokens after those apart.
@@ -36,7 +38,9 @@ class AttentionInputs:
     num_queries: int
     num_keys: int
     num_apart: int
-    sinusoids: Float[Tensor, "R D"] | None
+    sinusoids: Float[Tensor, "r D"] | None
+    is_mirrored: bool
+    num_rows: int
     farthest: int
     unit: int
     stride: int | None
@@ -48,6 +52,19 @@ class AttentionInputs:
     mask_bias: Float[Tensor, "B 1 1 K"] | None
     query_packing: Packing | None
     key_packing: Packing | None
+
+    @property
+    def zero(self) -> int:
+        """The row of the distance 0."""
+        return self.farthest // self.unit
+
+    def all_sinusoids(self) -> Float[Tensor, "R D"]:
+        """Those of every row."""
+        assert self.sinusoids is not None
+        if not self.is_mirrored:
+            return self.sinusoids
+        sines, cosines = self.sinusoids[1 : self.zero + 1].flip(0).chunk(2, dim=-1)
+        return torch.cat([torch.cat([-sines, cosines], dim=-1), self.sinusoids])
 
 
 def prepare(
@@ -69,8 +86,11 @@ def prepare(
         unit, stride = 1, None
         farthest, num_rows = queries.span - 1, 2 * queries.span - 1
     sinusoids = None
+    is_mirrored = not (training and config.hidden_dropout)
     if config.position == "relative":
-        sinusoids = _sinusoids(farthest, unit, num_rows, config.hidden_size, like)
+        start = 0 if is_mirrored else farthest
+        rows_left = num_rows - (farthest - start) // unit
+        sinusoids = _sinusoids(start, unit, rows_left, config.hidden_size, like)
         sinusoids = F.dropout(sinusoids, config.hidden_dropout, training)
     same_segment = query_segments = key_segments = None
     if config.position == "relative" and queries.segments is not None and keys.segments is not None:
@@ -90,6 +110,8 @@ def prepare(
         num_keys=num_keys,
         num_apart=num_apart,
         sinusoids=sinusoids,
+        is_mirrored=is_mirrored,
+        num_rows=num_rows,
         farthest=farthest,
         unit=unit,
         stride=stride,
@@ -113,12 +135,12 @@ def pairs_of_same_segment(
     return (of_queries == of_keys) | any_cls
 
 
-def _sinusoids(farthest: int, unit: int, num_rows: int, width: int, like: Tensor) -> Float[Tensor, "R D"]:
-    """[sin(t f), cos(t f)] for t = farthest, farthest - unit, ... with f_m = 10000^(-m / (D / 2))."""
+def _sinusoids(start: int, unit: int, num_rows: int, width: int, like: Tensor) -> Float[Tensor, "R D"]:
+    """[sin(t f), cos(t f)] for t = start, start - unit, ... with f_m = 10000^(-m / (D / 2))."""
     # Angles need more than half precision; float64 models get float64 angles.
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     half = width // 2
     frequencies = 10000 ** (-torch.arange(half, device=like.device, dtype=dtype) / half)
-    distances = farthest - unit * torch.arange(num_rows, device=like.device, dtype=dtype)
+    distances = start - unit * torch.arange(num_rows, device=like.device, dtype=dtype)
     angles = distances[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1).to(like.dtype)

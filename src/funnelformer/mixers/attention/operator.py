@@ -12,11 +12,10 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from . import reference
-from .fixed import FixedLinear
 from .inputs import AttentionInputs
 from .pieces import piece_sizes, ranges, shifted
 
@@ -49,7 +48,7 @@ def attend(
     if layer.relative is None or inputs.stride is None:
         return reference.attend(layer, query, key, value, inputs, dropout=0.0)[0], None
     content = query + layer.scaled(layer.content_bias)
-    position, table = query + layer.scaled(layer.position_bias), _distance_table(layer, inputs)
+    position, table = query + layer.scaled(layer.position_bias), layer.distance_table(inputs)
     same, gain = inputs.same_segment, None
     rows, columns = (
         torch.arange(number, device=query.device)[:, None] for number in (inputs.num_queries, inputs.num_keys)
@@ -64,8 +63,8 @@ def attend(
     queries, keys = [content], [key]
     if inputs.num_apart:
         # Its column is known beforehand, and taken back.
-        distances = table.index_select(0, inputs.stride * (inputs.num_queries - 1 - rows[:, 0]))
-        column = (position * distances.transpose(0, 1)).sum(-1, keepdim=True)
+        distances = table.index_select(2, inputs.stride * (inputs.num_queries - 1 - rows[:, 0]))
+        column = (position * distances.transpose(1, 2)).sum(-1, keepdim=True)
         if same is not None:
             column = column + torch.where(same[:, None, :, :1], own, other)
         queries.append(-column)
@@ -74,29 +73,7 @@ def attend(
         queries.append(torch.ones_like(content[..., :1]))
         keys.append(inputs.mask_bias.transpose(-1, -2).expand(-1, key.size(1), -1, -1))
     content, key = (torch.cat(parts, dim=-1) for parts in (queries, keys))
-    table = table.permute(1, 2, 0)
     return relative_attention(content, position, key, value, table, same, gain, inputs.stride), None
-
-
-def _distance_table(layer: Attention, inputs: AttentionInputs) -> Float[Tensor, "R H E"]:
-    """`Attention.distance_table` by rows, at half its cost: a graph keeps no table for the next call.
-
-    W_r R(-t) is the cosines' part and the sines', W_r R(t) their difference. That holds for a weight alone: a module in
-    the place of `relative`, such as an adapter's, computes the whole table.
-    """
-    if type(layer.relative) not in (nn.Linear, FixedLinear):
-        return layer.distance_table(inputs).permute(2, 0, 1)
-    assert layer.relative is not None
-    assert inputs.sinusoids is not None
-    zero = inputs.farthest // inputs.unit
-    sines, cosines = (
-        part @ weight.T
-        for part, weight in zip(
-            inputs.sinusoids[zero:].chunk(2, dim=-1), layer.relative.weight.chunk(2, dim=-1), strict=True
-        )
-    )
-    after = (cosines[1 : zero + 1] - sines[1 : zero + 1]).flip(0)
-    return torch.cat([after, cosines + sines]).unflatten(-1, layer.per_head)
 
 
 def _relative_attention(

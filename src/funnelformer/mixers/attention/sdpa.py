@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -45,23 +45,51 @@ def attend(
         # Ranges would fix a compiled graph's length; the compiler fuses the look-up, and has its gradients.
         bias = _looked_up(layer, query[:, :, inputs.num_apart :], inputs)
         return _attend(query + layer.scaled(layer.content_bias), key, value, bias, dropout), None
-    table = layer.distance_table(inputs, may_keep=True)
     num_sequences, num_heads, num_rows = piece_sizes(query, inputs.num_keys, inputs.stride)
     attend_piece: Callable[..., Tensor] = functools.partial(_attend_piece, layer, inputs, dropout)
     if _must_recompute(query, num_rows, inputs):
         attend_piece = functools.partial(checkpoint, attend_piece, use_reentrant=False)
-    sequences = []
-    for batch in ranges(query.size(0), num_sequences):
-        groups = []
-        for heads in ranges(query.size(1), num_heads):
-            shared = key[batch, heads], value[batch, heads], table[heads]
-            parts = [
-                attend_piece(query[batch, heads, rows], *shared, batch, heads, rows)
-                for rows in ranges(query.size(2), num_rows)
-            ]
-            groups.append(_join(parts, 2))
-        sequences.append(_join(groups, 1))
-    return _join(sequences, 0), None
+    mixed = _Mixed(query)
+    for heads, table in _tables(layer, query, num_heads, inputs):
+        for batch in ranges(query.size(0), num_sequences):
+            for rows in ranges(query.size(2), num_rows):
+                piece = batch, heads, rows
+                result = attend_piece(query[piece], key[batch, heads], value[batch, heads], table, *piece)
+                mixed.add(result, piece)
+    return mixed.whole(), None
+
+
+class _Mixed:
+    """The output of all pieces: written in its place, or put together for a backward pass."""
+
+    def __init__(self, query: Float[Tensor, "B H Q E"]) -> None:
+        self._shape = query.shape
+        self._parts: list[tuple[tuple[slice, slice, slice], Tensor]] = []
+        self._whole: Tensor | None = None
+
+    def add(self, part: Float[Tensor, "b h q E"], piece: tuple[slice, slice, slice]) -> None:
+        if part.shape == self._shape:
+            self._whole = part
+        elif part.requires_grad:
+            self._parts.append((piece, part))
+        else:
+            if self._whole is None:
+                # As the projection after it reads it: token by token, all heads of one side by side.
+                batch, heads, rows, size = self._shape
+                self._whole = part.new_empty(batch, rows, heads, size).transpose(1, 2)
+            self._whole[piece] = part
+
+    def whole(self) -> Float[Tensor, "B H Q E"]:
+        if self._whole is not None:
+            return self._whole
+        by_heads: dict[int, dict[int, list[Tensor]]] = {}
+        for (batch, heads, _), part in self._parts:
+            by_heads.setdefault(heads.start, {}).setdefault(batch.start, []).append(part)
+        groups = [
+            torch.cat([torch.cat(rows, dim=2) for rows in sequences.values()])
+            for sequences in by_heads.values()
+        ]
+        return torch.cat(groups, dim=1)
 
 
 def _attend_piece(
@@ -125,5 +153,13 @@ def _must_recompute(query: Tensor, num_rows: int, inputs: AttentionInputs) -> bo
     return torch.is_grad_enabled() and total > LAYER_BYTES
 
 
-def _join(parts: list[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+def _tables(
+    layer: Attention, query: Float[Tensor, "B H Q E"], num_heads: int, inputs: AttentionInputs
+) -> Iterator[tuple[slice, Float[Tensor, "h E R"]]]:
+    """So many heads at a time, with their distances; at inference only those of a few heads are there at once."""
+    table = layer.kept_table(inputs)
+    all_heads = ranges(query.size(1), num_heads)
+    if table is None and (torch.is_grad_enabled() or not layer.has_plain_table):
+        table = layer.distance_table(inputs)
+    for heads in all_heads:
+        yield heads, layer.distance_table(inputs, heads) if table is None else table[heads]

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ..mixer import CallShape, MixerFlops, product_flops
 from ..sequence import packed, padded
 from .inputs import PoNetInputs, prepare

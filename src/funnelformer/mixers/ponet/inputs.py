@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ..sequence import Packing, SequenceState
 from .segments import Regions
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ..mixer import TokenInputs
 from ..sequence import SequenceState
 

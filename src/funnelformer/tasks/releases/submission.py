@@ -23,7 +23,7 @@ def submission_text(predictions: Iterable[str]) -> str:
 
 
 def read_submission(path: Path) -> dict[str, str]:
-    """The files of a zip that others may be added to; none where there is no zip.
+    """The files of a zip that others can be added to; none if there is no zip.
 
     Raises UserError when the file that is there is no submission.
     """

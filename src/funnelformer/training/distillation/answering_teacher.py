@@ -14,18 +14,18 @@ import transformers
 from torch import Tensor
 
 from ...base.bundled import located
-from ...base.errors import UserError, one_line
+from ...base.errors import UserError, joined, one_line, short
 from ...base.foreign_code import refuse_foreign_code, runs_foreign_code
 from ...base.json_toml import read_json
-from ...base.sentence_modules import model_folder
+from ...base.sentence_modules import model_folder, read_modules
 from ...checkpoints.folders import detect, resolve
 from ...checkpoints.model_source import Layout, find_model
-from ...config import FunnelformerConfig
+from ...config.head_table import HEADS, Head, head_of
+from ...config.model_config import FunnelformerConfig
 from ...corpus.manifest import hash_file
 from ...data.tables import TaskColumns
 from ...data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from ...data.values import Labels
-from ...head_table import HEADS, Head, head_of
 from ...inference.batches import most_padding
 from ...inference.load import load_model, ready
 from ...tasks.kind import Kind
@@ -39,6 +39,7 @@ _FOREIGN_PADDING = 256
 # Where neither the tokenizer nor the config says how long a text may be.
 _NUM_TOKENS = 512
 _SHOWN = 8
+_MOST_LABELS = 100_000
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _open(source: str) -> tuple[Path, dict[str, Any]]:
         raise UserError(
             f"--teacher {source}: is a layout, which has no trained weights; name a fine-tuned model"
         )
-    folder = resolve(located(source))
+    folder = resolve(source)
     refuse_foreign_code(folder)
     file = model_folder(folder) / "config.json"
     if not file.is_file():
@@ -190,8 +191,10 @@ def teacher_files(source: str) -> list[Path]:
 
 
 def _is_known(folder: Path) -> bool:
+    """Whether it is one of ours or becomes one; a cross-encoder of sentence-transformers has modules of its own."""
     try:
         detect(folder)
+        read_modules(folder)
     except UserError:
         return False
     return True
@@ -235,7 +238,11 @@ def _names(source: str, content: Mapping[str, Any]) -> tuple[str, ...]:
                 f"--teacher {source}: id2label in its config.json has a key that is no number"
             ) from None
     number = content.get("num_labels", 2)
-    return tuple(f"LABEL_{place}" for place in range(number if isinstance(number, int) else 2))
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST_LABELS:
+        raise UserError(
+            f"--teacher {source}: num_labels in its config.json is {short(number)}; allowed: 1 to {_MOST_LABELS:,}"
+        )
+    return tuple(f"LABEL_{place}" for place in range(number))
 
 
 def _foreign_tokenizer(source: str, folder: Path) -> Any:
@@ -252,16 +259,23 @@ def _length(source: str, folder: Path, tokenizer: Any, content: Mapping[str, Any
     """Tokens that the model can read: relative positions reach everywhere."""
     if is_ours:
         try:
-            config = FunnelformerConfig.from_pretrained(folder)
-        except UserError as error:
-            raise UserError(f"--teacher {source}: {error}") from None
+            config = FunnelformerConfig.from_pretrained(folder, trust_remote_code=False)
+        except (
+            Exception
+        ) as error:  # of transformers, of its strict dataclasses: they have no common base class
+            raise UserError(f"--teacher {source}: {joined(error)}") from None
         return config.max_position_embeddings if config.position == "absolute" else 1 << 24
     reach = content.get("max_position_embeddings", _NUM_TOKENS)
     if isinstance(reach, bool) or not isinstance(reach, int) or reach < 3:
         raise UserError(
             f"--teacher {source}: max_position_embeddings in its config.json is no number of tokens"
         )
-    return int(min(reach, tokenizer.model_max_length))
+    length = tokenizer.model_max_length
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 3:
+        raise UserError(
+            f"--teacher {source}: its tokenizer's model_max_length is {short(length)}, no number of tokens"
+        )
+    return int(min(reach, length))
 
 
 def _deciding(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from ...base.options import (
     FRACTION_FROM_0,
     Files,
     Parallel,
+    SkipBadRows,
     above,
     at_least,
     between,
@@ -75,8 +76,7 @@ a classifier; scores, the scores that a cross-encoder gives pairs of a query and
     "Column with the text, for tables; of pairs the first."
     text_pair: str | None = None
     "Column with the second text, for logits and scores of pairs."
-    skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
-    "Leave out rows that cannot be used, and count them; by default the first such row ends the run."
+    skip_bad_rows: SkipBadRows = False
     tokenizer: Path | None = None
     "Tokenizer of a student that begins from nothing; by default the teacher's."
     cache: Path | None = None

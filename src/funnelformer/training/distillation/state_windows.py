@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import UserError
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ...mixers.sequence import start_state
 from ...modeling.pooling import shorten
 from .teacher import Teacher

@@ -13,7 +13,6 @@ import numpy as np
 
 from ...base.errors import UserError
 from ...base.files import atomic_path
-from ...base.machine import give_back_memory
 from ...base.strict_json import json_text, write_json
 
 __all__ = ["StoredParts", "check_room", "open_parts"]
@@ -51,11 +50,9 @@ class StoredParts:
         ]
 
     def write(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put a part on disk; the memory that went into it is given back to the system."""
         for name in self.names:
             with atomic_path(self._file(number, name)) as temporary, temporary.open("wb") as file:
                 np.save(file, arrays[name], allow_pickle=False)
-        give_back_memory()
 
     def read(self, number: int, name: str) -> np.ndarray:
         """An array of a part, mapped. Raises UserError for a file that is none."""

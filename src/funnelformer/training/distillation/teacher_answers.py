@@ -18,15 +18,14 @@ from ...base.errors import UserError
 from ...base.processes import first, num_processes, rank, say
 from ...base.progress import progress_bar
 from ...base.strict_json import json_text
-from ...inference.batches import cut
 from ...tasks.kind import Kind
 from .answering_teacher import Answerer, AnsweringTeacher
 from .stored_parts import StoredParts, check_room, open_parts
+from .teacher_outputs import BATCH_SIZE, BATCH_TOKENS, sorted_batches
 
 __all__ = ["Answers", "DealtAnswers", "TeacherAnswers", "ask_teacher"]
 
 ROWS_PER_PART = 1024
-_BATCH_SIZE, _BATCH_TOKENS = 128, 8192
 _NO_LABEL = -100
 # What a model reads of a feature; its mask is all ones.
 _READ = ("input_ids", "token_type_ids", "answer_mask")
@@ -199,11 +198,8 @@ def _width(teacher: AnsweringTeacher, kind: Kind) -> int:
 def _batches(read: _Read, rows: range, answerer: Answerer) -> Iterator[np.ndarray]:
     """Places within a part of features of similar length, longest first."""
     lengths = read.lengths[rows.start : rows.stop]
-    order = np.argsort(-lengths, kind="stable")
-    size = max(1, _BATCH_SIZE // read.num_sequences)
-    tokens = max(1, _BATCH_TOKENS // read.num_sequences)
-    for part in cut(lengths[order].tolist(), size, answerer.most_padding, tokens):
-        yield order[part]
+    size, tokens = max(1, BATCH_SIZE // read.num_sequences), max(1, BATCH_TOKENS // read.num_sequences)
+    return sorted_batches(lengths, answerer.most_padding, size, tokens)
 
 
 def _answers(

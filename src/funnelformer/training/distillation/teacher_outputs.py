@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...base.machine import give_back_memory
 from ...base.processes import first, num_processes, rank
 from ...base.progress import progress_bar
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ...inference.batches import cut, most_padding
 from .state_windows import StateTarget, pooled_states
 from .stored_parts import StoredParts, open_parts
@@ -21,17 +22,22 @@ from .teacher import Teacher
 from .token_rows import ROWS_PER_PART, TokenRows
 
 __all__ = [
+    "BATCH_SIZE",
+    "BATCH_TOKENS",
     "TeacherStates",
     "TeacherVectors",
     "compute_states",
     "compute_vectors",
+    "sorted_batches",
     "state_bytes",
     "vector_bytes",
 ]
 
 _BYTES = 2
-_BATCH_SIZE, _BATCH_TOKENS = 128, 8192
+BATCH_SIZE, BATCH_TOKENS = 128, 8192
 _STATE_ROWS_PER_PART = 1024
+# Batches of many shapes after which freed memory goes back to the system.
+_BATCHES_BETWEEN = 8
 # Tokens of padding in a batch of a teacher that another library runs.
 _FOREIGN_PADDING = 256
 
@@ -112,7 +118,7 @@ def compute_vectors(tokens: TokenRows, teacher: Teacher, key: dict[str, Any], ca
             begin, end = int(first_row[texts.start]), int(first_row[texts.stop])
             rows, lengths = np.arange(begin, end), tokens.lengths[begin:end]
             vectors = np.empty((len(rows), teacher.size), dtype=np.float32)
-            for places in _batches(lengths, teacher):
+            for places in sorted_batches(lengths, _most_padding(teacher)):
                 vectors[places] = teacher.vectors(tokens.batch(rows[places])).cpu().numpy()
                 advance(round(len(places) * len(texts) / len(rows)))
             if len(rows) != len(texts):
@@ -151,7 +157,7 @@ def compute_states(
             rows = order[parts.rows(number)]
             counts = np.zeros((len(rows), len(targets)), dtype=np.int32)
             values: list[list[np.ndarray]] = [[] for _ in rows]
-            for places in _batches(tokens.lengths[rows], teacher):
+            for places in sorted_batches(tokens.lengths[rows], _most_padding(teacher)):
                 batch = tokens.batch(rows[places])
                 keep = batch["attention_mask"].bool() if "attention_mask" in batch else None
                 found = pooled_states(teacher.states(batch), keep, targets, config)
@@ -167,11 +173,18 @@ def compute_states(
     return TeacherStates(parts, order)
 
 
-def _batches(lengths: np.ndarray, teacher: Teacher) -> list[np.ndarray]:
-    """Places of rows of similar length, longest first."""
+def sorted_batches(
+    lengths: np.ndarray,
+    most_padding: int,
+    batch_size: int = BATCH_SIZE,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Iterator[np.ndarray]:
+    """Places of rows of similar length, longest first; the memory that many batches have freed is given back."""
     order = np.argsort(-lengths, kind="stable")
-    slices = cut(lengths[order].tolist(), _BATCH_SIZE, _most_padding(teacher), _BATCH_TOKENS)
-    return [order[part] for part in slices]
+    for number, part in enumerate(cut(lengths[order].tolist(), batch_size, most_padding, batch_tokens)):
+        if number % _BATCHES_BETWEEN == 0:
+            give_back_memory()
+        yield order[part]
 
 
 def _most_padding(teacher: Teacher) -> int:

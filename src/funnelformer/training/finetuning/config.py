@@ -8,7 +8,19 @@ from cyclopts import Parameter
 
 from ...base.card_options import CardOptions
 from ...base.errors import UserError
-from ...base.options import FRACTION, above, at_least, between, flag, grouped, model_options
+from ...base.options import (
+    FRACTION,
+    LabelColumn,
+    SkipBadRows,
+    TextColumn,
+    TextPairColumn,
+    above,
+    at_least,
+    between,
+    flag,
+    grouped,
+    model_options,
+)
 from ...tasks.windowing import Windowing, windowing_of
 from ..run.config import RunConfig
 
@@ -59,20 +71,16 @@ class FinetuneConfig(CardOptions, RunConfig):
     "Share of the training data that becomes the dev part; every class gives the same share."
     tokenizer: Path | None = None
     "Tokenizer; by default the model's own."
-    text: str | None = None
-    "Column of the text."
-    text_pair: str | None = None
-    "Column of the second text."
-    label: str | None = None
-    "Column of the label."
+    text: TextColumn = None
+    text_pair: TextPairColumn = None
+    label: LabelColumn = None
     regression: Annotated[bool, Parameter(negative="")] = False
     "The label is an amount, not a class."
     multi_label: Annotated[bool, Parameter(negative="")] = False
     "A text has any number of labels: a list, or a text with --label-separator."
     label_separator: str | None = None
     "Text that separates the labels of a row."
-    skip_bad_rows: Annotated[bool, Parameter(negative="")] = False
-    "Leave out rows that cannot be used, and count them; by default the first such row ends the run."
+    skip_bad_rows: SkipBadRows = False
     class_weights: str | None = None
     "Weight of each class in the loss: balanced, or numbers such as no=1,yes=3."
     max_length: Annotated[int | Literal["auto"], MAX_LENGTH] = 512

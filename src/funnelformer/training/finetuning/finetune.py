@@ -68,11 +68,11 @@ def _(config: FinetuneConfig) -> list[Path]:
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Fine-tune a model, keep the epoch best on the dev data, return its metrics (also in metrics.json).
+    """Fine-tune a model, keep the epoch that is best on the dev data, and return its metrics (also in metrics.json).
 
-    With several seeds the metrics are means, with deviations beside them; of a grid those of the best point.
-    Under torchrun every process calls it and returns the same; the first one writes and prints.
-    Raises UserError for input that cannot be used, before training starts.
+    With several seeds the metrics are means, with their deviations; with a grid they are those of the best point.
+    Under torchrun every process calls this and returns the same; the first process writes and prints.
+    Raises UserError before training starts if the input cannot be used.
     """
     start_processes(cpu=config.device == "cpu")
     return run_all(config, _finetune, _check)

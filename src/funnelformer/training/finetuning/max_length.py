@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 
 from ...base.processes import say
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ...tasks.kind import Kind
 
 __all__ = ["choose_max_length"]

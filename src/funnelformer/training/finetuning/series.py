@@ -144,7 +144,9 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Of each number of the cost the mean.
     """
     common = {
-        key: runs[0][key] for key in ("model", "task", "kind", "metric", "num_parameters") if key in runs[0]
+        key: runs[0][key]
+        for key in ("model", "task", "kind", "teacher", "metric", "num_parameters")
+        if key in runs[0]
     }
     metrics: dict[str, Any] = {**common, "seeds": [run["seed"] for run in runs]}
     for name in _score_names(runs):

@@ -11,7 +11,7 @@ from ...base.errors import UserError
 from ...base.json_toml import read_json
 from ...base.sentence_modules import model_folder
 from ...checkpoints.model_source import Folder, Layout, find_model
-from ...model_options import class_names
+from ...config.model_options import class_names
 from ...tasks.kind import Kind
 
 __all__ = ["in_order_of", "is_new_head", "renew_head", "start_labels", "was_regression"]

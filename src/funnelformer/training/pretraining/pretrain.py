@@ -50,10 +50,10 @@ def _(config: PretrainConfig) -> list[Path]:
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
-    """Pretrain a model; return the final metrics (also in metrics.json).
+    """Pretrain a model and return the final metrics (also in metrics.json).
 
-    Under torchrun every process calls it, and the first one writes and prints.
-    Raises UserError for input that cannot be used, before training starts, and for a loss that is NaN.
+    Under torchrun every process calls this, and the first process writes and prints.
+    Raises UserError before training starts if the input cannot be used, and later if the loss becomes NaN.
     """
     tracker = choose_tracker(config.report_to)
     start_processes(cpu=config.device == "cpu")

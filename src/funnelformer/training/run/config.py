@@ -10,7 +10,7 @@ from ...base.errors import UserError
 from ...base.options import (
     FRACTION_FROM_0,
     SEED,
-    Device,
+    DeviceOption,
     OnNan,
     Rate,
     above,
@@ -60,8 +60,7 @@ r_w, r_r and r_s decay, as in the paper's code."
     "Number of checkpoints to keep."
     seed: Annotated[int, SEED] = 42
     "Seed for everything random; the same seed on the same machine repeats the run."
-    device: Device = "auto"
-    "auto uses an accelerator if there is one."
+    device: DeviceOption = "auto"
     resume: Annotated[bool, Parameter(negative="")] = False
     "Continue from the last complete checkpoint in --out."
     auto_resume: Annotated[bool, Parameter(negative="")] = False

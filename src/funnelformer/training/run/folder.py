@@ -23,7 +23,7 @@ from ...base.machine import versions
 from ...base.processes import first, num_processes, say
 from ...base.strict_json import json_text, write_json
 from ...checkpoints.model_source import find_model
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ...data.tokenizer import save_tokenizer
 from .config import RunConfig
 from .input_files import check_inputs, input_files, write_inputs

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...base.errors import UserError, did_you_mean
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 
 __all__ = [
     "BIAS_AND_NORM",

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...config import FunnelformerConfig
+from ...config.model_config import FunnelformerConfig
 from ...cost.flops import Head, forward_flops, training_flops
 from ...cost.peak import Peak, peak_memory_bytes
 from ...modeling.electra import FunnelformerForElectra

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from .base.errors import UserError, did_you_mean, short
-from .base.sentence_modules import Pooling, SentenceEmbedding
-from .base.version import VERSION_KEY
+from ..base.errors import UserError, did_you_mean, short
+from ..base.sentence_modules import Pooling, SentenceEmbedding
+from ..base.version import VERSION_KEY
 
 __all__ = ["FOREIGN_KEYS", "MIXERS", "ModelOptions", "check_dtype", "class_names"]
 

@@ -42,7 +42,7 @@ class Head:
     @cached_property
     def model_class(self) -> Any:
         """The class itself, which needs PyTorch."""
-        return getattr(importlib.import_module(f"{__package__}.modeling"), self.class_name)
+        return getattr(importlib.import_module("..modeling", __package__), self.class_name)
 
 
 HEADS: dict[str, Head] = {

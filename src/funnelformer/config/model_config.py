@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .base.errors import UserError, did_you_mean, reject_unknown
-from .base.foreign_code import without_own_code
-from .base.foreign_models import reader
-from .base.version import VERSION_KEY, stamped
+from ..base.errors import UserError, did_you_mean, reject_unknown
+from ..base.foreign_code import without_own_code
+from ..base.foreign_models import reader
+from ..base.version import VERSION_KEY, stamped
 from .model_options import FOREIGN_KEYS, MIXERS, ModelOptions, check_dtype
 
 __all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_layout", "parse_name"]

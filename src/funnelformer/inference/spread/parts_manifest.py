@@ -1,0 +1,135 @@
+"""What a run of parts was asked to do, what must be the same to go on with it, and the manifest of what it wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...base.bundled import located
+from ...base.errors import UserError
+from ...base.json_toml import load_json
+from ...base.strict_json import json_text
+from ...corpus.manifest import hash_file
+from .storage import is_remote, list_files, read_range, write_whole
+from .work_items import Scanned, WorkItem
+
+__all__ = [
+    "MANIFEST",
+    "PARTS",
+    "check_folder",
+    "describe",
+    "inside",
+    "missing",
+    "model_files",
+    "open_run",
+    "write_manifest",
+]
+
+# In the folder of the results.
+RUN = "run.json"
+MANIFEST = "manifest.json"
+PARTS = "parts"
+
+
+def inside(folder: str, *names: str) -> str:
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def model_files(model: str) -> dict[str, str]:
+    """The files of a model's folder with their SHA-256; none of a name on the Hub."""
+    folder = Path(located(model))
+    if not folder.is_dir():
+        return {}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hash_file(path) for path in files}
+
+
+def describe(settings: Mapping[str, Any], model: str, scans: Iterable[Scanned]) -> dict[str, Any]:
+    """What decides the results, as JSON: settings, the model's files, the sources."""
+    sources = {scan.source: {"bytes": scan.bytes, "sha256": scan.sha256, "rows": scan.rows} for scan in scans}
+    description = {"settings": dict(settings), "model_files": model_files(model), "sources": sources}
+    plain: dict[str, Any] = json.loads(json_text(description, default=str))
+    return plain
+
+
+def check_folder(folder: str, resume: bool) -> None:
+    """Raise UserError for a folder that has files, unless they are those of a run that is to go on."""
+    if not is_remote(folder) and Path(folder).exists() and not Path(folder).is_dir():
+        raise UserError(f"{folder}: is a file; --engine ray writes a folder")
+    files = list_files(folder)
+    if files and not resume:
+        more = "pass --resume to go on with it" if RUN in files else "choose another"
+        raise UserError(f"{folder}: is not empty; {more}")
+    if files and RUN not in files:
+        raise UserError(f"{folder}: has no {RUN}, so no run can go on there; choose another folder")
+
+
+def open_run(folder: str, description: dict[str, Any]) -> None:
+    """Note what the run is; of one that goes on compare it. Raises UserError naming the first thing that changed."""
+    size = list_files(folder).get(RUN)
+    target = inside(folder, RUN)
+    if size is None:
+        write_whole(target, json_text(description, indent=2).encode())
+        return
+    before = load_json(read_range(target, 0, size).decode("utf-8", "replace"), target)
+    for group, word in {
+        "settings": "setting",
+        "model_files": "the model's file",
+        "sources": "source",
+    }.items():
+        old, new = before.get(group, {}) if isinstance(before, dict) else {}, description[group]
+        for name in sorted({*old, *new}):
+            if old.get(name) != new.get(name):
+                how = _change(old.get(name), new.get(name)) if group == "settings" else ""
+                verb = "changed" if name in old and name in new else ("is new" if name in new else "is gone")
+                raise UserError(f"--resume {folder}: {word} {name} {verb}{how} since the run began")
+
+
+def _change(old: Any, new: Any) -> str:
+    return f" from {old!r} to {new!r}"
+
+
+def missing(folder: str, items: Iterable[WorkItem]) -> list[WorkItem]:
+    """The items that have no part yet."""
+    there = list_files(inside(folder, PARTS))
+    return [item for item in items if item.part not in there]
+
+
+def write_manifest(
+    folder: str,
+    description: dict[str, Any],
+    items: list[WorkItem],
+    versions: Mapping[str, Any],
+    workers: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the manifest from the parts that are there. Raises UserError naming a part that is not.
+
+    workers: what each did since the run last began.
+    """
+    there = list_files(inside(folder, PARTS))
+    for item in items:
+        if item.part not in there:
+            raise UserError(
+                f"{folder}: the part {item.part} of {item.source} is gone; run again with --resume"
+            )
+    entries = [
+        {
+            "file": f"{PARTS}/{item.part}",
+            "source": item.source,
+            "first_row": item.first + 1,
+            "rows": item.rows,
+            "bytes": there[item.part],
+        }
+        for item in items
+    ]
+    manifest = {
+        "rows": sum(item.rows for item in items),
+        **description,
+        "versions": dict(versions),
+        "workers": dict(workers),
+        "parts": entries,
+    }
+    write_whole(inside(folder, MANIFEST), json_text(manifest, indent=2, default=str).encode())
+    return manifest

@@ -1,0 +1,43 @@
+"""Which slow tests come first where time runs out, and what is said of those that were not begun."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+NOT_BEGUN = "FUNNELFORMER_TESTS_UNTIL is over"
+# What only a process of its own, a whole run or another program can show; then the other slow tests.
+FIRST = (
+    "tests/training/run/test_killed.py",
+    "tests/training/run/test_running.py",
+    "tests/test_whole_runs.py",
+    "tests/test_prose.py",
+    "tests/runtime/test_without_torch.py",
+    "tests/serve/test_clients.py",
+    "tests/inference/test_sentence_transformers.py",
+    "tests/training/distillation/test_distill_processes.py",
+    "tests/cli/test_startup.py",
+    "tests/cli/test_cli.py",
+    "tests/test_streams.py",
+    "tests/data/test_bounds.py",
+    "tests/test_home.py",
+    "tests/training/finetuning/test_taught.py",
+    "tests/export/test_fastembed.py",
+    "tests/export/test_command.py",
+    "tests/test_notebooks.py",
+)
+_MANY = 20  # cases of one test; such a test waits until every other has had its turn
+
+
+def place(name: str, is_slow: bool, num_cases: int) -> tuple[bool, int]:
+    """By what tests are sorted: the fast ones stay as they are, before the slow ones; a test of many cases is last."""
+    if not is_slow:
+        return False, -1
+    file = name.partition("::")[0]
+    return num_cases > _MANY, FIRST.index(file) if file in FIRST else len(FIRST)
+
+
+def not_begun(names: Iterable[str]) -> list[str]:
+    """A line for each test that was not begun, with the number of its cases."""
+    cases = Counter(name.partition("[")[0] for name in names)
+    return [name if number == 1 else f"{name}: {number} cases" for name, number in sorted(cases.items())]
