@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -55,17 +54,6 @@ def inputs_of(head: str) -> dict[str, torch.Tensor]:
     if head == "sequence_classification":
         return inputs | {"labels": torch.tensor([1, 0])}
     return inputs if head == "model" else inputs | {"labels": ids % 2}
-
-
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter that finds the packages installed here, and not this one."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
-    # A path alone: the files of the folder it names that would add more paths, an editable install's, are not read.
-    (Path(paths["purelib"]) / "packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,7 @@ def test_convert_writes_config_weights_and_card(
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "mit"
     assert card.data.base_model == "someone/small"
-    assert card.data.library_name == "transformers"
+    assert card.data.library_name == "funnelformer"
     assert card.data.tags == ["funnelformer"]
     assert "stand here in this order: 0, 2, 5; in blocks of 2, 1." in card.text
     assert "made from `standard` by `funnelformer convert --layout B2-1H32`" in card.text

@@ -203,6 +203,10 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
 
     def decorate(config_class: type[C]) -> type[C]:
         own: Any = config_class
+        # Inherited options stand before the arguments without a name, which cyclopts looks for at the beginning.
+        own.__dataclass_fields__ = dict(
+            sorted(own.__dataclass_fields__.items(), key=lambda entry: entry[1].kw_only)
+        )
         group_of = {name: _GROUPS[key] for key, names in groups.items() for name in names.split()}
         # As in __init__: cyclopts looks for no argument without a name behind the first that has one, and those of a
         # base class come first.
@@ -211,7 +215,10 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
         )
         known = {entry.name: entry for entry in fields(own)}
         assert group_of.keys() <= known.keys(), group_of.keys() - known.keys()
-        group_of = own._group_of = {**getattr(own, "_group_of", {}), **group_of}
+        inherited = [vars(base).get("_group_of", {}) for base in reversed(own.__mro__[1:])]
+        group_of = own._group_of = {
+            key: group for groups in (*inherited, group_of) for key, group in groups.items()
+        }
         hints = get_type_hints(config_class, include_extras=True)
         annotations = inspect.get_annotations(config_class)
         for name, entry in known.items():

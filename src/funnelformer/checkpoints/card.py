@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..base.card_options import CardOptions
 from ..base.markdown import as_text
 from ..modeling import HEADS, Head
-from .model_source import Folder, Layout, find_model
+from .model_source import Folder, Hub, Layout, find_model
 from .provenance import hub_name
 
 __all__ = [
     "CARD",
     "card_text",
     "inherited",
+    "measurements",
     "model_snippet",
     "onnx_snippet",
+    "pipeline_of",
     "predictor_snippet",
     "remote_snippet",
+    "results",
     "sentence_transformers_snippet",
+    "stock_snippet",
     "vectors_snippet",
 ]
 
@@ -29,6 +35,8 @@ CARD = "README.md"
 _TEMPLATE = Path(__file__).with_name("card.jinja")
 # What a model keeps of the card of the one it was made from.
 _LICENSE = ("license", "license_name", "license_link")
+# And of one that gives the same outputs.
+_MEASURED = ("datasets", "metrics", "model_name", "eval_results")
 _FOLDER = 'folder = "."  # where this file lies'
 
 
@@ -38,7 +46,7 @@ def card_text(
     introduction: str,
     snippet: str,
     sections: Mapping[str, str] | None = None,
-    library_name: str = "transformers",
+    library_name: str = "funnelformer",
     pipeline_tag: str | None = None,
     **metadata: Any,
 ) -> str:
@@ -61,17 +69,26 @@ def card_text(
     return str(card).strip() + "\n"
 
 
-def inherited(source: str | Path, folder: Path | None = None) -> dict[str, Any]:
+def inherited(
+    source: str | Path,
+    folder: Path | None = None,
+    *,
+    stated: CardOptions | None = None,
+    is_same: bool = False,
+) -> dict[str, Any]:
     """Licence, language and base model for the card of a model that was made from `source`; only what is known.
 
     source: as it was named; a layout is made from nothing. folder: with its files, where it is not `source` itself.
+    stated: what the user says of licence and languages, which goes before what the source says.
+    is_same: the model gives the source's outputs, so the source's data and measurements are its own.
     """
-    if folder is None:
-        found_source = find_model(str(source))
-        if isinstance(found_source, Layout):
-            return {}
-        folder = found_source.path if isinstance(found_source, Folder) else Path(found_source.name)
-    theirs = _data_of(folder)
+    said = {} if stated is None else {key: getattr(stated, key) for key in ("license", "language")}
+    said = {key: value for key, value in said.items() if value}
+    model = Folder(folder) if folder is not None else find_model(source)
+    if isinstance(model, Layout):
+        return said
+    data = _data_of(model)
+    theirs = {} if data is None else data.to_dict()
     found = {key: theirs[key] for key in _LICENSE if isinstance(theirs.get(key), str)}
     # A folder does not know its name on the Hub, but what it was made from itself.
     for key, value in (
@@ -80,7 +97,41 @@ def inherited(source: str | Path, folder: Path | None = None) -> dict[str, Any]:
     ):
         if isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             found[key] = value
-    return found
+    if is_same and data is not None:
+        found |= {key: value for key in _MEASURED if (value := getattr(data, key, None))}
+    if "license" in said:  # of another licence the source's name and link say nothing
+        found = {key: value for key, value in found.items() if key not in _LICENSE}
+    return {**found, **said}
+
+
+def pipeline_of(task: str) -> str | None:
+    """The Hub's name for the task of an export; None where the Hub has none."""
+    return {"token-detection": None, "embeddings": "feature-extraction"}.get(task, task)
+
+
+def results(
+    scores: Mapping[str, float], task: str | None, dataset: str, *, split: str | None = None, hub: str = ""
+) -> list[EvalResult]:
+    """Scores by their names as the Hub reads them. dataset: a name for people. hub: its name there, if it has one."""
+    return [
+        EvalResult(
+            task_type=task or "feature-extraction",
+            dataset_type=hub or re.sub(r"[^\w.-]+", "-", dataset),
+            dataset_name=dataset,
+            dataset_split=split,
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in scores.items()
+    ]
+
+
+def measurements(found: Sequence[EvalResult], model_name: str) -> dict[str, Any]:
+    """The metadata that holds results; none without them."""
+    if not found:
+        return {}
+    metrics = list(dict.fromkeys(result.metric_type for result in found))
+    return {"metrics": metrics, "model_name": model_name, "eval_results": list(found)}
 
 
 def model_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
@@ -94,6 +145,12 @@ def remote_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
     return _snippet(model_class, "transformers", auto, ", trust_remote_code=True", has_tokenizer)
 
 
+def stock_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
+    """The same of a folder whose form transformers knows."""
+    auto = _head_of(model_class).auto_class or "AutoModelForPreTraining"
+    return _snippet(model_class, "transformers", auto, "", has_tokenizer)
+
+
 def _head_of(model_class: str) -> Head:
     return next(head for head in HEADS.values() if head.class_name == model_class)
 
@@ -105,6 +162,7 @@ def _snippet(model_class: str, library: str, loader: str, how: str, has_tokenize
     if not has_tokenizer:
         batch = "ids = torch.arange(8)[None]\n"
         given = "ids[None]" if head.has_choices else "ids"
+        given += f", attention_mask=torch.ones_like({given})"  # without one, transformers looks for padding
     else:
         texts = '["one choice", "another"]' if head.has_choices else '"a text"'
         batch = f'batch = AutoTokenizer.from_pretrained(folder)({texts}, padding=True, return_tensors="pt")\n'
@@ -176,11 +234,11 @@ def onnx_snippet(file: str, inputs: tuple[str, ...], *, has_tokenizer: bool, has
     )
 
 
-def _data_of(folder: Path) -> dict[str, Any]:
-    """The metadata of a source's own card; nothing where it has none, or none that can be read."""
+def _data_of(model: Folder | Hub) -> ModelCardData | None:
+    """The metadata of a source's own card; None where it has none, or none that can be read."""
     try:
-        return dict(ModelCard.load(folder / CARD).data.to_dict())
+        return ModelCard.load(model.name if isinstance(model, Hub) else model.path / CARD).data
     except (
         Exception
     ):  # of a file that others wrote: missing, no UTF-8, no YAML, and yaml's errors have many bases
-        return {}
+        return None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args
 from cyclopts import Parameter
 
 from ..base.bundled import located
+from ..base.card_options import CardOptions
 from ..base.errors import UserError, did_you_mean
 from ..base.options import ModelForm, OutFolder, OverwriteFolder, grouped
 
@@ -37,7 +38,7 @@ Layers = Annotated[tuple[int, ...] | None, Parameter(converter=_layers, n_tokens
     output="overwrite",
 )
 @dataclass
-class ConvertConfig:
+class ConvertConfig(CardOptions):
     """What `convert` can be told."""
 
     source: str
@@ -59,6 +60,7 @@ class ConvertConfig:
     overwrite: OverwriteFolder = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.source, self.target = located(self.source), Path(self.target)
         if self.to not in get_args(ModelForm):
             known = get_args(ModelForm)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..base.errors import UserError, reject_unknown
 from ..base.files import atomic_folder
 from ..base.json_toml import read_json, read_small_text
+from ..base.markdown import as_text
 from ..base.options import parse_options, takes
 from ..base.sentence_modules import model_folder, read_modules, write_modules
 from ..base.weight_files import TRANSFORMERS_WEIGHTS
@@ -22,7 +23,16 @@ from ..data.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, to
 from ..modeling import HEADS
 from . import native, original_tf, original_torch
 from .archives import is_archive, unpacked
-from .card import CARD, card_text, inherited, model_snippet, remote_snippet, vectors_snippet
+from .card import (
+    CARD,
+    card_text,
+    inherited,
+    model_snippet,
+    pipeline_of,
+    remote_snippet,
+    stock_snippet,
+    vectors_snippet,
+)
 from .compare import build_model, difference, encoder_only, has_stock, probe_output, reference_model
 from .config import ConvertConfig
 from .folders import map_folder, resolve
@@ -150,15 +160,22 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
         return report
     is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
     # Half of the memory: nothing is held twice, and the source is let go before the result is read.
+    written_as = exported.architecture
     del loaded, exported
     with atomic_folder(target, overwrite=wishes.overwrite) as folder:
         WRITTEN[to].save(changed.config, changed.state_dict, changed.architecture, folder)
         if to == "funnelformer" and changed.pretraining is not None:
             native.save_pretraining(changed.pretraining, folder)
         files = _copy_tokenizer(source, to, folder)
-        if to == "remote-code" or (to == "funnelformer" and (is_dealt or source_format != "funnelformer")):
-            card = _card(changed, wishes.source, source, report.layers, to, has_tokenizer=bool(files))
-            (folder / CARD).write_text(card, encoding="utf-8")
+        card = _card(
+            replace(changed, architecture=written_as),
+            wishes,
+            source,
+            report.layers,
+            has_tokenizer="tokenizer_config.json" in files,
+            is_same=report.layers is None and not wishes.overrides and written_as == changed.architecture,
+        )
+        (folder / CARD).write_text(card, encoding="utf-8")
         if changed.architecture == "model" and changed.config.vectors is not None:
             if to in _OURS:
                 write_modules(folder, changed.config.vectors)
@@ -191,28 +208,42 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
 
 
 def _card(
-    loaded: Loaded, source: str, folder: Path, layers: Sequence[int] | None, to: str, *, has_tokenizer: bool
+    loaded: Loaded,
+    wishes: ConvertConfig,
+    folder: Path,
+    layers: Sequence[int] | None,
+    *,
+    has_tokenizer: bool,
+    is_same: bool,
 ) -> str:
-    """loaded: the model as it is written. source, folder: what was named, and the folder with its files.
+    """loaded: the model as it is written. folder: the source's, with its files.
 
-    layers: the source's layers that its places have, where they were dealt anew. to: the form.
+    layers: the source's layers that its places have, where they were dealt anew.
+    is_same: it gives the source's outputs.
     """
-    snippet = remote_snippet if to == "remote-code" else model_snippet
+    source, to, head = wishes.source, wishes.to, HEADS[loaded.architecture]
+    snippet = {"remote-code": remote_snippet, "transformers": stock_snippet}.get(
+        to, stock_snippet if to in ENCODERS else model_snippet
+    )
     config, name = loaded.config, source_name(source)
     gives_vectors = loaded.architecture == "model" and config.vectors is not None and has_tokenizer
     made = "" if layers is None else f" by `funnelformer convert --layout {config.name.partition(' ')[0]}`"
     return card_text(
         title=f"{name} as {config.name}",
-        introduction=f"An encoder of texts, made from `{name}`{made}.\n\n{_origin(config, layers)}",
+        introduction=f"An encoder of texts, made from `{name}`{made}.\n\n{_origin(config, layers, wishes.overrides)}",
         snippet=vectors_snippet()
         if gives_vectors and to == "funnelformer"
-        else snippet(HEADS[loaded.architecture].class_name, has_tokenizer=has_tokenizer),
-        pipeline_tag="sentence-similarity" if gives_vectors else None,
-        **inherited(source, folder),
+        else snippet(head.class_name, has_tokenizer=has_tokenizer),
+        library_name="funnelformer" if snippet is model_snippet else "transformers",
+        pipeline_tag="sentence-similarity" if gives_vectors else pipeline_of(head.export_task),
+        **inherited(source, folder, stated=wishes, is_same=is_same),
     )
 
 
-def _origin(config: FunnelformerConfig, layers: Sequence[int] | None) -> str:
+def _origin(config: FunnelformerConfig, layers: Sequence[int] | None, overrides: Mapping[str, str]) -> str:
+    if layers is None and overrides:
+        changes = ", ".join(f"{key} = {value}" for key, value in overrides.items())
+        return f"The weights are those of the source, whose config was changed: {as_text(changes)}."
     if layers is None:
         return "The weights and the outputs are those of the source."
     made_from = config.made_from or {}

@@ -19,7 +19,7 @@ from ..base.packages import need
 from ..base.sentence_modules import SentenceEmbedding, model_folder, write_length
 from ..base.strict_json import json_text
 from ..base.version import __version__
-from ..checkpoints.card import CARD, card_text, inherited, onnx_snippet
+from ..checkpoints.card import CARD, card_text, inherited, measurements, onnx_snippet, pipeline_of, results
 from ..checkpoints.folders import find_foreign, map_folder
 from ..checkpoints.provenance import source_name
 from ..config.model_config import FunnelformerConfig
@@ -75,6 +75,11 @@ def export(config: ExportConfig) -> dict[str, Any]:
     names = [name for name in INPUTS if tokenizer is None or name in tokenizer.model_input_names]
     names += target.inputs
     settings = _settings(model, network.config)
+    if config.asked:
+        if tokenizer is None:
+            raise UserError(f"{model}: has no tokenizer, which could cut texts in windows")
+        predictor = Predictor(network, tokenizer, {"max_length": 512, **settings}).in_windows(config)
+        settings = {**settings, **{name: predictor.task[name] for name in config.asked}}
     with atomic_folder(config.out, overwrite=config.overwrite) as folder:
         file = folder / MODEL_FILE
         export_graph(network, target, file, inputs=names, opset=config.opset)
@@ -110,11 +115,21 @@ def export(config: ExportConfig) -> dict[str, Any]:
                 has_choices=target.has_choices,
             ),
             library_name="onnx",
-            pipeline_tag="feature-extraction" if task == _EMBEDDINGS else task,
-            **inherited(model),
+            pipeline_tag=pipeline_of(task),
+            **inherited(model, stated=config, is_same=int8 is None and task == _task_of(model)),
+            **_measurements(report, task, model),
         )
         (folder / CARD).write_text(card, encoding="utf-8")
     return report
+
+
+def _measurements(report: dict[str, Any], task: str, model: str) -> dict[str, Any]:
+    """For the card: the scores of an int8 graph on labelled texts, where it was made with some."""
+    scores = report.get("int8", {}).get("scores")
+    if scores is None:
+        return {}
+    data = source_name(report["int8"]["calibration"])
+    return measurements(results(scores["int8"], task, data), f"{source_name(model)}-int8")
 
 
 def _task_of(model: str) -> str:

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..base.bundled import located
+from ..base.card_options import CardOptions
 from ..base.errors import UserError
 from ..base.hub import HUB_NAME
 from ..base.options import Int8, OutFolder, OverwriteFolder, at_least, between, check_ranges, grouped
+from ..tasks.window_options import WindowOptions
 
 __all__ = ["DEFAULT_OPSET", "LEAST_OPSET", "NEWEST_OPSET", "ExportConfig", "PushConfig"]
 
@@ -30,7 +32,7 @@ _OPSET = between(f"{LEAST_OPSET} to {NEWEST_OPSET}", lambda value: LEAST_OPSET <
     output="format opset all_shapes overwrite",
 )
 @dataclass
-class ExportConfig:
+class ExportConfig(CardOptions, WindowOptions):
     """What `export` can be told."""
 
     model: str
@@ -58,6 +60,8 @@ token-detection, feature-extraction, embeddings; by default what the model was m
     "Is told the differences, and what became int8; an argument of the Python function alone."
 
     def __post_init__(self) -> None:
+        CardOptions.__post_init__(self)
+        WindowOptions.__post_init__(self)
         self.model = located(self.model)
         self.out = Path(self.out)
         check_ranges(self)

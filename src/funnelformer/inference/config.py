@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ..base.card_options import CardOptions
 from ..base.errors import UserError
 from ..base.options import (
     BackendOption,
@@ -26,6 +27,7 @@ from ..base.options import (
     grouped,
 )
 from ..base.sentence_modules import Pooling
+from ..tasks.window_options import WindowOptions
 
 __all__ = ["EmbedConfig", "EngineOptions", "EvaluateConfig", "PredictConfig", "RankConfig"]
 
@@ -69,7 +71,7 @@ class EngineOptions:
     run="device backend",
 )
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(WindowOptions):
     """What `evaluate` can be told."""
 
     model: ModelFolder
@@ -93,6 +95,7 @@ folders and names it is a split; by default test."
     backend: BackendOption = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self)
 
 
@@ -103,7 +106,7 @@ folders and names it is a split; by default test."
     output="submit_to",
 )
 @dataclass
-class PredictConfig(EngineOptions):
+class PredictConfig(WindowOptions, EngineOptions):
     """What `predict` can be told."""
 
     model: ModelFolder
@@ -128,8 +131,15 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     backend: BackendOption = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self)
-        self.check_engine(task=self.task, part=self.part, submit=self.submit_to, format=self.format)
+        self.check_engine(
+            task=self.task,
+            part=self.part,
+            submit=self.submit_to,
+            format=self.format,
+            **self.asked,
+        )
 
 
 @grouped(
@@ -140,7 +150,7 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     output="save_to overwrite",
 )
 @dataclass
-class EmbedConfig(EngineOptions):
+class EmbedConfig(CardOptions, EngineOptions):
     """What `embed` can be told."""
 
     model: str
@@ -169,7 +179,11 @@ By default the model's own pooling, otherwise the mean."
     "Replace the files of that folder if it is not empty."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self)
+        if self.save_to is None and (self.license or self.language):
+            given = "--license" if self.license else "--language"
+            raise UserError(f"{given} is for the card of --save-sentence-transformers")
         self.check_engine(save_sentence_transformers=self.save_to, overwrite=self.overwrite)
 
 

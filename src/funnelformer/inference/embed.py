@@ -84,7 +84,7 @@ def embed(config: EmbedConfig) -> int:
     if config.save_to is not None:
         from .sentence_folder import save_sentence_transformers
 
-        save_sentence_transformers(embedder, config.save_to, overwrite=config.overwrite)
+        save_sentence_transformers(embedder, config.save_to, overwrite=config.overwrite, stated=config)
     return number
 
 

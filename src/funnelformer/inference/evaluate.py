@@ -40,7 +40,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     check_output(config.out, config.model, config.data)
     start_processes(cpu=config.device == "cpu")
-    predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
+    predictor = load_predictor(config.model, config.max_length, config.device, config.backend, config)
     named = named_task(predictor, config.model, config.task, config.data)
     bad = BadRows(config.skip_bad_rows)
     messages: list[str] = []

@@ -58,7 +58,7 @@ def predict(config: PredictConfig) -> int:
         raise UserError("several processes cannot share stdin; name a file")
     check_output(config.out, config.model, config.data)
     start_processes(cpu=config.device == "cpu")
-    predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
+    predictor = load_predictor(config.model, config.max_length, config.device, config.backend, config)
     named = named_task(predictor, config.model, config.task, config.data)
     if config.submit_to is not None and predictor.kind != "span":
         if config.part is not None:

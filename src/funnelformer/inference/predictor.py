@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,12 @@ from ..data.tokenizer import check_fits, load_tokenizer
 from ..data.values import Labels
 from ..tasks.judge import say_of
 from ..tasks.kind import Kind
+from ..tasks.kinds import kind_of
 from ..tasks.scores import sigmoid, softmax
-from ..tasks.task import KindName
+from ..tasks.task import KindName, Task, TaskColumns
+from ..tasks.window_options import WindowOptions
 from ..tasks.windowing import Windowing, windowing_in
-from ..tasks.windows import by_owner, encode_windows
+from ..tasks.windows import by_owner, check_stride, encode_windows
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend
@@ -60,6 +63,26 @@ class Predictor:
     def windowing(self) -> Windowing | None:
         """How long texts are read in windows; None if they are cut."""
         return windowing_in(self.task)
+
+    def in_windows(self, options: WindowOptions) -> Predictor:
+        """The one that reads long texts as these options say; what they leave open is as in training.
+
+        Raises UserError where there is no single text to cut, and for a stride that would leave tokens out.
+        """
+        if not options.asked:
+            return self
+        task = {**self.task, **options.asked}
+        windowing = windowing_in(task)
+        assert windowing is not None
+        if self._head.task_kind is None:
+            raise UserError(
+                f"{windowing.option} is for models that label texts or tokens, or answer questions"
+            )
+        columns = TaskColumns(task.get("text") or "text", task.get("text_pair"))
+        kind_of(Task("", self.kind, columns, None, ()), windowing)
+        if windowing.stride is not None and self.kind != "span":
+            check_stride(self.tokenizer, task["max_length"], windowing.stride)
+        return dataclasses.replace(self, task=task)
 
     @property
     def has_kind(self) -> bool:
@@ -162,12 +185,17 @@ def _head_in(folder: str) -> Head:
 
 
 def load_predictor(
-    folder: str, max_length: int | None = None, device: str = "auto", backend: Backend = "auto"
+    folder: str,
+    max_length: int | None = None,
+    device: str = "auto",
+    backend: Backend = "auto",
+    windows: WindowOptions | None = None,
 ) -> Predictor:
     """Load a fine-tuned model from its folder. Raises UserError if the folder holds none.
 
     backend: "onnx" and "openvino" run the folder's graph; "auto" does so if the folder has a graph and no weights, see
         `choose_backend`.
+    windows: how long texts are read; by default as in training.
     """
     if max_length is not None and max_length < 3:
         raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
@@ -197,4 +225,5 @@ def load_predictor(
     elif model.config.position == "absolute":
         task["max_length"] = min(task.get("max_length", 512), model.config.max_position_embeddings)
     task["max_length"] = max_length or task.get("max_length", 512)
-    return Predictor(model, tokenizer, task)
+    predictor = Predictor(model, tokenizer, task)
+    return predictor if windows is None else predictor.in_windows(windows)

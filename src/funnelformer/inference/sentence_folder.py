@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..base.card_options import CardOptions
 from ..base.files import atomic_folder
 from ..base.sentence_modules import write_modules
 from ..checkpoints.card import CARD, card_text, inherited, sentence_transformers_snippet
@@ -14,13 +15,18 @@ from .embedder import Embedder
 __all__ = ["save_sentence_transformers"]
 
 
-def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite: bool = False) -> None:
+def save_sentence_transformers(
+    embedder: Embedder, out: str | Path, *, overwrite: bool = False, stated: CardOptions | None = None
+) -> None:
     """Write a folder that `sentence_transformers.SentenceTransformer` loads (after `import funnelformer`).
 
     Its vectors are those of `embedder`, see `sentence_modules.write_modules`.
+    stated: licence and languages for its card.
     Raises UserError when the folder cannot be written, or the embedder is an exported one.
     """
     model, tokenizer, config = embedder.weights, embedder.tokenizer, embedder.weights.config
+    # A student's scores, say, are those of its vectors; a classifier's are not.
+    is_same = embedder.settings == config.vectors
     with atomic_folder(out, overwrite=overwrite) as folder:
         before = tokenizer.model_max_length, config.max_position_embeddings, config.sentence_embedding
         # What it saves again has the tokenizer's length alone, cut to that of the positions.
@@ -39,6 +45,6 @@ def save_sentence_transformers(embedder: Embedder, out: str | Path, *, overwrite
             snippet=sentence_transformers_snippet(),
             library_name="sentence-transformers",
             pipeline_tag="sentence-similarity",
-            **(inherited(embedder.source) if embedder.source else {}),
+            **(inherited(embedder.source, stated=stated, is_same=is_same) if embedder.source else {}),
         )
         (folder / CARD).write_text(card, encoding="utf-8")

@@ -120,4 +120,4 @@ def limited(model: Any, tokenizer: Any, config: ServeConfig) -> Predictor:
         check_length(model.config, config.max_length, "--max-length")
     elif model.config.position == "absolute":
         limit = min(limit, model.config.max_position_embeddings)
-    return Predictor(model, tokenizer, {**task, "max_length": limit})
+    return Predictor(model, tokenizer, {**task, "max_length": limit}).in_windows(config)

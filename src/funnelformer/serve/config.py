@@ -23,6 +23,7 @@ from ..base.options import (
     check_ranges,
     grouped,
 )
+from ..tasks.window_options import WindowOptions
 
 __all__ = ["TOKEN_VARIABLE", "ServeConfig", "name_models"]
 
@@ -41,7 +42,7 @@ _ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
     data="max_length auto_truncate max_texts max_text_chars max_body_bytes inspect_tokens",
 )
 @dataclass(kw_only=True)
-class ServeConfig:
+class ServeConfig(WindowOptions):
     """What `serve` can be told."""
 
     model: Annotated[str, Parameter(show=False, parse=False)] = ""
@@ -82,6 +83,7 @@ class ServeConfig:
     "Seconds that accepted requests have to finish after SIGTERM."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.token_file is not None:
             self.token_file = Path(self.token_file)
         check_ranges(self)

@@ -96,7 +96,7 @@ def _load_predictor(config: ServeConfig) -> Predictor:
     names = read_architectures(config.model)
     head = head_of(names[0]) if names else None
     if head is not None and head.task_kind in ("text", "tokens", "choice"):
-        return load_predictor(config.model, config.max_length, config.device, "torch")
+        return load_predictor(config.model, config.max_length, config.device, "torch", config)
     if head is None or head.ability is None:
         head = HEADS["model"]  # what the service does not offer has its body alone
     settings: dict[str, Any] = {"sparse_prediction": True} if head.ability == "fill" else {}

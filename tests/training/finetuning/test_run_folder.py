@@ -104,7 +104,7 @@ def test_metrics_have_cost_data_and_versions(noisy):
 def test_the_card_is_what_the_hub_reads(noisy, toy):
     out, metrics, train, _ = noisy
     card = ModelCard.load(out / "README.md")
-    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
+    assert (card.data.library_name, card.data.pipeline_tag) == ("funnelformer", "text-classification")
     results = {
         (entry.dataset_split, entry.metric_type): entry.metric_value for entry in card.data.eval_results
     }

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ...base.card_options import CardOptions
 from ...base.errors import UserError
 from ...base.options import (
     FRACTION_FROM_0,
@@ -45,7 +46,7 @@ _SHARE = between("0 <= share <= 1", lambda value: 0 <= value <= 1)
     run="parallel",
 )
 @dataclass(kw_only=True)
-class DistillConfig(RunConfig):
+class DistillConfig(CardOptions, RunConfig):
     """What `distill` can be told."""
 
     teacher: str
@@ -122,7 +123,8 @@ those of --model."
     "Fraction of the steps during which the learning rate rises."
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunConfig.__post_init__(self)
+        CardOptions.__post_init__(self)
         self.tokenizer = None if self.tokenizer is None else Path(self.tokenizer)
         self.cache = None if self.cache is None else Path(self.cache)
         self.lessons  # noqa: B018  # checks

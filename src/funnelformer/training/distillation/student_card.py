@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub import EvalResult
+
 from ...base.files import atomic_writer
 from ...base.markdown import as_text, markdown_table
-from ...checkpoints.card import CARD, card_text, inherited, predictor_snippet, vectors_snippet
+from ...checkpoints.card import (
+    CARD,
+    card_text,
+    inherited,
+    measurements,
+    predictor_snippet,
+    results,
+    vectors_snippet,
+)
 from ...checkpoints.model_source import is_layout
 from ...checkpoints.provenance import source_name
 from ...tasks.task import Task
@@ -44,7 +54,8 @@ def write_card(
         snippet=vectors_snippet(),
         sections=sections,
         pipeline_tag="sentence-similarity",
-        **inherited(_heir(config)),
+        **measurements(_results(scores), f"{metrics['model']}-distilled"),
+        **inherited(_heir(config), stated=config),
     )
     _write(config, text)
 
@@ -82,7 +93,12 @@ def write_answers_card(
         snippet=predictor_snippet(),
         sections=sections,
         pipeline_tag="text-ranking" if "scores" in config.lessons else "text-classification",
-        **inherited(_heir(config)),
+        # Agreement with the teacher is no score that the Hub knows; places of right passages are.
+        **measurements(
+            _results({name: value for name, value in metrics.items() if name.startswith("mrr_")}),
+            f"{metrics['model']}-distilled",
+        ),
+        **inherited(_heir(config), stated=config),
     )
     _write(config, text)
 
@@ -123,3 +139,12 @@ def _heir(config: DistillConfig) -> str:
 def _write(config: DistillConfig, text: str) -> None:
     with atomic_writer(config.out / CARD) as file:
         file.write(text)
+
+
+def _results(scores: Mapping[str, float]) -> list[EvalResult]:
+    """Scores are called by what they are and the data they are of, as spearman_sts; of held-out texts by no data."""
+    found = []
+    for name, value in scores.items():
+        score, _, data = name.partition("_")
+        found += results({score: value}, "sentence-similarity", data or "held-out texts")
+    return found

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ...base.card_options import CardOptions
 from ...base.errors import UserError
 from ...base.options import (
     FRACTION,
@@ -53,7 +54,7 @@ _OF_STEPS = (
     run="sweep seeds",
 )
 @dataclass(kw_only=True)
-class FinetuneConfig(RunConfig):
+class FinetuneConfig(CardOptions, RunConfig):
     """What `finetune` can be told."""
 
     model: str
@@ -133,7 +134,8 @@ vectors."
     "Keys of the model's config, such as --set.hidden_dropout=0.2."
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunConfig.__post_init__(self)
+        CardOptions.__post_init__(self)
         if self.max_length == "auto" and (windowing := self.windowing) is not None:
             raise UserError(f"{windowing.option} needs a --max-length in tokens: the length of a window")
         if self.regression and self.multi_label:

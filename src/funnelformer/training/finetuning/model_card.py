@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import EvalResult
-
 from ...base.machine import versions
 from ...base.markdown import as_text, markdown_table
 from ...base.options import flag
-from ...checkpoints.card import card_text, inherited, model_snippet, predictor_snippet
+from ...checkpoints.card import (
+    card_text,
+    inherited,
+    measurements,
+    model_snippet,
+    predictor_snippet,
+    results,
+)
 from ...checkpoints.model_source import Layout, find_model
 from ...modeling import HEADS
 from ...tasks.judge import Judged
@@ -139,6 +143,8 @@ def command_line(config: FinetuneConfig) -> str:
     for key, value in resolved(config).items():
         if key == "set":
             words += [f"--set.{name}={option}" for name, option in value.items()]
+        elif key == "language":
+            words += ["--language", *value]
         elif value is True:
             words.append(f"--{key}")
         elif value != defaults.get(f"--{key}"):
@@ -150,27 +156,19 @@ def _metadata(run: FinishedRun, name: str) -> dict[str, Any]:
     task, release = run.task, run.task.release
     hub, _, part = ("", "", "") if release is None else release.hub.partition(":")
     pipeline = _PIPELINES.get(task.kind)
-    results = [
-        EvalResult(
-            task_type=pipeline or task.kind,
-            dataset_type=hub or re.sub(r"[^\w.-]+", "-", name),
-            dataset_name=name,
-            dataset_config=part or None,
-            dataset_split=role,
-            metric_type=score,
-            metric_value=run.metrics[f"{role}_{score}"],
-        )
-        for role in ("dev", "test")
-        for score in task.scores
-        if f"{role}_{score}" in run.metrics
-    ]
+    found = []
+    for role in ("dev", "test"):
+        scores = {
+            score: run.metrics[key] for score in task.scores if (key := f"{role}_{score}") in run.metrics
+        }
+        found += results(scores, pipeline, name, split=role, hub=hub)
+    for result in found:
+        result.dataset_config = part or None
     return {
-        **inherited(run.config.model),
+        **inherited(run.config.model, stated=run.config),
         "pipeline_tag": pipeline,
         "datasets": [hub] if hub else None,
-        "metrics": list(task.scores),
-        "model_name": f"{run.metrics['model']}-{name}" if results else None,
-        "eval_results": results or None,
+        **measurements(found, f"{run.metrics['model']}-{name}"),
     }
 
 

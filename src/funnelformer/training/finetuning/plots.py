@@ -28,7 +28,8 @@ def draw_curve(log: Iterable[Mapping[str, Any]], loss: str, metric: str) -> Figu
     _line(upper, entries, "loss", "training", ".-")
     _line(upper, entries, loss, "dev", "o-")
     upper.set_ylabel("loss")
-    upper.legend()
+    if upper.get_legend_handles_labels()[0]:  # a few steps may log none
+        upper.legend()
     _line(lower, entries, metric, plain(metric.removeprefix("eval_")), "o-")
     lower.set_ylabel(plain(metric.removeprefix("eval_")))
     lower.set_xlabel("step")

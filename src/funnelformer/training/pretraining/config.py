@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ...base.card_options import CardOptions
 from ...base.errors import UserError
 from ...base.options import (
     FRACTION,
@@ -34,7 +35,7 @@ __all__ = ["PretrainConfig"]
     output="save_every report_to",
 )
 @dataclass(kw_only=True)
-class PretrainConfig(RunConfig):
+class PretrainConfig(CardOptions, RunConfig):
     """What `pretrain` can be told."""
 
     train: Files
@@ -91,7 +92,8 @@ and its scores go to the log."
     "Steps between two probes (see --probe-train); by default as --evaluate-every."
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunConfig.__post_init__(self)
+        CardOptions.__post_init__(self)
         self.tokenizer = Path(self.tokenizer)
         # A new model may have room for more ids than the tokenizer has.
         model_options(self.model_options, free=("vocab_size",))

@@ -10,7 +10,7 @@ from ...base.files import atomic_writer
 from ...base.markdown import markdown_table
 from ...base.options import model_options
 from ...base.processes import first, num_processes, say, start_processes
-from ...checkpoints.card import CARD, card_text, inherited, model_snippet
+from ...checkpoints.card import CARD, card_text, inherited, measurements, model_snippet, results
 from ...checkpoints.model_source import is_layout
 from ...checkpoints.provenance import source_name
 from ...corpus.build import rows_from_text
@@ -151,13 +151,18 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     return first(finish)
 
 
+# Of what is measured, what the Hub knows by name.
+_MEASURED = {"validation_perplexity": "perplexity", "validation_masked_accuracy": "accuracy"}
+_HELD_OUT = "held-out documents"
+
+
 def _card(config: PretrainConfig, model: Any, metrics: dict[str, Any]) -> str:
     saved = getattr(model, "discriminator", model)
     scores = {key: value for key, value in metrics.items() if key.startswith("validation_")}
     cost = metrics["cost"]
     sections = {
         "Scores": markdown_table(
-            ["held-out documents", "value"], [[key, f"{value:.4f}"] for key, value in scores.items()]
+            [_HELD_OUT, "value"], [[key, f"{value:.4f}"] for key, value in scores.items()]
         )
         if scores
         else "No documents were held out.",
@@ -183,8 +188,15 @@ def _card(config: PretrainConfig, model: Any, metrics: dict[str, Any]) -> str:
         snippet=model_snippet(class_name),
         sections=sections,
         pipeline_tag="fill-mask" if config.objective != "electra" else None,
-        metrics=["perplexity"] if "validation_perplexity" in scores else None,
-        **inherited(config.model),
+        **measurements(
+            results(
+                {name: scores[key] for key, name in _MEASURED.items() if key in scores},
+                "fill-mask",
+                _HELD_OUT,
+            ),
+            model.config.name,
+        ),
+        **inherited(config.model, stated=config),
     )
 
 

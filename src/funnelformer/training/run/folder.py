@@ -50,7 +50,7 @@ RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
 COMPLETE_FILE = "complete.json"  # of a checkpoint
 # The folder may have been moved, and what follows changes no step that has been made.
-_MAY_CHANGE = {"out", "on-nan", "report-to", "probe-train", "probe-dev", "probe-every"}
+_MAY_CHANGE = {"license", "language", "out", "on-nan", "report-to", "probe-train", "probe-dev", "probe-every"}
 # The parts of a step, beside the number of processes: they may change as long as the step is the same sequences.
 _PARTS_OF_STEP = {"batch-size", "gradient-accumulation"}
 
