@@ -1,5 +1,6 @@
 """Shape checks of the public signatures run in every test but those of `torch.compile`."""
 
+import atexit
 import functools
 import gc
 import hashlib
@@ -26,6 +27,10 @@ import pytest
 import torch
 
 from slow_order import NOT_BEGUN, not_begun, place
+
+# What is imported stays. To look through it for garbage again and again takes a third of the time until all tests are
+# collected.
+gc.disable()
 
 # The models are tiny: threads cost more than they give, above all beside other test processes.
 torch.set_num_threads(1)
@@ -61,13 +66,13 @@ def pytest_runtest_setup(item):
 
 
 def pytest_collection_finish():
-    """What all imports have made stays: `gc.collect`, which conversions call, need not go through it each time."""
+    """What all imports have made is set apart: no collection goes through it, not those of conversions either."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_sessionfinish():
-    gc.unfreeze()  # libraries written in C++ complain of what is left at the end
+    gc.set_threshold(20_000, 10, 20)
+    gc.enable()
+    # Libraries written in C++ complain of what is left at the end; not earlier, because pytest collects five times.
+    atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(autouse=True)

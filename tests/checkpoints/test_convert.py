@@ -41,7 +41,12 @@ def test_original_to_ours_and_back(name: str, golden: Path, tmp_path: Path) -> N
     back = convert(tmp_path / "ours", tmp_path / "back", "original-torch")
     assert back.difference is not None
     assert back.difference < SAME
-    assert contents(tmp_path / "back") == {"model.ckpt.pt", "net_config.pytorch.json", "vocab.uncased.txt"}
+    assert contents(tmp_path / "back") == {
+        "README.md",
+        "model.ckpt.pt",
+        "net_config.pytorch.json",
+        "vocab.uncased.txt",
+    }
     before = read_state_dict(next(path for path in source.glob("model*.pt")))
     after = read_state_dict(tmp_path / "back" / "model.ckpt.pt")
     assert before.keys() == after.keys()
