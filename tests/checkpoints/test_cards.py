@@ -56,6 +56,10 @@ def held(toy: Toy) -> dict[str, Path]:
     }
     for form, settings in options.items():
         save_model(toy.folder / form, 80, **settings)
+        model = FunnelformerForMaskedLM.from_pretrained(toy.folder / form)
+        with torch.no_grad():  # as transformers' Funnel has it: it empties the row of [PAD] when it loads
+            model.get_input_embeddings().weight[0] = 0
+        model.save_pretrained(toy.folder / form)
         (toy.folder / form / "README.md").write_text(SOURCE_CARD)
     return {form: toy.folder / form for form in options}
 

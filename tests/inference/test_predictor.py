@@ -288,7 +288,7 @@ def test_a_failure_half_way_leaves_the_old_output(model, table, tmp_path, monkey
     predict(str(model), str(table), out=out)
     before = tree(tmp_path)
     monkeypatch.setattr(
-        "funnelformer.inference.predict._answers", lambda *_: iter([{"prediction": 1}, object()])
+        "funnelformer.inference.predict.say_all", lambda *_: iter([{"prediction": 1}, object()])
     )
     with pytest.raises(TypeError):
         predict(str(model), str(table), out=out)
