@@ -90,7 +90,9 @@ def collect(rows: Iterable[Row], name: str) -> Table:
     lines: list[int | None] = []
     for index, (line, row) in enumerate(rows):
         for column, value in row.items():
-            columns.setdefault(column, [None] * index).append(value)
+            if column not in columns:  # not `setdefault`, which would make the list of a column's place for every row
+                columns[column] = [None] * index
+            columns[column].append(value)
         if len(row) < len(columns):  # a JSON object may leave a column out
             for values in columns.values():
                 values.extend([None] * (index + 1 - len(values)))
