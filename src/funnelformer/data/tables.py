@@ -90,7 +90,8 @@ def collect(rows: Iterable[Row], name: str) -> Table:
     lines: list[int | None] = []
     for index, (line, row) in enumerate(rows):
         for column, value in row.items():
-            if column not in columns:  # not `setdefault`, which would make the list of a column's place for every row
+            # `setdefault` would make a list of so many places for every row.
+            if column not in columns:
                 columns[column] = [None] * index
             columns[column].append(value)
         if len(row) < len(columns):  # a JSON object may leave a column out
