@@ -22,7 +22,7 @@ def read_results(file: Path) -> dict[str, list[dict[str, Any]]]:
 def add(file: Path, part: str, row: dict[str, Any], key: Callable[[dict[str, Any]], Any]) -> None:
     """Put a row into the results, in place of one with its key; nothing else of the file changes."""
     results = read_results(file)
-    rows = [old for old in results[part] if key(old) != key(row)]
+    rows = [old for old in results.get(part, []) if key(old) != key(row)]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {**results, part: [*rows, row]})
 

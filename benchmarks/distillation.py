@@ -5,6 +5,7 @@
     python benchmarks/distillation.py $from --students B2-2-2 L4 --seeds 0 --steps 2000
     python benchmarks/distillation.py $from --time
     python benchmarks/distillation.py $from --time --int8
+    python benchmarks/distillation.py $from --overlaps
     python benchmarks/distillation.py --list
     python benchmarks/distillation.py --report
 
@@ -13,8 +14,9 @@ of the corpus stands in one text of every one of the `--groupings`. A cell is on
 distill` trains it in a process of its own, with the same texts, steps and losses for all, and its scores are added to
 `--results` as soon as they are there. A cell that has a row is not run again, and one that was killed goes on from its
 last checkpoint. The teacher and the students before any training are measured as seed "teacher" and "raw". `--time`
-measures the models in turns, prepacked or as int8 graphs in ONNX Runtime. `--report` prints the tables with the cells
-that were not run.
+measures the models in turns, prepacked or as int8 graphs in ONNX Runtime. `--overlaps` measures only the overlap with
+the teacher's neighbours, of models that are there, among `--neighbours` paragraphs. `--report` prints the tables with
+the cells that were not run.
 """
 
 from __future__ import annotations
@@ -188,15 +190,15 @@ def folder_of(student: str, seed: int | str, options: argparse.Namespace) -> Pat
     return options.out / f"{student}-{seed}"
 
 
-def train(student: str, seed: int, options: argparse.Namespace) -> tuple[Path, list[object]]:
-    """The folder of a trained student, which may be there, and the command that makes it."""
+def train(student: str, seed: int, options: argparse.Namespace) -> list[object]:
+    """Train a student that is not there yet; the command that makes it."""
     folder = folder_of(student, seed, options)
     arguments: list[object] = ["distill", "--teacher", options.teacher, "--model", options.teacher]
     arguments += ["--train", options.train, *training(student, seed, options)]
     if not (folder / "metrics.json").is_file():
         where = ["--cache", options.out / "teacher-outputs", "--out", folder, "--auto-resume"]
         measured([*arguments, *where], folder.with_name(f"{folder.name}.log"), options.threads)
-    return folder, arguments
+    return arguments
 
 
 def raw_folder(student: str, options: argparse.Namespace) -> Path:
@@ -215,15 +217,9 @@ def run_cell(student: str, seed: int | str, options: argparse.Namespace) -> dict
     command = shlex.join(
         ["python", "benchmarks/distillation.py", "--students", student, "--seeds", str(seed)]
     )
-    if student == TEACHER:
-        folder = options.teacher
-    elif student == BUNDLED:
-        folder = Path(located(student))
-    elif seed == RAW:
-        folder = raw_folder(student, options)
-    else:
-        assert isinstance(seed, int)
-        folder, arguments = train(student, seed, options)
+    folder = model_of(student, seed, options)
+    if isinstance(seed, int):
+        arguments = train(student, seed, options)
         metrics = json.loads((folder / "metrics.json").read_text())
         command = shown(arguments)
     torch.set_num_threads(options.threads)
@@ -242,6 +238,34 @@ def run_cell(student: str, seed: int | str, options: argparse.Namespace) -> dict
         "threads": options.threads,
         "load_average": [before, load_average()],
         "command": command,
+        "hardware": hardware(torch.device("cpu")),
+        "versions": versions(),
+    }
+
+
+def model_of(student: str, seed: int | str, options: argparse.Namespace) -> Path:
+    """The folder of a model that needs no training or has it behind it."""
+    if student == TEACHER:
+        return options.teacher
+    if student == BUNDLED:
+        return Path(located(student))
+    return raw_folder(student, options) if seed == RAW else folder_of(student, seed, options)
+
+
+def measure_overlap(student: str, seed: int | str, options: argparse.Namespace) -> dict[str, Any]:
+    """The overlap alone, among `options.neighbours` paragraphs: its row."""
+    torch.set_num_threads(options.threads)
+    teacher = load_embedder(str(options.teacher), max_length=256, only_runs=True)
+    embedder = load_embedder(str(model_of(student, seed, options)), max_length=256, only_runs=True)
+    ours, theirs = neighbour_vectors(embedder, teacher, options)
+    return {
+        "student": student,
+        "seed": seed,
+        "texts": len(ours),
+        "overlap@10": neighbour_overlap(ours, theirs),
+        "command": shlex.join(
+            ["python", "benchmarks/distillation.py", "--overlaps", "--neighbours", str(options.neighbours)]
+        ),
         "hardware": hardware(torch.device("cpu")),
         "versions": versions(),
     }
@@ -370,9 +394,21 @@ def time_table(results: dict[str, list[dict[str, Any]]], runs_on: str) -> str:
     return "\n".join(lines)
 
 
+def overlap_table(results: dict[str, list[dict[str, Any]]]) -> str:
+    lines = ["| overlap@10 | seed | paragraphs | % |", "|---" * 4 + "|"]
+    for row in sorted(results.get("overlaps", []), key=lambda row: -row["overlap@10"]):
+        lines.append(
+            f"| {row['student']} | {row['seed']} | {row['texts']:,} | {100 * row['overlap@10']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def report(file: Path) -> None:
     results = read_results(file)
     print(score_table(results))
+    if results.get("overlaps"):
+        print()
+        print(overlap_table(results))
     for runs_on in ("torch prepacked", "onnx int8"):
         print()
         print(time_table(results, runs_on))
@@ -417,6 +453,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints")
     parser.add_argument("--time", action="store_true", help="time the models, train none")
     parser.add_argument("--int8", action="store_true", help="time int8 graphs in ONNX Runtime")
+    parser.add_argument("--overlaps", action="store_true", help="measure the overlap alone")
     parser.add_argument("--list", action="store_true", help="say which cells are there and which are not")
     parser.add_argument("--report", action="store_true", help="print the tables")
     options = parser.parse_args()
@@ -441,6 +478,12 @@ def main() -> None:
         for length in options.lengths:
             row = time_models([s for s in STUDENTS if s in options.students], length, options)
             add(options.results, "times", row, lambda row: (row["runs_on"], row["length"]))
+        return report(options.results)
+    if options.overlaps:
+        for cell in (cell for cell in wanted if cell in there):
+            row = measure_overlap(*cell, options)
+            print(json.dumps({key: row[key] for key in ("student", "seed", "overlap@10")}), file=sys.stderr)
+            add(options.results, "overlaps", row, lambda row: (row["student"], row["seed"], row["texts"]))
         return report(options.results)
     for cell in wanted:
         if cell not in there:
