@@ -33,6 +33,12 @@ LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)\s#]+)")
 def command_line() -> str:
     """The reference of all commands, as cyclopts writes it from their configurations."""
     text = app.generate_docs(output_format="markdown", heading_level=1)
+    # It leaves out what every command takes where a command stands below another, as `lra generate` does.
+    common = re.search(r"\*\*Common\*\*:.*?\n(?=\n#)", text, re.DOTALL)[0]
+    head, *parts = re.split(r"(?m)^(?=##+ funnelformer [a-z])", text)
+    text = head + "".join(
+        part if "**Common**" in part else f"{part.rstrip()}\n\n{common}\n\n" for part in parts
+    )
     # A name in angle brackets or braces is text here, no HTML.
     return re.sub(r"<(?=[a-z])", "&lt;", text)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from funnelformer.checkpoints.folders import load_folder
 from funnelformer.checkpoints.original_tf import import_variables
+from funnelformer.checkpoints.tensor_bundle import write_bundle
 from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.config.model_config import FunnelformerConfig
 
@@ -103,3 +105,18 @@ def iter_cases(folder: Path) -> Iterator[tuple[str, dict[str, np.ndarray], dict[
             prefix = f"{meta['case']}/"
             names = [name for name in arrays.files if name.startswith(prefix)]
             yield meta["case"], {name.removeprefix(prefix): arrays[name] for name in names}, meta
+
+
+def bundled(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The `model/...` variables of a fixture and its net config."""
+    with np.load(folder / "weights.npz") as arrays:
+        variables = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return variables, json.loads((folder / "net_config.json").read_text())
+
+
+def released(folder: Path, to: Path) -> Path:
+    """A fixture as a released core: net config, vocabulary, checkpoint written by us."""
+    to.mkdir()
+    shutil.copy(folder / "net_config.json", to)
+    write_bundle(to / "model.ckpt-1000.index", bundled(folder)[0])
+    return to

@@ -14,13 +14,20 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from checkpoints.encoders import save_stock
 from funnelformer import FunnelformerForMaskedLM, FunnelformerModel, load_embedder
 from funnelformer.base.bundled import located
+from funnelformer.checkpoints.card import pipeline_of
 from funnelformer.checkpoints.convert import convert
+from funnelformer.checkpoints.folders import load_folder
+from funnelformer.checkpoints.forms import ENCODERS
 from funnelformer.modeling import HEADS
+from golden_cases import released
 from models import build, small_config
+from sentence_folders import make_modules, save_bert
 from training.toy import PRETRAIN, Toy, run, save_model, write_table
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 ROWS = [(f"the red {animal} runs .", animal) for animal in ("cat", "dog")] * 8
 SOURCE_CARD = "---\nlicense: mit\nlanguage: en\nbase_model: someone/small\n---\n# A model\n"
 # The Hub's own: of these a card names one, or none.
@@ -204,13 +211,65 @@ def test_a_card_of_each_kind(
         assert {result.metric_type for result in data.eval_results} == {"accuracy", "perplexity"}
 
 
+def save_source(kind: str, folder: Path) -> Path:
+    """A model that others published, in their form, with its card."""
+    if kind in ENCODERS:
+        save_stock(folder, kind, "masked_lm")
+    elif kind == "sentence-transformers":
+        make_modules(save_bert(folder))
+    elif kind == "original-tf":
+        released(GOLDEN / "tf_full_e16_b1_1x2_d1", folder)
+    elif kind == "ponet":
+        shutil.copytree(GOLDEN / "ponet_clsgsepg", folder)
+    else:
+        shutil.copytree(GOLDEN / "pt_finetuned_form", folder)
+    (folder / "README.md").write_text(SOURCE_CARD)
+    return folder
+
+
+SOURCES = (*ENCODERS, "sentence-transformers", "original-tf", "original-torch", "ponet")
+# One that another library reads, and one that it does not.
+FAST_SOURCES = ("fnet", "original-tf")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in FAST_SOURCES)) for kind in SOURCES]
+)
+def test_a_card_of_what_was_made_of_each_form(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ours, and written back in its own form: complete, with code whose output is the source's."""
+    source = save_source(kind, tmp_path / "source")
+    head = HEADS[load_folder(source).architecture]
+    whole = head.model_class.from_pretrained(source).eval()
+    theirs = {"sentence-transformers": "bert"}.get(kind, kind)
+    for to in ("funnelformer", theirs)[: 1 if kind == "ponet" else 2]:  # a PoNet can only be read
+        out = tmp_path / to
+        assert run("convert", source, out, "--to", to) == 0
+        data = card_of(out).data
+        assert (data.license, data.language, data.base_model) == ("mit", "en", "someone/small")
+        said, names = run_snippet(out, monkeypatch, capsys)
+        if kind == "sentence-transformers":
+            library = "funnelformer" if to == "funnelformer" else "sentence-transformers"
+            assert (data.library_name, data.pipeline_tag) == (library, "sentence-similarity")
+            assert "(2, 16)" in said
+            assert ("funnelformer" in code_of(out)) == (to == "funnelformer")
+            continue
+        assert data.library_name == ("transformers" if to in ENCODERS else "funnelformer")
+        assert data.pipeline_tag == (None if head.export_task is None else pipeline_of(head.export_task))
+        given = names.get("batch") or {"input_ids": names["ids"]}
+        with torch.no_grad():
+            expected = whole(**given)[0]
+        assert torch.allclose(names["output"][0], expected, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_shape_checks")
 def test_the_code_of_a_card_calls_every_head(
     elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of our own form in this process, of folders with their code in one that does not have this package."""
-    ids, expected = torch.arange(8)[None], {}
+    ids, expected = torch.arange(4, 12)[None], {}
     codes = [
         "import importlib.util, os, torch",
         "assert importlib.util.find_spec('funnelformer') is None",

@@ -25,27 +25,12 @@ from funnelformer.checkpoints.folders import load_folder, map_folder
 from funnelformer.checkpoints.original_tf import import_variables
 from funnelformer.checkpoints.tensor_bundle import read_bundle, write_bundle
 from funnelformer.checkpoints.weights import read_state_dict
-from golden_cases import golden_folders
+from golden_cases import bundled, golden_folders, released
 
 pytest.importorskip("google_crc32c", reason="the extra funnelformer[tensorflow] is not installed")
 FOLDERS = pytest.mark.parametrize("folder", golden_folders("tf_"), ids=lambda path: path.name)
 # The measured differences of the recorded cases are up to 9.8e-6.
 TOLERANCE = 5e-5
-
-
-def bundled(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The `model/...` variables of a fixture and its net config."""
-    with np.load(folder / "weights.npz") as arrays:
-        variables = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return variables, json.loads((folder / "net_config.json").read_text())
-
-
-def released(folder: Path, to: Path) -> Path:
-    """A fixture as a released core: net config, vocabulary, checkpoint written by us."""
-    to.mkdir()
-    shutil.copy(folder / "net_config.json", to)
-    write_bundle(to / "model.ckpt-1000.index", bundled(folder)[0])
-    return to
 
 
 def full(folder: Path, to: Path) -> tuple[Path, dict[str, Tensor]]:

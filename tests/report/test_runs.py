@@ -117,6 +117,7 @@ def test_what_cannot_be_read(tmp_path):
 
     assert line() == "no run was given; name the folders of the runs"
     assert line(tmp_path) == f"{tmp_path}: no metrics.json in it, so it is not a finished run"
+    assert line("mini") == "mini: is the model that comes with the package, not the folder of a run"
     run = write_run(tmp_path / "run", metrics={"dev_accuracy": "high"})
     assert line(run) == f"{run / 'metrics.json'}: dev_accuracy is 'high'; allowed: a number"
     run = write_run(tmp_path / "none", metrics={"metric": "dev_f1"})

@@ -142,12 +142,27 @@ def test_in_an_environment_from_the_lock(exports, tmp_path, environment):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-def test_the_lock_has_every_package_with_its_hashes():
-    lines = (ROOT / "requirements" / "runtime.txt").read_text().splitlines()
+@pytest.mark.parametrize("name", ["runtime", "build"])
+def test_a_lock_has_every_package_with_its_hashes(name):
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
     packages = [line.partition("==")[0] for line in lines if "==" in line]
-    assert {"onnxruntime", "tokenizers", "numpy", "fastapi", "uvicorn", "cyclopts"} <= set(packages)
+    needed = {"onnxruntime", "tokenizers", "numpy", "fastapi", "uvicorn", "cyclopts"}
+    assert (needed if name == "runtime" else {"setuptools"}) <= set(packages)
     assert not {"torch", "transformers", "pandas", "datasets"} & set(packages)
     for line, following in pairwise(lines):
         if "==" in line:
             assert following.lstrip().startswith("--hash=sha256:")
     assert not any("://" in line or line.startswith("-") for line in lines)
+
+
+def test_the_image_gets_the_files_that_it_copies():
+    """What the Dockerfile copies is there, and .dockerignore lets it through."""
+    rules = (ROOT / ".dockerignore").read_text().split()
+    assert rules[0] == "*"
+    sent = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    words = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines()]
+    copied = {
+        name for line in words if line[:1] == ["COPY"] and "--from" not in line[1] for name in line[1:-1]
+    }
+    assert copied == sent
+    assert all((ROOT / name).exists() for name in copied)

@@ -160,7 +160,7 @@ def _snippet(model_class: str, library: str, loader: str, how: str, has_tokenize
     head = _head_of(model_class)
     imports = [f"from {library} import {loader}"]
     if not has_tokenizer:
-        batch = "ids = torch.arange(8)[None]\n"
+        batch = "ids = torch.arange(4, 12)[None]\n"
         given = "ids[None]" if head.has_choices else "ids"
         given += f", attention_mask=torch.ones_like({given})"  # without one, transformers looks for padding
     else:
@@ -196,10 +196,11 @@ def predictor_snippet() -> str:
     )
 
 
-def sentence_transformers_snippet() -> str:
-    """The same with the library that such a folder is for."""
+def sentence_transformers_snippet(*, needs_us: bool = True) -> str:
+    """The same with the library that such a folder is for. needs_us: the model in it is one of ours."""
+    ours = "import funnelformer\n\n" if needs_us else ""
     return (
-        "from sentence_transformers import SentenceTransformer\n\nimport funnelformer\n\n"
+        f"from sentence_transformers import SentenceTransformer\n\n{ours}"
         f'{_FOLDER}\nprint(SentenceTransformer(folder).encode(["a text", "another"]).shape)'
     )
 
@@ -215,7 +216,7 @@ def onnx_snippet(file: str, inputs: tuple[str, ...], *, has_tokenizer: bool, has
         ]
     else:
         read = [
-            "ids = np.arange(8)[None]",
+            "ids = np.arange(4, 12)[None]",
             "batch = {'input_ids': ids, 'attention_mask': np.ones_like(ids), 'token_type_ids': np.zeros_like(ids)}",
         ]
     if "answer_mask" in inputs:

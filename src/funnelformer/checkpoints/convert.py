@@ -30,6 +30,7 @@ from .card import (
     model_snippet,
     pipeline_of,
     remote_snippet,
+    sentence_transformers_snippet,
     stock_snippet,
     vectors_snippet,
 )
@@ -228,13 +229,17 @@ def _card(
     config, name = loaded.config, source_name(source)
     gives_vectors = loaded.architecture == "model" and config.vectors is not None and has_tokenizer
     made = "" if layers is None else f" by `funnelformer convert --layout {config.name.partition(' ')[0]}`"
+    code = snippet(head.class_name, has_tokenizer=has_tokenizer)
+    library = "funnelformer" if snippet is model_snippet else "transformers"
+    if gives_vectors and to == "funnelformer":
+        code = vectors_snippet()
+    elif gives_vectors and to in ENCODERS:
+        code, library = sentence_transformers_snippet(needs_us=False), "sentence-transformers"
     return card_text(
         title=f"{name} as {config.name}",
         introduction=f"An encoder of texts, made from `{name}`{made}.\n\n{_origin(config, layers, wishes.overrides)}",
-        snippet=vectors_snippet()
-        if gives_vectors and to == "funnelformer"
-        else snippet(head.class_name, has_tokenizer=has_tokenizer),
-        library_name="funnelformer" if snippet is model_snippet else "transformers",
+        snippet=code,
+        library_name=library,
         pipeline_tag="sentence-similarity" if gives_vectors else pipeline_of(head.export_task),
         **inherited(source, folder, stated=wishes, is_same=is_same),
     )

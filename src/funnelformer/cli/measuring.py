@@ -14,7 +14,11 @@ from ..lra.config import GenerateConfig, LraConfig, LraReportConfig
 from ..report.config import ReportConfig
 from .app import app, print_metrics, show
 
-lra = App(name="lra", help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.")
+lra = App(
+    name="lra",
+    help="Run a task of the Long Range Arena: lra TASK, or one of the commands below.",
+    default_parameter=app.default_parameter,
+)
 app.command(lra)
 
 
@@ -51,7 +55,9 @@ def _lra_report(settings: LraReportConfig) -> None:
 
 
 benchmark = App(
-    name="bench", help="Measure time and memory beside transformers' models, or compare two such runs."
+    name="bench",
+    help="Measure time and memory beside transformers' models, or compare two such runs.",
+    default_parameter=app.default_parameter,
 )
 app.command(benchmark)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ..base.bundled import located
 from ..base.errors import UserError, short
 from ..base.files import iter_lines
 from ..base.json_toml import read_json, read_toml
@@ -95,6 +96,8 @@ def _leaves(folder: Path) -> list[Path]:
         ]
     file = folder / METRICS_FILE
     if not file.is_file():
+        if located(folder) != str(folder):
+            raise UserError(f"{folder}: is the model that comes with the package, not the folder of a run")
         raise UserError(f"{folder}: no {METRICS_FILE} in it, so it is not a finished run")
     metrics = read_json(file)
     if "runs" in metrics and "seeds" in metrics:
