@@ -11,7 +11,7 @@ FIRST = (
     "tests/training/run/test_killed.py",
     "tests/training/run/test_running.py",
     "tests/test_whole_runs.py",
-    "tests/test_prose.py",
+    "tests/test_examples.py",
     "tests/runtime/test_without_torch.py",
     "tests/serve/test_clients.py",
     "tests/inference/test_sentence_transformers.py",

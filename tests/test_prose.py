@@ -1,20 +1,14 @@
-"""What the prose names exists: files, links, modules, commands and options; what the README runs does run."""
+"""What the prose names exists: files, links, modules, commands and options; test_examples.py runs the examples."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import tokenize
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from funnelformer.cli import app
-from training.toy import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -42,8 +36,6 @@ PATH = re.compile(rf"(?<![\w./:{{}}\\-])(?:{FOLDERS})/[\w./-]*\.(?:py|md|toml|tx
 PYTHON_FILE = re.compile(r"`(\w+\.py)`")
 MODULE = re.compile(r"\bfunnelformer(?:\.[a-z_]\w*)+")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-
-VERBS = ("sleeps", "naps", "sits", "rests", "lies")
 
 
 def relative(path: Path) -> str:
@@ -152,100 +144,3 @@ def test_wrong_names_are_found():
     assert not is_module("funnelformer.flops")
     assert PATH.findall("see `training/flops.py` and cost/flops.py") == ["training/flops.py", "cost/flops.py"]
     assert not exists("training/flops.py", ROOT / "README.md")
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory) -> Path:
-    """A BERT of six tiny layers, in place of the encoder that the README names."""
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = [*special, *("a", "cat", "sleeps", "on", "the", "sofa", "kitten", "naps", "couch")]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=6,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
-
-
-def test_the_python_of_the_readme_runs(encoder, capsys):
-    blocks = re.findall(r"(?s)```python\n(.*?)```", (ROOT / "README.md").read_text())
-    assert blocks
-    bundled, own = blocks
-    exec(compile(bundled, "README.md", "exec"), {})
-    alike, other = map(float, capsys.readouterr().out.split())
-    assert -1 <= other < alike <= 1
-    names = set(re.findall(r'"(sentence-transformers/[\w.-]+)"', own))
-    assert len(names) == 1
-    exec(compile(own.replace(names.pop(), str(encoder)), "README.md", "exec"), {})
-    similarity = float(re.search(r"tensor\((-?[\d.]+)\)", capsys.readouterr().out)[1])
-    assert -1 <= similarity <= 1
-
-
-# What the README's commands do at its size, and what makes them small; serve does not end, tests/serve starts it.
-TOY_OPTIONS = {
-    "finetune": "--dev-fraction 0.3 --epochs 1 --batch-size 8 --max-length 16 --device cpu",
-    "export": "--check-to 40",
-    "distill": "--device cpu --steps 1 --evaluate-every 1 --batch-size 2 --validation-fraction 0",
-    "push": "--dry-run",
-    "embed": "--device cpu",
-    "predict": "--device cpu",
-    "evaluate": "--device cpu",
-    "rank": "--device cpu",
-}
-SERVED = {"serve"}
-
-
-def readme_commands() -> list[list[str]]:
-    """The calls in the README that name what they work on."""
-    lines = command_lines((ROOT / "README.md").read_text())
-    return [words for words in map(shlex.split, lines) if len(words) > 1 and words[0] not in SERVED]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("no_shape_checks")  # the export traces
-def test_the_commands_of_the_readme_run(encoder, tmp_path, monkeypatch, capsys):
-    """In the README's order and with its names, on a tiny encoder and a few rows."""
-    monkeypatch.chdir(tmp_path)
-    rows = [(f"a {animal} {verb} on the sofa", animal) for animal in ("cat", "kitten") for verb in VERBS]
-    for name in ("YOUR.csv", "reviews.csv", "test.csv"):
-        Path(name).write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
-    pairs = "".join(
-        f"{text},{other},{int(first == second)}\n" for text, first in rows for other, second in rows
-    )
-    Path("pairs.csv").write_text("sentence1,sentence2,label\n" + pairs)
-    Path("texts.txt").write_text("a cat naps\na kitten sleeps\n")
-    toy = {"NAME": str(encoder), "SRC": str(encoder)}
-    values = {"--query": "cat", "--documents": "texts.txt"}
-    found = set()
-    for words in readme_commands():
-        command = words[0]
-        if command == "rank":  # the README does not say how runs/pairs was trained
-            train = ["finetune", "--model", "DST", "--train", "pairs.csv", "--out", "runs/pairs"]
-            assert run(*train, *TOY_OPTIONS["finetune"].split()) == 0
-        given = [
-            values[before] if word == "..." else toy.get(word, word)
-            for before, word in pairwise(["", *words])
-        ]
-        assert run(*given, *TOY_OPTIONS.get(command, "").split()) == 0, capsys.readouterr().err
-        found.add(command)
-    assert found >= {
-        "convert",
-        "finetune",
-        "distill",
-        "evaluate",
-        "predict",
-        "embed",
-        "rank",
-        "export",
-        "info",
-    }
-    assert len(Path("labels.jsonl").read_text().splitlines()) == 2
-    assert np.load("vectors.npy").shape == (2, 384)  # of "mini", which comes with the package
-    assert Path("runs/small/model.onnx").is_file()

@@ -59,3 +59,10 @@ def test_every_option_is_there_with_its_help(command, sections):
     assert {"--config", "--debug"} <= shown
     # Those without a flag are shown by their name in capitals.
     assert len(lines) >= len(arguments)
+
+
+def test_every_page_is_in_the_navigation():
+    root = Path(__file__).parents[1]
+    named = set(re.findall(r"(?m): (\S+\.md)$", (root / "mkdocs.yml").read_text()))
+    pages = {path.relative_to(root / "docs").as_posix() for path in (root / "docs").rglob("*.md")}
+    assert pages <= named
