@@ -11,7 +11,7 @@ from typing import Any
 from ..base.files import atomic_writer
 from ..base.strict_json import dump_json, json_text
 
-__all__ = ["MANIFEST", "hash_file", "hash_tokenizer", "length_histogram", "write_json_file"]
+__all__ = ["MANIFEST", "hash_tokenizer", "length_histogram", "write_json_file"]
 
 MANIFEST = "manifest.json"
 
@@ -29,12 +29,6 @@ def hash_tokenizer(tokenizer: Any) -> str:
     }
     text = json_text(state, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def length_histogram(lengths: Iterable[int]) -> dict[str, int]:

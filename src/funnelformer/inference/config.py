@@ -13,7 +13,6 @@ from ..base.errors import UserError
 from ..base.options import (
     BackendOption,
     DeviceOption,
-    Engine,
     LabelColumn,
     LongestText,
     ModelFolder,
@@ -23,46 +22,13 @@ from ..base.options import (
     TextsInBatch,
     at_least,
     check_ranges,
-    flag,
     grouped,
 )
 from ..base.sentence_modules import Pooling
+from ..spread.engine_options import EngineOptions
 from ..tasks.window_options import WindowOptions
 
-__all__ = ["EmbedConfig", "EngineOptions", "EvaluateConfig", "PredictConfig", "RankConfig"]
-
-
-@grouped(run="engine ray_address workers worker_cpus worker_gpus", output="rows_per_part resume")
-@dataclass(kw_only=True)
-class EngineOptions:
-    """Where a command over many rows runs: in this process, or on the machines of a Ray cluster."""
-
-    engine: Engine = "local"
-    "ray spreads the rows over a cluster; data may then be a pattern or a folder, and all names may begin with s3://."
-    ray_address: str | None = None
-    "Address of the cluster, as 10.0.0.1:6379; by default one of this machine alone is started."
-    workers: Annotated[int | None, at_least(1)] = None
-    "Most workers, each with a model; by default as many as the cluster has CPUs (or GPUs) for."
-    worker_cpus: Annotated[int, at_least(1)] = 1
-    "CPUs of a worker."
-    worker_gpus: Annotated[float, at_least(0)] = 0
-    "GPUs of a worker."
-    rows_per_part: Annotated[int, at_least(1)] = 4096
-    "Rows of a part, which is what is made again when a worker dies."
-    resume: bool = False
-    "Go on with a run: make only the parts that are not there."
-
-    def check_engine(self, **unused: object) -> None:
-        """Raise UserError for an option of the engine without it, and for one in `unused` that it does not take."""
-        if self.engine == "ray":
-            for name, value in unused.items():
-                if value not in (None, False):
-                    raise UserError(f"{flag(name)} does not go with --engine ray")
-            return
-        given = {"ray_address": None, "workers": None, "worker_cpus": 1, "worker_gpus": 0, "resume": False}
-        for name, default in {**given, "rows_per_part": 4096}.items():
-            if getattr(self, name) != default:
-                raise UserError(f"{flag(name)} needs --engine ray")
+__all__ = ["EmbedConfig", "EvaluateConfig", "PredictConfig", "RankConfig"]
 
 
 @grouped(
@@ -133,13 +99,7 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self)
-        self.check_engine(
-            task=self.task,
-            part=self.part,
-            submit=self.submit_to,
-            format=self.format,
-            **self.asked,
-        )
+        self.check_engine(part=self.part, submit=self.submit_to, format=self.format)
 
 
 @grouped(

@@ -23,12 +23,12 @@ from ..base.strict_json import json_line
 from ..data.formats import Row, row_name
 from ..data.tables import check_column, collect, guess_single_text, iter_texts
 from ..data.values import BadValue, read_text
-from .arrow_types import common_schema
+from ..spread.arrow_types import common_schema
+from ..spread.table_parts import make_parts
 from .config import EmbedConfig
 from .embedder import Embedder, load_embedder
+from .part_jobs import EmbedJob
 from .settings import read_settings
-from .spread.part_worker import EmbedJob
-from .spread.ray_engine import make_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...base.bundled import located
 from ...base.errors import UserError, joined, one_line, short
+from ...base.files import hash_file
 from ...base.foreign_code import refuse_foreign_code, runs_foreign_code
 from ...base.json_toml import read_json
 from ...base.sentence_modules import model_folder, read_modules
@@ -22,7 +23,6 @@ from ...checkpoints.folders import detect, resolve
 from ...checkpoints.model_source import Layout, find_model
 from ...config.head_table import HEADS, Head, head_of
 from ...config.model_config import FunnelformerConfig
-from ...corpus.manifest import hash_file
 from ...data.tables import TaskColumns
 from ...data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from ...data.values import Labels

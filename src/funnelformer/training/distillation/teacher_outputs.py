@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.machine import give_back_memory
+from ...base.kept_memory import give_back_memory
 from ...base.processes import first, num_processes, rank
 from ...base.progress import progress_bar
 from ...config.model_config import FunnelformerConfig

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from funnelformer.inference.embedder import load_embedder
-from funnelformer.inference.spread.storage import list_files, open_store, write_whole
+from funnelformer.spread.storage import list_files, open_store, write_whole
 
 pytest.importorskip("ray", reason="needs the extra ray")
 pytestmark = pytest.mark.slow
