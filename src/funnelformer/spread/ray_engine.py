@@ -182,7 +182,7 @@ def make_all(
         )
     made = _rows(items).map_batches(
         Worker,
-        fn_constructor_args=(pickle.dumps(maker),),
+        fn_constructor_args=(ray.cloudpickle.dumps(maker),),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=number, initial_size=number),
         num_cpus=options.worker_cpus,
