@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,29 @@ def _files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def begun(begin: Callable[[], Any]) -> Any:
+    """A cluster or a node of one: Ray waits for it for 30 s, too few where other work has the cores."""
+    for _ in range(4):
+        try:
+            return begin()
+        except Exception as error:  # Ray raises no more special one
+            if "timed out during startup" not in str(error):
+                raise
+    return begin()
+
+
+def start_head() -> Any:
+    """A cluster of Ray on this machine that has a head of one CPU."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False}
+    return begun(lambda: Cluster(initialize_head=True, head_node_args=head))
+
+
+def start_node(cluster: Any) -> Any:
+    return begun(lambda: cluster.add_node(num_cpus=1))
+
+
 def start(runs: Any, address: str, out: Path, *more: str) -> subprocess.Popen[str]:
     command = [*PROGRAM, *runs.command(out), "--engine", "ray", "--ray-address", address, *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -237,7 +260,7 @@ def wait_for_parts(process: subprocess.Popen[str], runs: Any, out: Path, number:
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    error = process.communicate(timeout=540)[1]
+    error = process.communicate(timeout=900)[1]
     if process.returncode:
         raise RuntimeError(f"the run failed: {error[-3000:]}")
 
@@ -250,7 +273,7 @@ def node_kill(cluster: Any, node: Any, runs: Any, share: float) -> Any:
     wait_for_parts(process, runs, out, max(1, round(share * runs.num_parts)))
     at_kill = len(runs.parts(out))
     cluster.remove_node(node, allow_graceful=False)
-    node = cluster.add_node(num_cpus=1)
+    node = start_node(cluster)
     finish(process)
     seconds = round(time.monotonic() - begin, 1)
     return {
@@ -290,13 +313,12 @@ def run(
     cluster: whose nodes are killed, one that has only a head; by default it is started here.
     """
     import ray
-    from ray.cluster_utils import Cluster
 
     generator = random.Random(seed)
     runs = JOBS[job](folder, rows, seed)
-    own = cluster or Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    own = cluster or start_head()
     try:
-        node = own.add_node(num_cpus=1)
+        node = start_node(own)
         for _ in range(kills):
             row, node = node_kill(own, node, runs, generator.uniform(0.02, 0.9))
             yield {"job": job, **row}

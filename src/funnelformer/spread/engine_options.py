@@ -1,7 +1,5 @@
 """Where a command runs: in this process, or on the machines of a Ray cluster."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Annotated
 
