@@ -19,6 +19,8 @@ from .manifest import (
     MANIFEST,
     add_histograms,
     hash_tokenizer,
+    is_count,
+    is_histogram,
     length_histogram,
     write_json_file,
 )
@@ -96,7 +98,7 @@ def _read_counts(file: Path) -> dict[str, Any]:
     counts = read_json(file)
     splits = counts.get("splits")
     if (
-        not _is_number(counts.get("documents"))
+        not is_count(counts.get("documents"))
         or not isinstance(splits, dict)
         or not all(_is_split(file, *entry) for entry in splits.items())
     ):
@@ -110,18 +112,9 @@ def _is_split(file: Path, split: str, entry: Any) -> bool:
         and isinstance(entry, dict)
         and entry.get("file") == f"{split}-{file.stem}.arrow"  # and no file elsewhere
         and isinstance(entry.get("sha256"), str)
-        and all(_is_number(entry.get(name)) for name in _NUMBERS)
-        and isinstance(lengths := entry.get("document_lengths"), dict)
-        and all(key in _LENGTHS and _is_number(number) for key, number in lengths.items())
+        and all(is_count(entry.get(name)) for name in _NUMBERS)
+        and is_histogram(entry.get("document_lengths"))
     )
-
-
-# What `length_histogram` may have as keys.
-_LENGTHS = frozenset(str(1 << power) for power in range(64))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def _read_job(file: Path) -> list[str]:
