@@ -307,7 +307,7 @@ def run(
 ) -> Iterator[dict[str, Any]]:
     """`kills` runs that lose a node, and one that loses its driver: what was found, run by run.
 
-    cluster: whose nodes are killed, one that has only a head; by default it is started here.
+    cluster: with a head and a node, which dies, and has another in its place; by default it is started here.
     """
     import ray
 
@@ -315,13 +315,11 @@ def run(
     runs = JOBS[job](folder, rows, seed)
     own = cluster or start_head()
     try:
-        node = start_node(own)
+        node = next(iter(own.worker_nodes), None) or start_node(own)
         for _ in range(kills):
             row, node = node_kill(own, node, runs, generator.uniform(0.02, 0.9))
             yield {"job": job, **row}
         yield {"job": job, **driver_kill(own, runs, generator.uniform(0.1, 0.7))}
-        if cluster is not None:
-            own.remove_node(node)
     finally:
         if cluster is None:
             ray.shutdown()

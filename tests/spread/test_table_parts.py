@@ -33,6 +33,7 @@ from funnelformer.spread.ray_engine import Worker
 from funnelformer.spread.storage import as_url, list_files, list_sources, read_range, write_whole
 from funnelformer.spread.table_parts import PartMaker, scan_for
 from funnelformer.spread.work_items import first_rows, read_item
+from spread.workers import rows_made
 
 TEXTS = [f"text {number}, with a comma and é" for number in range(23)]
 
@@ -246,13 +247,7 @@ def test_labels_are_those_of_one_machine(toy, tmp_path):
     predict(str(tmp_path / "model"), str(source), out=tmp_path / "out.jsonl", device="cpu")
     expected = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     job = PredictJob(PredictConfig(str(tmp_path / "model"), device="cpu"))
-    job.prepare(first_rows(str(source), 4))
-    scanned = scan_for(job, [], 3, str(source))
-    for item in scanned.items:
-        PartMaker(job, scanned.schema, str(tmp_path / "out"))(item)
-    rows = [
-        row for item in scanned.items for row in pq.read_table(tmp_path / "out/parts" / item.part).to_pylist()
-    ]
+    rows = rows_made(job, source, tmp_path / "out", 3)
     assert [row.pop("row") for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     assert {row.pop("source") for row in rows} == {str(source)}
     for row, one in zip(rows, expected, strict=True):
