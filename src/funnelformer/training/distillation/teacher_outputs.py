@@ -18,6 +18,7 @@ from ...base.errors import UserError
 from ...base.kept_memory import give_back_memory
 from ...config.model_config import FunnelformerConfig
 from ...inference.batches import cut, most_padding
+from ...inference.embedder import mean_of_windows
 from ...spread.engine_options import ClusterOptions
 from .state_windows import StateTarget, pooled_states
 from .stored_parts import StoredParts, open_parts
@@ -124,10 +125,7 @@ class _VectorPass:
             advance(round(len(places) * len(texts) / len(rows)))
         if len(rows) != len(texts):
             begins = first_row[texts.start : texts.stop] - begin
-            vectors = np.add.reduceat(vectors * lengths[:, None], begins)
-            vectors /= np.add.reduceat(lengths, begins)[:, None]
-            if teacher.settings.normalize:
-                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = mean_of_windows(vectors, lengths, begins, teacher.settings.normalize)
         self.parts.write(number, {"vectors": vectors.astype(np.float16)})
 
 
