@@ -1,6 +1,6 @@
 """Long texts read in one piece by a student, and in windows: what the vectors are worth, and what they cost.
 
-    python benchmarks/long_texts.py --texts runs/long.txt --corpus corpus/openstax*.txt.zst corpus/novels.txt.zst
+    python benchmarks/long_texts.py --texts runs/long.txt --corpus corpus/*.txt.zst
     from="--teacher runs/demo-sources/all-MiniLM-L6-v2 --data sets --train runs/long.txt"
     from="$from --hybrid runs/distillation/hybrid-0 --funnel runs/distillation/B2-2-2-0"
     python benchmarks/long_texts.py $from
