@@ -11,7 +11,6 @@ import torch
 
 from funnelformer.base.kept_memory import bound_kernel_cache
 
-
 # Products of 1,000 shapes, and how much the process grew over the second half of them.
 _SHAPES = """
 import sys
@@ -48,7 +47,6 @@ def test_memory_does_not_grow_with_every_new_shape():
         for how in ("fewer", "all")
     ]
     assert grown[0] < 100 < grown[1]
-
 
 
 def test_what_the_environment_says_of_kernels_stays(monkeypatch):
