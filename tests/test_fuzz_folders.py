@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import io
 import json
 import random
@@ -36,6 +37,10 @@ from funnelformer.checkpoints.convert import _vocabulary
 from funnelformer.checkpoints.foreign_options import make_config
 from funnelformer.checkpoints.weights import read_state_dict
 from funnelformer.cli.entry import _options_from
+from funnelformer.corpus.parts import finish_jobs, is_finished
+from funnelformer.corpus.prepare import _open_folder
+from funnelformer.corpus.prepared import read_manifest
+from funnelformer.corpus.row_settings import RowSettings
 from funnelformer.data.formats import iter_rows
 from funnelformer.data.tables import collect, iter_texts
 from funnelformer.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, tokenizer_from_vocab
@@ -43,6 +48,7 @@ from funnelformer.data.values import Labels
 from funnelformer.inference.settings import read_architectures, read_settings
 from funnelformer.modeling import HEADS
 from funnelformer.report.runs import read_rows
+from funnelformer.spread.parts_manifest import open_run
 from funnelformer.tasks.releases import find_task
 from funnelformer.training.run.folder import complete_checkpoints
 
@@ -219,6 +225,21 @@ ROWS = [{"text": f"the cat {n}", "label": "yes", "score": n / 3, "more": {"a": [
 SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "a b", "qas": [{"id": "1", "question": "q?"}]}]}]}
 
 
+PARTS_RUN = {
+    "settings": {"command": "embed", "model": "mini", "max_length": None},
+    "model_files": {"config.json": "ab"},
+    "sources": {"s3://b/a.csv": {"bytes": 7, "sha256": "ab", "rows": 2}},
+}
+PREPARED_ROWS = dataclasses.asdict(RowSettings(32))
+PREPARED_SETTINGS = {"version": 1, "rows": PREPARED_ROWS, "text_column": None, "tokenizer_sha256": "ab"}
+PREPARED_SETTINGS |= {"jobs": 1, "sources": [{"name": "a.txt", "bytes": 7, "sha256": "ab"}]}
+_COUNTS = {"rows": 1, "row_tokens": 30, "documents": 2, "tokens": 28, "document_lengths": {"8": 2}}
+_SHARD = {"file": "train-00000-00000.arrow", "bytes": 9, "sha256": "ab"}
+PREPARED_PART = {"documents": 2, "splits": {"train": {**_SHARD, **_COUNTS}}}
+PREPARED_JOB = {"parts": ["00000-00000"]}
+PREPARED = {**PREPARED_SETTINGS, "splits": {"train": {**_COUNTS, "shards": [{**_SHARD, "rows": 1}]}}}
+
+
 def read_config(path: Path) -> None:
     config = make_config(read_json(path), str(path))
     Labels.from_id2label(config.id2label or {})
@@ -240,6 +261,40 @@ def read_task(path: Path) -> None:
 
 def read_log_line(path: Path) -> None:
     read_rows([path.parent])
+
+
+def read_parts_run(path: Path) -> None:
+    """As `--resume` of a run whose folder this is; what it may not go on with is a refusal too."""
+    open_run(str(path.parent), PARTS_RUN)
+
+
+def read_prepared_settings(path: Path) -> None:
+    _open_folder(path.parent, PREPARED_SETTINGS)
+    (path.parent / "manifest.json").unlink(missing_ok=True)
+    with pytest.raises(UserError) as error:
+        read_manifest(path.parent)  # not finished, or damaged
+    if "is damaged" in str(error.value):
+        raise error.value
+
+
+def read_part_counts(path: Path) -> None:
+    """As the end of `prepare` with one part."""
+    out = path.parent.parent
+    (out / "jobs").mkdir(exist_ok=True)
+    (out / "jobs" / "00001-of-00001.json").write_bytes(dumps(PREPARED_JOB))
+    assert not is_finished(out, (0, 0))
+    finish_jobs(out, PREPARED_SETTINGS, 1)
+
+
+def read_job(path: Path) -> None:
+    out = path.parent.parent
+    (out / "parts").mkdir(exist_ok=True)
+    (out / "parts" / "00000-00000.json").write_bytes(dumps(PREPARED_PART))
+    try:
+        finish_jobs(out, PREPARED_SETTINGS, 1)
+    except UserError as error:
+        if "no such file" not in str(error):  # a part that is named and not there
+            raise
 
 
 def read_table(path: Path) -> None:
@@ -383,6 +438,11 @@ READERS: dict[str, Reader] = {
         NET,
         lambda p: make_config(original_torch.config_values(read_json(p), str(p)), str(p)),
     ),
+    "run.json of parts": ("run.json", PARTS_RUN, read_parts_run),
+    "settings.json of prepared data": ("settings.json", PREPARED_SETTINGS, read_prepared_settings),
+    "manifest.json of prepared data": ("manifest.json", PREPARED, lambda path: read_manifest(path.parent)),
+    "counts of a part": ("parts/00000-00000.json", PREPARED_PART, read_part_counts),
+    "parts of a job": ("jobs/00001-of-00001.json", PREPARED_JOB, read_job),
     "any JSON": ("any.json", [CONFIG, ROWS], read_json_value),
     "rows.jsonl": ("rows.jsonl", ROWS, read_table),
     "stdin": ("stdin", ROWS, read_lines),

@@ -24,6 +24,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 LAYERS = (
     ("base",),
     ("config", "data"),
+    ("spread",),
     ("mixers", "corpus"),
     ("modeling",),
     ("checkpoints", "tasks"),

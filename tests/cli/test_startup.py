@@ -74,14 +74,23 @@ def test_import_funnelformer_is_light_and_report_needs_no_torch(tmp_path):
     assert python("import funnelformer; print('imported:', loaded())") == "imported: "
 
 
-def test_serve_bounds_the_cache_of_kernels_before_torch_is_there():
-    code = """
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "/no/such/model"],
+        ["distill", "--teacher", "/no/such", "--model", "/no/such", "--train", "a.txt", "--out", "b"],
+        ["finetune", "--teacher", "/no/such", "--model", "/no/such", "--train", "a.tsv", "--out", "b"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_cache_of_kernels_is_bounded_before_torch_is_there(arguments):
+    code = f"""
 import os
 from funnelformer.cli import main
 sys.modules["torch"] = None  # cannot be imported: what is set is set before
 try:
-    main(["serve", "/no/such/model"])
-except SystemExit:
+    main({arguments})
+except (SystemExit, ImportError):
     pass
 print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"])
 """

@@ -6,6 +6,7 @@ import bz2
 import errno
 import glob
 import gzip
+import hashlib
 import io
 import lzma
 import math
@@ -36,6 +37,7 @@ __all__ = [
     "check_readable",
     "decode_lines",
     "expand_paths",
+    "hash_file",
     "iter_lines",
     "open_binary",
     "plain_suffix",
@@ -288,6 +290,12 @@ def read_bytes(path: str | Path) -> bytes:
     if len(content) > MAX_DOCUMENT_BYTES:
         raise UserError(_too_large(path))
     return content
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def expand_paths(patterns: str | Path | Iterable[str | Path]) -> list[Path]:

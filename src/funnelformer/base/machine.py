@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import platform
 import subprocess
@@ -15,7 +13,7 @@ import transformers
 
 from .version import stamped
 
-__all__ = ["give_back_memory", "hardware", "load_average", "versions", "wait_for"]
+__all__ = ["hardware", "load_average", "versions", "wait_for"]
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -39,15 +37,6 @@ def hardware(device: torch.device) -> dict[str, Any]:
     elif device.type != "cpu":
         facts["accelerator"] = device.type
     return facts
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system, where the C library is glibc, which keeps most of it.
-
-    After many arrays of many sizes that can be more than what is in use.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def versions() -> dict[str, Any]:

@@ -9,11 +9,11 @@ from cyclopts import Parameter
 
 from ..base.errors import UserError
 from ..base.hub import check_reachable
+from ..base.kept_memory import bound_kernel_cache
 from ..base.options import MOST_USED
 from ..inference.config import EmbedConfig, EvaluateConfig, PredictConfig, RankConfig
-from ..inference.spread.storage import as_url
 from ..serve.config import ServeConfig, name_models
-from ..serve.freed_memory import bound_kernel_cache
+from ..spread.storage import as_url
 from .app import app, print_metrics, process_rank, show
 
 

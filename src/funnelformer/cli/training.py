@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..base.hub import check_reachable
+from ..base.kept_memory import bound_kernel_cache
 from ..corpus.config import TokenizerConfig
 from ..corpus.prepare_config import PrepareConfig
 from ..training.distillation.config import DistillConfig
@@ -33,6 +34,7 @@ def _distill(settings: DistillConfig) -> None:
     """Teach a small model to give the vectors, labels or scores of a larger one; the texts need no labels."""
     for source in (settings.teacher, settings.model):
         check_reachable(source)
+    bound_kernel_cache()  # the batches of a teacher have ever new shapes
     from ..training.distillation.distill import distill
 
     print_metrics(distill(settings), f"the model is in {settings.out}")
@@ -43,6 +45,8 @@ def _finetune(settings: FinetuneConfig) -> None:
     """Fine-tune a model: on a --task of the papers, or on a table of texts with classes, labels or amounts."""
     for source in (settings.model, *([settings.teacher] if settings.teacher else [])):
         check_reachable(source)
+    if settings.teacher:
+        bound_kernel_cache()
     from ..training.finetuning.finetune import finetune
 
     metrics = finetune(settings)

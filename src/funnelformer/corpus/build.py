@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BuiltPart", "build_part", "iter_parts", "rows_from_text"]
 
+D = TypeVar("D", bound=Any)
+
 _LABELS = {"continuation": (FOLLOWS, ELSEWHERE), "structure": (FOLLOWS, PRECEDES, ELSEWHERE)}
 SPLITS: tuple[Split, ...] = ("train", "validation")
 TOO_FEW_DOCUMENTS = "there is one document to train on, and a part B from elsewhere needs two; give more text"
@@ -38,17 +40,19 @@ class BuiltPart:
     document_lengths: np.ndarray
 
 
-def iter_parts(documents: Iterable[str], part_chars: int) -> Iterator[list[str]]:
+def iter_parts(
+    documents: Iterable[D], part_chars: int, length: Callable[[D], int] = len
+) -> Iterator[list[D]]:
     """Cut a stream of documents into lists of about `part_chars` characters, by nothing but the documents.
 
-    What is left at the end joins the part before it if it is below half of that.
+    What is left at the end joins the part before it if it is below half of that. length: characters of a document.
     """
-    ready: list[str] | None = None
-    part: list[str] = []
+    ready: list[D] | None = None
+    part: list[D] = []
     num_chars = 0
     for document in documents:
         part.append(document)
-        num_chars += len(document)
+        num_chars += length(document)
         if num_chars >= part_chars:
             if ready is not None:
                 yield ready

@@ -5,26 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
 
 from ..base.errors import UserError, joined
 from ..base.files import expand_paths, iter_lines, plain_suffix
 from ..base.hub import reach_hub
 from ..data.data_source import DataFolder, HubData, find_data
-from ..data.formats import FORMATS, arrow_rows, iter_rows, row_name
+from ..data.formats import FORMATS, Line, Row, arrow_rows, iter_rows, row_name
 from ..data.local_folder import check_saved
 from ..data.tables import check_column, guess_text_column
 from ..data.values import text_problem
+from ..spread.storage import as_url, file_sizes, is_remote, list_sources
+from ..spread.work_items import source_copy
 
 __all__ = [
+    "Document",
+    "RemoteFile",
     "SavedDataset",
     "Source",
     "Split",
+    "SpreadSource",
     "documents_of",
+    "everywhere",
     "expand_sources",
     "in_validation",
     "iter_documents",
+    "table_documents",
+    "text_documents",
+    "whole_documents",
 ]
 
 Split = Literal["train", "validation"]
@@ -45,26 +54,56 @@ class SavedDataset:
         return self.name
 
 
+@dataclass(frozen=True, order=True)
+class RemoteFile:
+    """A file in a store of objects, and its bytes."""
+
+    url: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.url).name
+
+    def __str__(self) -> str:
+        return self.url
+
+
 Source = Path | SavedDataset
+SpreadSource = Source | RemoteFile
 
 
-def _text_documents(path: Path) -> Iterator[str]:
-    lines: list[str] = []
-    num_chars = 0
-    for _, line in iter_lines(path):
+class Document(NamedTuple):
+    """A document and where it begins in its source.
+
+    row: its first row, or the first line of a .txt file, from 0. line: of the file, from 1, where it is known.
+    column: of the text, in a table.
+    """
+
+    text: str
+    row: int
+    line: int | None
+    column: str | None
+
+
+def text_documents(lines: Iterable[Line]) -> Iterator[Document]:
+    """The documents of a .txt file."""
+    begun: list[str] = []
+    num_chars, first = 0, 0
+    for number, line in lines:
         if line.strip():
-            lines.append(line)
+            first = first if begun else number
+            begun.append(line)
             num_chars += len(line) + 1
-        if lines and (not line.strip() or num_chars > MAX_DOCUMENT_CHARS):
-            yield "\n".join(lines)
-            lines, num_chars = [], 0
-    if lines:
-        yield "\n".join(lines)
+        if begun and (not line.strip() or num_chars > MAX_DOCUMENT_CHARS):
+            yield Document("\n".join(begun), first - 1, first, None)
+            begun, num_chars = [], 0
+    if begun:
+        yield Document("\n".join(begun), first - 1, first, None)
 
 
-def _table_documents(
-    rows: Iterable[tuple[int | None, dict[str, Any]]], name: str, text_column: str | None
-) -> Iterator[str]:
+def table_documents(rows: Iterable[Row], name: str, text_column: str | None) -> Iterator[Document]:
+    """The documents of a table, without the rows that have no text. Raises UserError for what is no text."""
     column: str | None = None
     for index, (line, row) in enumerate(rows):
         if column is None:  # the first row tells; later JSON objects may leave the column out
@@ -76,7 +115,7 @@ def _table_documents(
             continue
         if problem := text_problem(text):
             raise UserError(f"{row_name(name, index, line)}: column {column!r} {problem}")
-        yield text
+        yield Document(text, index, line, column)
 
 
 def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, Any]]]:
@@ -129,13 +168,41 @@ def expand_sources(patterns: str | Path | Iterable[str | Path]) -> list[Source]:
     return [*paths, *saved]
 
 
-def documents_of(source: Source, text_column: str | None = None) -> Iterator[str]:
-    """Yield the documents of one file or data set; there may be none."""
+def everywhere(patterns: Iterable[str]) -> list[SpreadSource]:
+    """As `expand_sources`, and also of names in a store of objects, and folders of files."""
+    here: list[str | Path] = []
+    remote: list[str] = []
+    for pattern in patterns:
+        if is_remote(as_url(pattern)):
+            remote += list_sources(pattern)
+        elif Path(pattern).is_dir() and not _is_saved(pattern):
+            here += list_sources(pattern)
+        else:
+            here.append(pattern)
+    urls = sorted(set(remote), key=PurePosixPath)
+    found: list[SpreadSource] = [
+        RemoteFile(url, size) for url, size in zip(urls, file_sizes(urls), strict=True)
+    ]
+    own = expand_sources(here) if here or not found else []
+    is_file = [not isinstance(source, SavedDataset) for source in own]
+    return [*own[: sum(is_file)], *found, *own[sum(is_file) :]]
+
+
+def whole_documents(source: SpreadSource, text_column: str | None = None) -> Iterator[Document]:
+    """The documents of one file or data set; there may be none."""
     if isinstance(source, SavedDataset):
-        return _table_documents(_saved_rows(source), str(source), text_column)
-    if plain_suffix(source) == ".txt":
-        return _text_documents(source)
-    return _table_documents(iter_rows(source), str(source), text_column)
+        yield from table_documents(_saved_rows(source), str(source), text_column)
+        return
+    with source_copy(str(source)) as path:
+        if plain_suffix(path) == ".txt":
+            yield from text_documents(iter_lines(path))
+        else:
+            yield from table_documents(iter_rows(path), str(path), text_column)
+
+
+def documents_of(source: SpreadSource, text_column: str | None = None) -> Iterator[str]:
+    """Yield the texts of the documents of one file or data set; there may be none."""
+    return (document.text for document in whole_documents(source, text_column))
 
 
 def iter_documents(

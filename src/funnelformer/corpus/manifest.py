@@ -11,7 +11,15 @@ from typing import Any
 from ..base.files import atomic_writer
 from ..base.strict_json import dump_json, json_text
 
-__all__ = ["MANIFEST", "hash_file", "hash_tokenizer", "length_histogram", "write_json_file"]
+__all__ = [
+    "MANIFEST",
+    "add_histograms",
+    "hash_tokenizer",
+    "is_count",
+    "is_histogram",
+    "length_histogram",
+    "write_json_file",
+]
 
 MANIFEST = "manifest.json"
 
@@ -31,12 +39,6 @@ def hash_tokenizer(tokenizer: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def length_histogram(lengths: Iterable[int]) -> dict[str, int]:
     """Count documents by length in tokens: keys are the powers of two at or below the length."""
     counts: dict[int, int] = {}
@@ -44,6 +46,21 @@ def length_histogram(lengths: Iterable[int]) -> dict[str, int]:
         bucket = 1 << (int(length).bit_length() - 1)
         counts[bucket] = counts.get(bucket, 0) + 1
     return {str(bucket): counts[bucket] for bucket in sorted(counts)}
+
+
+def is_histogram(value: Any) -> bool:
+    """Whether a value is what `length_histogram` gives."""
+    return isinstance(value, dict) and all(
+        key in _LENGTHS and is_count(number) for key, number in value.items()
+    )
+
+
+_LENGTHS = frozenset(str(1 << power) for power in range(64))
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a number of things that a file may hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def add_histograms(histograms: Iterable[Mapping[str, int]]) -> dict[str, int]:

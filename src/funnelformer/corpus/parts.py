@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 import pyarrow as pa
 
 from ..base.errors import UserError
-from ..base.files import atomic_path
+from ..base.files import atomic_path, hash_file
 from ..base.json_toml import read_json
 from .build import SPLITS, TOO_FEW_DOCUMENTS, build_part
 from .documents import Split
 from .manifest import (
     MANIFEST,
     add_histograms,
-    hash_file,
     hash_tokenizer,
+    is_count,
+    is_histogram,
     length_histogram,
     write_json_file,
 )
@@ -84,8 +86,45 @@ def is_finished(out: Path, key: tuple[int, int]) -> bool:
     file = out / PARTS / f"{part_name(key)}.json"
     if not file.is_file():
         return False
-    shards = [(out / entry["file"], entry["bytes"]) for entry in read_json(file)["splits"].values()]
+    shards = [(out / entry["file"], entry["bytes"]) for entry in _read_counts(file)["splits"].values()]
     return all(path.is_file() and path.stat().st_size == size for path, size in shards)
+
+
+_NUMBERS = ("bytes", "rows", "row_tokens", "documents", "tokens")
+
+
+def _read_counts(file: Path) -> dict[str, Any]:
+    """The counts of a part, as `prepare_part` writes them. Raises UserError for anything else."""
+    counts = read_json(file)
+    splits = counts.get("splits")
+    if (
+        not is_count(counts.get("documents"))
+        or not isinstance(splits, dict)
+        or not all(_is_split(file, *entry) for entry in splits.items())
+    ):
+        raise UserError(f"{file}: is damaged; delete it, and its part is made again")
+    return counts
+
+
+def _is_split(file: Path, split: str, entry: Any) -> bool:
+    return (
+        split in SPLITS
+        and isinstance(entry, dict)
+        and entry.get("file") == f"{split}-{file.stem}.arrow"  # and no file elsewhere
+        and isinstance(entry.get("sha256"), str)
+        and all(is_count(entry.get(name)) for name in _NUMBERS)
+        and is_histogram(entry.get("document_lengths"))
+    )
+
+
+def _read_job(file: Path) -> list[str]:
+    """The names of the parts of a job that has ended. Raises UserError for anything else."""
+    names = read_json(file).get("parts")
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and re.fullmatch(r"\d{5,}-\d{5,}", name, re.ASCII) for name in names
+    ):
+        raise UserError(f"{file}: is damaged; delete it, and run the job again")
+    return names
 
 
 def write_arrow(path: Path, rows: Rows) -> None:
@@ -102,8 +141,8 @@ def write_arrow(path: Path, rows: Rows) -> None:
 def finish_jobs(out: Path, settings: dict[str, Any], jobs: int) -> dict[str, Any]:
     """Write the manifest once all jobs are done; whoever is last, or all of them, write the same bytes."""
     files = [out / JOBS / f"{number:05}-of-{jobs:05}.json" for number in range(1, jobs + 1)]
-    names = sorted(chain.from_iterable(read_json(f)["parts"] for f in files if f.is_file()))
-    parts = [read_json(out / PARTS / f"{name}.json") for name in names]
+    names = sorted(chain.from_iterable(_read_job(f) for f in files if f.is_file()))
+    parts = [_read_counts(out / PARTS / f"{name}.json") for name in names]
     missing = missing_jobs(out, jobs)
     if not missing and not any(part["documents"] for part in parts):
         raise UserError(f"{settings['sources'][0]['name']}: there is no text in the corpus")
@@ -120,7 +159,7 @@ def finish_parts(out: Path, tokenizer: Any, settings: RowSettings) -> None:
 
     Raises UserError when there is no row to train on.
     """
-    parts = [read_json(file) for file in sorted((out / PARTS).glob("*.json"))]
+    parts = [_read_counts(file) for file in sorted((out / PARTS).glob("*.json"))]
     facts = {"version": VERSION, "rows": asdict(settings), "tokenizer_sha256": hash_tokenizer(tokenizer)}
     _write_manifest(out, facts, parts)
 

@@ -7,11 +7,12 @@ one's own or a second one beside it (datatrove's) would have to give more than t
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,20 +20,26 @@ from dataclasses import asdict
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..base.errors import UserError
+from ..base.files import hash_file
 from ..base.json_toml import read_json
+from ..base.options import num_usable_cores
 from ..base.progress import counting
 from ..data.tokenizer import load_tokenizer
+from ..spread.ray_engine import each, make_all, on_cluster
 from .build import iter_parts
-from .documents import Source, documents_of, expand_sources
-from .manifest import hash_file, hash_tokenizer, write_json_file
+from .documents import RemoteFile, Source, SpreadSource, documents_of, everywhere, expand_sources
+from .manifest import hash_tokenizer, write_json_file
 from .parts import JOBS, PARTS, SETTINGS, VERSION, finish_jobs, is_finished, part_name, prepare_part
 from .prepare_config import PrepareConfig
 from .row_settings import RowSettings
+from .spread_parts import CorpusMaker, survey
 
 __all__ = ["prepare"]
+
+S = TypeVar("S", bound=SpreadSource)
 
 # Small files are prepared together up to this size on disk.
 _GROUP_BYTES = 16_000_000
@@ -44,11 +51,15 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     One process reads the text and cuts it into parts; each worker tokenises one part at a time and writes its files. A
     part whose file of counts exists is finished and skipped. The same text, tokenizer and settings give the same bytes,
     however many workers, jobs and interruptions there were.
+    engine: "ray" does the same on a cluster, and the files are the same bytes, also those of a folder that one machine
+        began. Texts may then be on S3, and `out` is a folder that all machines see.
     Raises UserError for input that cannot be used, and for a folder that was begun with other settings.
     """
+    if config.engine == "ray":
+        return _prepare_on_ray(config)
     sources = expand_sources(config.train)
     tokenizer = load_tokenizer(config.tokenizer)
-    settings = _settings(config, sources, hash_tokenizer(tokenizer))
+    settings = _settings(config, [_described(source) for source in sources], hash_tokenizer(tokenizer))
     _open_folder(config.out, settings)
     groups = _groups(sources)
     total = sum(_size(source) for source in sources)
@@ -72,11 +83,36 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     return finish_jobs(config.out, settings, jobs)
 
 
-def _size(source: Source) -> int:
-    return source.stat().st_size if isinstance(source, Path) else 0
+def _prepare_on_ray(config: PrepareConfig) -> dict[str, Any]:
+    """As `prepare`: workers look through the groups of sources, then each makes one part after another."""
+    groups = _groups(everywhere(config.train))
+    tokenizer_hash = hash_tokenizer(load_tokenizer(config.tokenizer))
+    look = functools.partial(survey, config.text_column, config.part_chars)
+    with on_cluster(config):
+        found = each(look, list(enumerate(groups)), "look through")
+        described = [source for one in found for source in one.described]
+        settings = _settings(config, described, tokenizer_hash)
+        _open_folder(config.out, settings)
+        items = [item for one in found for item in one.items]
+        keys = [part.key for item in items for part in item.parts]
+        finished = {key for key in keys if is_finished(config.out, key)}
+        if finished:
+            print(f"{len(finished):,} of {len(keys):,} parts are there", file=sys.stderr)
+        left = [item for item in items if not finished.issuperset(part.key for part in item.parts)]
+        maker = CorpusMaker(config.tokenizer, config.rows, config.text_column, config.out.absolute())
+        with _told_when_interrupted(config.out):
+            make_all(maker, left, [item.documents for item in left], config, "prepare")
+    write_json_file(config.out / JOBS / "00001-of-00001.json", {"parts": sorted(map(part_name, keys))})
+    return finish_jobs(config.out, settings, jobs=1)
 
 
-def _settings(config: PrepareConfig, sources: list[Source], tokenizer_hash: str) -> dict[str, Any]:
+def _size(source: SpreadSource) -> int:
+    if isinstance(source, Path):
+        return source.stat().st_size
+    return source.size if isinstance(source, RemoteFile) else 0
+
+
+def _settings(config: PrepareConfig, sources: list[dict[str, Any]], tokenizer_hash: str) -> dict[str, Any]:
     """What all jobs and later calls on one folder must agree on."""
     return {
         "version": VERSION,
@@ -85,7 +121,7 @@ def _settings(config: PrepareConfig, sources: list[Source], tokenizer_hash: str)
         "tokenizer_sha256": tokenizer_hash,
         "jobs": config.job[1],
         # Names without their folders: the same data elsewhere give the same bytes.
-        "sources": [_described(source) for source in sources],
+        "sources": sources,
     }
 
 
@@ -104,10 +140,17 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
             if before.get(key) != settings[key]:
                 old, new = before.get(key), settings[key]
                 if key == "rows" and isinstance(old, dict):
-                    key = next(name for name in new if old.get(name) != new[name])
-                    old, new = old.get(key), new[key]
+                    key = next((name for name in new if old.get(name) != new[name]), "rows")
+                    old, new = old.get(key), new.get(key)
                 elif key == "sources" and isinstance(old, list):
-                    changed = next(s["name"] for s in [*new, *old] if s not in old or s not in new)
+                    names = [
+                        str(source["name"])
+                        for source in [*new, *old]
+                        if isinstance(source, dict)
+                        and "name" in source
+                        and (source not in old or source not in new)
+                    ]
+                    changed = names[0] if names else "their order"
                     raise UserError(
                         f"{out} was begun with other files: {changed} differs; choose another --out"
                     )
@@ -127,9 +170,9 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
     write_json_file(file, settings)
 
 
-def _groups(sources: list[Source]) -> list[list[Source]]:
+def _groups(sources: Sequence[S]) -> list[list[S]]:
     """Sources in order, small files together; a part of the text never reaches over two groups."""
-    groups: list[list[Source]] = []
+    groups: list[list[S]] = []
     room = 0
     for source in sources:
         size = _size(source) or _GROUP_BYTES  # a data set stands alone
@@ -163,19 +206,18 @@ def _run(
 
     No more parts than workers + 1 are held, whatever the size of the corpus.
     """
-    if config.workers == 1:
+    workers = config.workers or num_usable_cores()
+    if workers == 1:
         for key, documents in parts:
             yield key, prepare_part(documents, tokenizer, config.rows, key, config.out)
         return
     waiting: deque[tuple[tuple[int, int], Future[dict[str, Any]]]] = deque()
     # Not forked: the tokenizer's threads would not survive it.
-    with ProcessPoolExecutor(
-        config.workers, get_context("spawn"), _start_worker, (str(config.tokenizer),)
-    ) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (str(config.tokenizer),)) as pool:
         try:
             for key, documents in parts:
                 waiting.append((key, pool.submit(_work, documents, config.rows, key, config.out)))
-                if len(waiting) > config.workers:
+                if len(waiting) > workers:
                     key, future = waiting.popleft()
                     yield key, future.result()
             for key, future in waiting:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from ..base.errors import UserError
-from ..base.options import SEED, Files, Form, Sentences, at_least, check_ranges, grouped, num_usable_cores
+from ..base.options import SEED, Engine, Files, Form, Sentences, at_least, check_ranges, grouped
+from ..spread.engine_options import ClusterOptions
+from ..spread.storage import as_url, is_remote
 from .row_settings import RowSettings
 
 __all__ = ["PrepareConfig"]
@@ -22,7 +24,7 @@ __all__ = ["PrepareConfig"]
     output="part_chars",
 )
 @dataclass(kw_only=True)
-class PrepareConfig:
+class PrepareConfig(ClusterOptions):
     """What `prepare` can be told."""
 
     train: Files
@@ -51,8 +53,12 @@ A, precedes it, or comes from elsewhere (the objective mlm+sso needs this)."
     "Characters of text in each output file. Each worker needs a few times that in memory."
     seed: Annotated[int, SEED] = 42
     "Seed for the order of documents and for the pairs."
-    workers: Annotated[int, at_least(1)] = field(default_factory=num_usable_cores)
-    "Number of processes; it does not change the result. By default, one for each core."
+    engine: Engine = "local"
+    "ray spreads the parts over a cluster, and writes the same bytes; --train may then also be a folder, and its names \
+may begin with s3://."
+    workers: Annotated[int | None, at_least(1)] = None
+    "Number of processes; it does not change the result. By default one for each core, with ray for each CPU of the \
+cluster."
     shard: str = "1/1"
     "Do share i of n of the work, such as 3/8. The n jobs fill the folder together, in any order."
 
@@ -62,6 +68,9 @@ A, precedes it, or comes from elsewhere (the objective mlm+sso needs this)."
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UserError(f"--shard is {self.shard!r}; allowed: i/n with i from 1 to n, as 3/8")
+        self.check_engine("workers", shard=None if self.shard == "1/1" else self.shard)
+        if is_remote(as_url(self.out)):
+            raise UserError(f"--out {as_url(self.out)}: name a folder; training maps the files into memory")
         self.rows  # noqa: B018 - checks the settings
 
     @property

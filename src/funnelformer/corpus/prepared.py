@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
+from .build import SPLITS
 from .documents import Split
-from .manifest import MANIFEST, hash_tokenizer
+from .manifest import MANIFEST, hash_tokenizer, is_count, is_histogram
 from .parts import SETTINGS, missing_jobs
+from .row_settings import RowSettings
 
 if TYPE_CHECKING:
     import datasets
 
 __all__ = ["is_prepared", "open_prepared", "read_manifest"]
+
+
+# Of `--shard i/n`, in a file that may say anything.
+_MOST_JOBS = 1_000_000
 
 
 def is_prepared(path: str | Path) -> bool:
@@ -23,13 +30,55 @@ def is_prepared(path: str | Path) -> bool:
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Raises UserError when the preparation has not ended."""
+    """Raises UserError when the preparation has not ended, and for a file that `prepare` has not written."""
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
-        missing = missing_jobs(folder, read_json(folder / SETTINGS)["jobs"])
-        jobs = f" (--shard {', '.join(missing)})" if missing != ["1/1"] else ""
-        raise UserError(f"{folder}: the preparation is not finished; run funnelformer prepare again{jobs}")
-    return dict(read_json(folder / MANIFEST))
+        jobs: Any = read_json(folder / SETTINGS).get("jobs")
+        if not is_count(jobs) or not 1 <= jobs <= _MOST_JOBS:
+            raise _damaged(folder / SETTINGS)
+        missing = missing_jobs(folder, jobs)
+        shares = f" (--shard {', '.join(missing)})" if missing != ["1/1"] else ""
+        raise UserError(f"{folder}: the preparation is not finished; run funnelformer prepare again{shares}")
+    manifest = read_json(folder / MANIFEST)
+    splits = manifest.get("splits")
+    if (
+        not isinstance(manifest.get("tokenizer_sha256"), str)
+        or not isinstance(splits, dict)
+        or not all(_is_split(*entry) for entry in splits.items())
+    ):
+        raise _damaged(folder / MANIFEST)
+    try:
+        RowSettings(**manifest["rows"])
+    except (TypeError, LookupError, UserError):
+        raise _damaged(folder / MANIFEST) from None
+    return manifest
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError(f"{file}: is damaged; prepare the text again, in another folder")
+
+
+def _is_split(split: str, entry: Any) -> bool:
+    return (
+        split in SPLITS
+        and isinstance(entry, dict)
+        and all(is_count(entry.get(name)) for name in ("rows", "row_tokens", "documents", "tokens"))
+        and is_histogram(entry.get("document_lengths"))
+        and isinstance(entry.get("shards"), list)
+        and all(_is_shard(split, shard) for shard in entry["shards"])
+    )
+
+
+def _is_shard(split: str, shard: Any) -> bool:
+    return (
+        isinstance(shard, dict)
+        and isinstance(name := shard.get("file"), str)
+        # and no file elsewhere
+        and re.fullmatch(rf"{split}-\d{{5,}}-\d{{5,}}\.arrow", name, re.ASCII) is not None
+        and is_count(shard.get("rows"))
+        and is_count(shard.get("bytes"))
+        and isinstance(shard.get("sha256"), str)
+    )
 
 
 def open_prepared(

@@ -13,7 +13,6 @@ from ..base.errors import UserError
 from ..base.options import (
     BackendOption,
     DeviceOption,
-    Engine,
     LabelColumn,
     LongestText,
     ModelFolder,
@@ -23,46 +22,13 @@ from ..base.options import (
     TextsInBatch,
     at_least,
     check_ranges,
-    flag,
     grouped,
 )
 from ..base.sentence_modules import Pooling
+from ..spread.engine_options import EngineOptions
 from ..tasks.window_options import WindowOptions
 
-__all__ = ["EmbedConfig", "EngineOptions", "EvaluateConfig", "PredictConfig", "RankConfig"]
-
-
-@grouped(run="engine ray_address workers worker_cpus worker_gpus", output="rows_per_part resume")
-@dataclass(kw_only=True)
-class EngineOptions:
-    """Where a command over many rows runs: in this process, or on the machines of a Ray cluster."""
-
-    engine: Engine = "local"
-    "ray spreads the rows over a cluster; data may then be a pattern or a folder, and all names may begin with s3://."
-    ray_address: str | None = None
-    "Address of the cluster, as 10.0.0.1:6379; by default one of this machine alone is started."
-    workers: Annotated[int | None, at_least(1)] = None
-    "Most workers, each with a model; by default as many as the cluster has CPUs (or GPUs) for."
-    worker_cpus: Annotated[int, at_least(1)] = 1
-    "CPUs of a worker."
-    worker_gpus: Annotated[float, at_least(0)] = 0
-    "GPUs of a worker."
-    rows_per_part: Annotated[int, at_least(1)] = 4096
-    "Rows of a part, which is what is made again when a worker dies."
-    resume: bool = False
-    "Go on with a run: make only the parts that are not there."
-
-    def check_engine(self, **unused: object) -> None:
-        """Raise UserError for an option of the engine without it, and for one in `unused` that it does not take."""
-        if self.engine == "ray":
-            for name, value in unused.items():
-                if value not in (None, False):
-                    raise UserError(f"{flag(name)} does not go with --engine ray")
-            return
-        given = {"ray_address": None, "workers": None, "worker_cpus": 1, "worker_gpus": 0, "resume": False}
-        for name, default in {**given, "rows_per_part": 4096}.items():
-            if getattr(self, name) != default:
-                raise UserError(f"{flag(name)} needs --engine ray")
+__all__ = ["EmbedConfig", "EvaluateConfig", "PredictConfig", "RankConfig"]
 
 
 @grouped(
@@ -133,18 +99,12 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self)
-        self.check_engine(
-            task=self.task,
-            part=self.part,
-            submit=self.submit_to,
-            format=self.format,
-            **self.asked,
-        )
+        self.check_engine(part=self.part, submit=self.submit_to, format=self.format)
 
 
 @grouped(
     most="model data out pooling batch_size",
-    data="text max_length prompt",
+    data="text max_length doc_stride prompt",
     model="normalize",
     run="device backend",
     output="save_to overwrite",
@@ -168,6 +128,9 @@ By default the model's own pooling, otherwise the mean."
     "Scale every vector to length 1."
     max_length: Annotated[int | None, at_least(3)] = None
     "Longest text in tokens; longer ones are cut. By default the model's own length, that of fine-tuning, or 512."
+    doc_stride: Annotated[int | None, at_least(1)] = None
+    "Read longer texts in windows that begin this many tokens apart, in place of cutting them. The vector of a text is \
+the mean of those of its windows, each counted as often as it has tokens."
     prompt: str | None = None
     "Name of one of the model's prompts, to put before every text."
     batch_size: TextsInBatch = 32
@@ -184,6 +147,10 @@ By default the model's own pooling, otherwise the mean."
         if self.save_to is None and (self.license or self.language):
             given = "--license" if self.license else "--language"
             raise UserError(f"{given} is for the card of --save-sentence-transformers")
+        if self.save_to is not None and self.doc_stride is not None:
+            raise UserError(
+                "--doc-stride: sentence_transformers reads no windows; leave it out, or --save-sentence-transformers"
+            )
         self.check_engine(save_sentence_transformers=self.save_to, overwrite=self.overwrite)
 
 

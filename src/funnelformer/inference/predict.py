@@ -15,15 +15,15 @@ from ..base.processes import num_processes, rank, start_processes
 from ..base.streams import output
 from ..base.strict_json import json_line
 from ..data.tables import Table, read_table, read_texts
+from ..spread.table_parts import make_parts
 from ..tasks.releases.squad import WHERE
 from ..tasks.spans import Questions
 from ..tasks.task import read_part
 from .answer import answer_all, say_all, write_answers
 from .config import PredictConfig
 from .examples import check_part, columns_of, kind_on, named_task, say_messages, split_at_spaces
+from .part_jobs import PredictJob
 from .predictor import Predictor, load_predictor
-from .spread.part_worker import PredictJob
-from .spread.ray_engine import make_parts
 from .submit import submit
 
 __all__ = ["predict"]
@@ -106,8 +106,11 @@ def predict(config: PredictConfig) -> int:
 def _predict_on_ray(config: PredictConfig) -> int:
     if config.out is None or config.data == "-":
         raise UserError("--engine ray reads files, not stdin, and writes a folder: name --out")
-    names = ("model", "max_length", "text", "text_pair", "backend", "rows_per_part")
-    settings = {"command": "predict", **{name: getattr(config, name) for name in names}}
+    names = ("model", "task", "max_length", "doc_stride", "windows", "text", "text_pair", "backend")
+    settings = {
+        "command": "predict",
+        **{name: getattr(config, name) for name in (*names, "rows_per_part")},
+    }
     return make_parts(PredictJob(config), config.data, str(config.out), config, settings)["rows"]
 
 

@@ -6,34 +6,15 @@ stays with the process for ever. `malloc_trim` gives whole free pages back; it t
 
 from __future__ import annotations
 
-import ctypes
-import os
 import time
 from collections.abc import Callable
 
-__all__ = ["FreedMemory", "bound_kernel_cache"]
+from ..base.kept_memory import give_back_memory
 
-# oneDNN keeps the kernels of every shape it has seen, 1,024 of them, with their scratch memory. A batch of a new shape
-# needs some dozens; what grows with texts of all lengths is this.
-_KERNELS = "256"
+__all__ = ["FreedMemory"]
+
 _IDLE_S = 0.25
 _BUSY_S = 5.0
-
-
-def bound_kernel_cache() -> None:
-    """Keep fewer kernels than torch would; to be called before torch is imported, and a user's own number wins."""
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, _KERNELS)
-
-
-def _find_trim() -> Callable[[], None]:
-    """glibc's; elsewhere (musl, macOS, Windows) nothing, whose allocators give back by themselves."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return lambda: None
-    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
-    return lambda: trim(0)
 
 
 class FreedMemory:
@@ -43,7 +24,7 @@ class FreedMemory:
     """
 
     def __init__(self, trim: Callable[[], None] | None = None) -> None:
-        self._trim = trim or _find_trim()
+        self._trim = trim or give_back_memory
         self._last = time.monotonic()
         self._is_dirty = False
 

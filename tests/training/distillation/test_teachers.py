@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from funnelformer import load_embedder
 from funnelformer.data.bad_rows import refuse
+from funnelformer.spread.engine_options import ClusterOptions
 from funnelformer.training.distillation.teacher import load_teacher
 from funnelformer.training.distillation.teacher_outputs import compute_vectors
 from funnelformer.training.distillation.text_files import TextFiles
@@ -26,7 +27,7 @@ def vectors_of(teacher, file, cache):
     files = TextFiles.find([str(file)])
     survey = files.survey(refuse, 0.0)
     tokens = tokenize(files, survey, teacher.reader, cache, refuse)
-    found = compute_vectors(tokens, teacher, {"texts": survey.digest}, cache)
+    found = compute_vectors(tokens, teacher, {"texts": survey.digest}, cache, ClusterOptions(), "cpu")
     return tokens, found.take(range(survey.number)).numpy()
 
 

@@ -8,11 +8,15 @@ import random
 import pytest
 
 from funnelformer import FunnelformerForMultipleChoice
+from funnelformer.base.errors import UserError
+from funnelformer.inference.config import PredictConfig
 from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.part_jobs import PredictJob
 from funnelformer.inference.predict import predict
 from funnelformer.training.finetuning.config import FinetuneConfig
 from funnelformer.training.finetuning.task_data import load_task_data
 from funnelformer.training.finetuning.trainer import FinetuneTrainer
+from spread.workers import rows_made
 from training.toy import ANIMALS, FINETUNE, make_toy, run, sentence
 
 
@@ -113,3 +117,23 @@ def test_answers_of_questions_without_any(model, folder, tmp_path):
     found = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert [row["prediction"] for row in found] == right
     assert all(row["probabilities"].keys() == set("ABCD") for row in found)
+
+
+def test_answers_in_parts_are_those_of_one_machine(model, folder, tmp_path):
+    """What a worker of a cluster writes of questions, with their source and number; a bad one is named."""
+    predict(str(model), str(folder / "test.jsonl"), out=tmp_path / "p.jsonl", device="cpu")
+    expected = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    job = PredictJob(PredictConfig(str(model), device="cpu"))
+    found = rows_made(job, folder / "test.jsonl", tmp_path / "out", 5)
+    assert [row["row"] for row in found] == list(range(1, 17))
+    for row, one in zip(found, expected, strict=True):
+        assert (row["question"], row["options"]) == (one["question"], one["options"])
+        assert row["prediction"] == one["prediction"]
+        assert row["probabilities"] == pytest.approx(one["probabilities"], abs=2e-6)
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    rows[7]["options"][0] = ["a", "b"]
+    (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"bad\.jsonl: line 8, question 1: 2 options, 4 are needed"):
+        rows_made(job, tmp_path / "bad.jsonl", tmp_path / "bad", 5)
+    with pytest.raises(UserError, match=r"is a model of choice, but squad is a task of span"):
+        PredictJob(PredictConfig(str(model), task="squad", engine="ray")).sources(str(tmp_path / "bad.jsonl"))

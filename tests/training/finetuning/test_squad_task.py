@@ -12,11 +12,15 @@ import pytest
 import transformers
 from transformers.pipelines import SUPPORTED_TASKS
 
+from funnelformer.base.errors import UserError
 from funnelformer.inference.answer import answer
+from funnelformer.inference.config import PredictConfig
 from funnelformer.inference.evaluate import evaluate
+from funnelformer.inference.part_jobs import PredictJob
 from funnelformer.inference.predict import predict
 from funnelformer.inference.predictor import Predictor, load_predictor
 from funnelformer.tasks.squad_scores import answer_metrics
+from spread.workers import rows_made
 from training.toy import ANIMALS, FINETUNE, fails, run, sentence
 
 QUESTION = "the cat ?"
@@ -187,6 +191,30 @@ def test_rows_with_predictions(answerer, tmp_path):
     said = answer(predictor, [QUESTION, QUESTION], [row["context"] for row in rows])
     assert [entry.text for entry in said] == ["cat sleeps", ""]
     assert (said[0].best[0].begin, said[0].best[0].end) == (28, 38)
+
+
+def test_answers_in_parts_are_those_of_one_machine(answerer, folder, tmp_path):
+    """What a worker of a cluster writes of questions in SQuAD's form; of a bad one its place is named."""
+    source = folder / "dev-v2.0.json"
+    predict(str(answerer), str(source), out=tmp_path / "p.jsonl", device="cpu")
+    expected = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    job = PredictJob(PredictConfig(str(answerer), device="cpu"))
+    found = rows_made(job, source, tmp_path / "out", 8)
+    assert [row["row"] for row in found] == list(range(1, 22))
+    for row, one in zip(found, expected, strict=True):
+        assert {name: row[name] for name in ("id", "question", "prediction")} == {
+            name: one[name] for name in ("id", "question", "prediction")
+        }
+        assert (row["probability"], row["null_odds"]) == pytest.approx(
+            (one["probability"], one["null_odds"]), abs=1e-5
+        )
+    content = json.loads(source.read_text())
+    content["data"][0]["paragraphs"][9]["qas"][0]["question"] = " "
+    (tmp_path / "bad.json").write_text(json.dumps(content))
+    with pytest.raises(
+        UserError, match=r"bad\.json: article 1, paragraph 10, question 1 .*: .*question.* is"
+    ):
+        rows_made(job, tmp_path / "bad.json", tmp_path / "bad", 8)
 
 
 def test_the_pipeline_of_transformers(simple):

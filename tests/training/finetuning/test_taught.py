@@ -13,8 +13,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from funnelformer import load_predictor
+from funnelformer.data.tables import TaskColumns
 from funnelformer.training.distillation import teacher_answers
-from funnelformer.training.distillation.answering_teacher import AnsweringTeacher
+from funnelformer.training.distillation.answering_teacher import AnsweringTeacher, task_of
 from funnelformer.training.finetuning import finetune
 from funnelformer.training.finetuning.config import FinetuneConfig
 from funnelformer.training.finetuning.taught import learn_from
@@ -117,6 +118,16 @@ def test_the_teachers_labels_are_found_by_their_names(command, teacher, tmp_path
         options = ("--teacher", folder, "--steps", 4, "--evaluate-every", 4)
         assert run(*command, *options, "--out", tmp_path / name) == 0
     assert weights_equal(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("lacking", [{"id2label": None}, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}])
+def test_the_teachers_labels_may_stand_in_label2id_alone(lacking, teacher, tmp_path):
+    """As the rest of the package reads them."""
+    other = shutil.copytree(teacher, tmp_path / "other", ignore=shutil.ignore_patterns("checkpoints"))
+    config = json.loads((other / "config.json").read_text())
+    config.update(label2id={"yes": 0, "no": 1}, **lacking)
+    (other / "config.json").write_text(json.dumps(config))
+    assert task_of(str(other), TaskColumns("text")).labels == ("yes", "no")
 
 
 def test_a_teacher_is_asked_once_and_a_resumed_run_repeats_it(
@@ -366,10 +377,15 @@ def test_what_cannot_teach_is_said_in_a_line(toy, command, data, teacher, tmp_pa
     assert "gives 2 numbers a text" in message("--teacher", other, *regression)
     for key, value in (("num_labels", 10**9), ("id2label", {"x": "a"}), ("max_position_embeddings", "many")):
         broken = {**config, "id2label": {"0": "yes", "1": "no"}, key: value}
+        del broken["label2id"]
         if key == "num_labels":
             del broken["id2label"]
         (other / "config.json").write_text(json.dumps(broken))
         assert key in message("--teacher", other)
+    for key, names in (("id2label", {0: "no", 1: "no"}), ("label2id", {"no": 0, "yes": 1})):
+        broken = {**config, "id2label": {"0": "yes", "1": "no"}, key: names}
+        (other / "config.json").write_text(json.dumps(broken))
+        assert f"model config: {key}" in message("--teacher", other)
     (other / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "code.Model"}}))
     assert "names code to run" in message("--teacher", other)
     assert "its problem_type is single_label_classification" in message("--teacher", teacher, *regression)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...base.bundled import located
 from ...base.errors import UserError, joined, one_line, short
+from ...base.files import hash_file
 from ...base.foreign_code import refuse_foreign_code, runs_foreign_code
 from ...base.json_toml import read_json
 from ...base.sentence_modules import model_folder, read_modules
@@ -22,10 +23,9 @@ from ...checkpoints.folders import detect, resolve
 from ...checkpoints.model_source import Layout, find_model
 from ...config.head_table import HEADS, Head, head_of
 from ...config.model_config import FunnelformerConfig
-from ...corpus.manifest import hash_file
+from ...config.model_options import class_names
 from ...data.tables import TaskColumns
 from ...data.tokenizer import TOKENIZER_FILES, load_tokenizer
-from ...data.values import Labels
 from ...inference.batches import most_padding
 from ...inference.load import load_model, ready
 from ...tasks.kind import Kind
@@ -227,20 +227,17 @@ def _labels(source: str, content: Mapping[str, Any], kind: Kind) -> tuple[str, .
 
 def _names(source: str, content: Mapping[str, Any]) -> tuple[str, ...]:
     """Of the labels in a config; transformers' own where it has none."""
-    named = content.get("id2label")
-    if isinstance(named, dict) and named:
-        try:
-            return Labels.from_id2label(named).names
-        except UserError as error:
-            raise UserError(f"--teacher {source}: {error}") from None
-        except ValueError:
-            raise UserError(
-                f"--teacher {source}: id2label in its config.json has a key that is no number"
-            ) from None
-    number = content.get("num_labels", 2)
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST_LABELS:
+    number = content.get("num_labels")
+    try:
+        names = class_names(content.get("id2label"), content.get("label2id"), number)
+    except UserError as error:
+        raise UserError(f"--teacher {source}: {error}") from None
+    if names is not None:
+        return tuple(names.values())
+    number = 2 if number is None else number
+    if number > _MOST_LABELS:
         raise UserError(
-            f"--teacher {source}: num_labels in its config.json is {short(number)}; allowed: 1 to {_MOST_LABELS:,}"
+            f"--teacher {source}: num_labels in its config.json is {number}; allowed: 1 to {_MOST_LABELS:,}"
         )
     return tuple(f"LABEL_{place}" for place in range(number))
 

@@ -181,6 +181,7 @@ def _ask(
         cache=config.cache_folder,
         device=config.device,
         precision=config.precision,
+        where=config,
     )
     return found.whole()
 

@@ -10,6 +10,7 @@ from ...base.card_options import CardOptions
 from ...base.errors import UserError
 from ...base.options import (
     FRACTION_FROM_0,
+    Engine,
     Files,
     Parallel,
     SkipBadRows,
@@ -21,6 +22,7 @@ from ...base.options import (
     model_options,
 )
 from ...checkpoints.config import Layers
+from ...spread.engine_options import ClusterOptions
 from ..run.config import RunConfig
 
 __all__ = ["ANSWERS", "LESSONS", "DistillConfig"]
@@ -46,7 +48,7 @@ _SHARE = between("0 <= share <= 1", lambda value: 0 <= value <= 1)
     run="parallel",
 )
 @dataclass(kw_only=True)
-class DistillConfig(CardOptions, RunConfig):
+class DistillConfig(CardOptions, ClusterOptions, RunConfig):
     """What `distill` can be told."""
 
     teacher: str
@@ -68,6 +70,8 @@ layout such as B2-2-2H384 to begin from nothing."
 vectors of the texts, and the similarities within a batch. states: the teacher's states after each block, averaged \
 over the student's windows; only for students made from the teacher. Or one of these alone: logits, the labels of \
 a classifier; scores, the scores that a cross-encoder gives pairs of a query and a passage."
+    engine: Engine = "local"
+    "ray spreads the teacher's reading over a cluster; all its machines see --teacher and --cache by these names."
     temperature: Annotated[float | None, above(0)] = None
     "For logits: divides those of the teacher and of the student before they are compared; 2 by default."
     steps: Annotated[int, at_least(1)] = 10_000
@@ -130,6 +134,7 @@ those of --model."
         self.lessons  # noqa: B018  # checks
         model_options(self.model_options)
         self._check_answers()
+        self.check_engine()
 
     @property
     def learns_answers(self) -> bool:

@@ -208,8 +208,12 @@ def _ask(
     say(f"teacher: {teacher.source} reads the texts{windows}; its outputs are {what}, in {cache}")
     first(lambda: check_room(cache, sum(num_bytes.values())))
     key = {"texts": survey.digest}
-    vectors = compute_vectors(read, teacher, key, cache)
-    states = compute_states(read, teacher, targets, student.config, order, key, cache) if targets else None
+    vectors = compute_vectors(read, teacher, key, cache, config, config.device)
+    states = None
+    if targets:
+        states = compute_states(
+            read, teacher, targets, student.config, order, key, cache, config, config.device
+        )
     return _Known(tokens, vectors, states, order)
 
 

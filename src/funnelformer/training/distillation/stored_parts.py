@@ -35,6 +35,9 @@ class StoredParts:
     rows_per_part: int
     _mapped: dict[tuple[int, str], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_mapped": {}}  # or all of it would be pickled
+
     @property
     def num_parts(self) -> int:
         return -(-self.num_rows // self.rows_per_part)
@@ -45,9 +48,11 @@ class StoredParts:
         return range(start, min(start + self.rows_per_part, self.num_rows))
 
     def missing(self) -> list[int]:
-        return [
-            number for number in range(self.num_parts) if not self._file(number, self.names[-1]).is_file()
-        ]
+        return [number for number in range(self.num_parts) if not self.has(number)]
+
+    def has(self, number: int) -> bool:
+        """Whether a part is there, whole."""
+        return self._file(number, self.names[-1]).is_file()
 
     def write(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
         for name in self.names:

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...base.errors import UserError
+from ...base.files import hash_file
 from ...base.foreign_code import refuse_foreign_code
 from ...base.sentence_modules import SentenceEmbedding, read_modules
 from ...checkpoints.folders import detect, resolve
 from ...checkpoints.model_source import Hub, Layout, find_model
-from ...corpus.manifest import hash_file
 from ...inference.embedder import load_embedder
 from ...inference.finite import refuse_not_finite
 from ...modeling import FunnelformerModel

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from ...base.errors import UserError
-from ...base.processes import first, num_processes, rank, say
-from ...base.progress import progress_bar
+from ...base.processes import first, say
 from ...base.strict_json import json_text
+from ...spread.engine_options import ClusterOptions
 from ...tasks.kind import Kind
 from .answering_teacher import Answerer, AnsweringTeacher
 from .stored_parts import StoredParts, check_room, open_parts
 from .teacher_outputs import BATCH_SIZE, BATCH_TOKENS, sorted_batches
+from .teacher_pass import make_missing
 
 __all__ = ["Answers", "DealtAnswers", "TeacherAnswers", "ask_teacher"]
 
@@ -107,13 +108,15 @@ def ask_teacher(
     cache: Path,
     device: str,
     precision: str,
+    where: ClusterOptions | None = None,
 ) -> TeacherAnswers:
     """What a teacher says of the features that its tokenizer made, from the cache as far as it is there.
 
-    Of several processes each asks for some of the parts. The teacher is loaded only where one is missing.
-    max_length: at which the features were cut. Raises UserError for answers that are not finite, or of another size.
+    See `make_missing`. The teacher is loaded only where a part is missing.
+    max_length: at which the features were cut. where: who asks, by default this process.
+    Raises UserError for answers that are not finite, or of another size.
     """
-    read = _survey(kind, features)
+    read, where = _survey(kind, features), where or ClusterOptions()
     width = _width(teacher, kind)
     settings = {
         "features": read.digest,
@@ -127,35 +130,44 @@ def ask_teacher(
     parts = open_parts(cache, "answers", settings, ("answers",), len(features), ROWS_PER_PART)
     order = None if teacher.labels is None or kind.task.labels is None else teacher.order(kind.task.labels)
     found = TeacherAnswers(parts, read.counts, order)
-    missing = parts.missing()
     what = f"{len(features):,} inputs"
-    if not missing:
+    if not parts.missing():
         say(f"teacher: what {teacher.source} says of {what} is in {cache}")
         return found
     say(f"teacher: {teacher.source} reads {what}; its answers are {num_bytes / 1e6:,.1f} MB, in {cache}")
-    own = missing[rank() :: num_processes()]
-    if own:
-        answerer = teacher.load(device, precision)
-        collate = kind.collator(teacher.tokenizer)
-        with progress_bar("teacher's answers", sum(len(parts.rows(number)) for number in own)) as advance:
-            for number in own:
-                rows = parts.rows(number)
-                values: list[np.ndarray] = [np.empty(0)] * len(rows)
-                for places in _batches(read, rows, answerer):
-                    of_batch = _answers(
-                        teacher, answerer, kind, collate([features[rows[place]] for place in places]), width
-                    )
-                    for place, answer in zip(places, of_batch, strict=True):
-                        if not np.isfinite(answer).all():
-                            raise UserError(
-                                f"--teacher {teacher.source}: gives NaN or infinity for training row "
-                                f"{rows[place] + 1}, so nothing can be learned of it"
-                            )
-                        values[place] = answer
-                    advance(len(places))
-                parts.write(number, {"answers": np.concatenate(values)})
-    first(lambda: None)  # all wait for the last part
+    own = _AnswerPass(parts, teacher, kind, features, read, width)
+    make_missing(own, partial(teacher.load, device, precision), where)
     return found
+
+
+@dataclass(frozen=True)
+class _AnswerPass:
+    """The answers of the features of a part, see `ask_teacher`."""
+
+    parts: StoredParts
+    teacher: AnsweringTeacher
+    kind: Kind
+    features: Any
+    read: _Read
+    width: int
+    title: str = "teacher's answers"
+
+    def make(self, number: int, answerer: Answerer, advance: Callable[[int], None]) -> None:
+        rows, teacher, kind = self.parts.rows(number), self.teacher, self.kind
+        collate = kind.collator(teacher.tokenizer)
+        values: list[np.ndarray] = [np.empty(0)] * len(rows)
+        for places in _batches(self.read, rows, answerer):
+            batch = collate([self.features[rows[place]] for place in places])
+            of_batch = _answers(teacher, answerer, kind, batch, self.width)
+            for place, answer in zip(places, of_batch, strict=True):
+                if not np.isfinite(answer).all():
+                    raise UserError(
+                        f"--teacher {teacher.source}: gives NaN or infinity for training row {rows[place] + 1}, so "
+                        "nothing can be learned of it"
+                    )
+                values[place] = answer
+            advance(len(places))
+        self.parts.write(number, {"answers": np.concatenate(values)})
 
 
 def _survey(kind: Kind, features: Any) -> _Read:

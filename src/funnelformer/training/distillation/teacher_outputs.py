@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.machine import give_back_memory
-from ...base.processes import first, num_processes, rank
-from ...base.progress import progress_bar
+from ...base.errors import UserError
+from ...base.kept_memory import give_back_memory
 from ...config.model_config import FunnelformerConfig
 from ...inference.batches import cut, most_padding
+from ...inference.embedder import mean_of_windows
+from ...spread.engine_options import ClusterOptions
 from .state_windows import StateTarget, pooled_states
 from .stored_parts import StoredParts, open_parts
-from .teacher import Teacher
+from .teacher import Teacher, load_teacher
+from .teacher_pass import make_missing
 from .token_rows import ROWS_PER_PART, TokenRows
 
 __all__ = [
@@ -102,35 +107,69 @@ def state_bytes(lengths: np.ndarray, targets: Sequence[StateTarget], teacher: Te
     return rows * teacher.size * _BYTES
 
 
-def compute_vectors(tokens: TokenRows, teacher: Teacher, key: dict[str, Any], cache: Path) -> TeacherVectors:
-    """The vectors of all texts, from the cache as far as they are there; of several processes each does some parts.
+@dataclass(frozen=True)
+class _VectorPass:
+    """The vectors of the texts of a part, see `compute_vectors`."""
+
+    parts: StoredParts
+    tokens: TokenRows
+    title: str = "teacher's vectors"
+
+    def make(self, number: int, teacher: Teacher, advance: Callable[[int], None]) -> None:
+        texts, first_row = self.parts.rows(number), self.tokens.first_row
+        begin, end = int(first_row[texts.start]), int(first_row[texts.stop])
+        rows, lengths = np.arange(begin, end), self.tokens.lengths[begin:end]
+        vectors = np.empty((len(rows), teacher.size), dtype=np.float32)
+        for places in sorted_batches(lengths, _most_padding(teacher)):
+            vectors[places] = teacher.vectors(self.tokens.batch(rows[places])).cpu().numpy()
+            advance(round(len(places) * len(texts) / len(rows)))
+        if len(rows) != len(texts):
+            begins = first_row[texts.start : texts.stop] - begin
+            vectors = mean_of_windows(vectors, lengths, begins, teacher.settings.normalize)
+        self.parts.write(number, {"vectors": vectors.astype(np.float16)})
+
+
+def compute_vectors(
+    tokens: TokenRows, teacher: Teacher, key: dict[str, Any], cache: Path, where: ClusterOptions, device: str
+) -> TeacherVectors:
+    """The vectors of all texts, from the cache as far as they are there; see `make_missing`.
 
     Of a text in several windows it is the mean of theirs, each counted as often as it has tokens.
-    tokens: of the teacher's own tokenizer. key: what they are of.
+    tokens: of the teacher's own tokenizer. key: what they are of. where, device: who makes them, and on what.
     """
     settings = {**key, **teacher.key}
     parts = open_parts(cache, "vectors", settings, ("vectors",), tokens.num_texts, ROWS_PER_PART)
-    missing = parts.missing()[rank() :: num_processes()]
-    first_row = tokens.first_row
-    with progress_bar("teacher's vectors", sum(len(parts.rows(number)) for number in missing)) as advance:
-        for number in missing:
-            texts = parts.rows(number)
-            begin, end = int(first_row[texts.start]), int(first_row[texts.stop])
-            rows, lengths = np.arange(begin, end), tokens.lengths[begin:end]
-            vectors = np.empty((len(rows), teacher.size), dtype=np.float32)
-            for places in sorted_batches(lengths, _most_padding(teacher)):
-                vectors[places] = teacher.vectors(tokens.batch(rows[places])).cpu().numpy()
-                advance(round(len(places) * len(texts) / len(rows)))
-            if len(rows) != len(texts):
-                vectors = np.add.reduceat(
-                    vectors * lengths[:, None], first_row[texts.start : texts.stop] - begin
-                )
-                vectors /= np.add.reduceat(lengths, first_row[texts.start : texts.stop] - begin)[:, None]
-                if teacher.settings.normalize:
-                    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            parts.write(number, {"vectors": vectors.astype(np.float16)})
-    first(lambda: None)  # all wait for the last part
+    make_missing(_VectorPass(parts, tokens), _loader(teacher, where, device), where)
     return TeacherVectors(parts)
+
+
+@dataclass(frozen=True)
+class _StatePass:
+    """The states of the texts of a part, see `compute_states`."""
+
+    parts: StoredParts
+    tokens: TokenRows
+    targets: list[StateTarget]
+    config: FunnelformerConfig
+    order: np.ndarray
+    title: str = "teacher's states"
+
+    def make(self, number: int, teacher: Teacher, advance: Callable[[int], None]) -> None:
+        rows = self.order[self.parts.rows(number)]
+        counts = np.zeros((len(rows), len(self.targets)), dtype=np.int32)
+        values: list[list[np.ndarray]] = [[] for _ in rows]
+        for places in sorted_batches(self.tokens.lengths[rows], _most_padding(teacher)):
+            batch = self.tokens.batch(rows[places])
+            keep = batch["attention_mask"].bool() if "attention_mask" in batch else None
+            found = pooled_states(teacher.states(batch), keep, self.targets, self.config)
+            for column, (states, kept) in enumerate(found):
+                for index, place in enumerate(places):
+                    of_text = states[index][kept[index]].half().cpu().numpy()
+                    counts[place, column] = len(of_text)
+                    values[place].append(of_text)
+            advance(len(places))
+        whole = np.concatenate([array for of_text in values for array in of_text])
+        self.parts.write(number, {"states": whole, "counts": counts})
 
 
 def compute_states(
@@ -141,6 +180,8 @@ def compute_states(
     order: np.ndarray,
     key: dict[str, Any],
     cache: Path,
+    where: ClusterOptions,
+    device: str,
 ) -> TeacherStates:
     """The states of the texts of `order`, as `compute_vectors`. config: of the student, see `pooled_states`."""
     settings = {
@@ -151,26 +192,23 @@ def compute_states(
         "order": _digest_of(order),
     }
     parts = open_parts(cache, "states", settings, ("states", "counts"), len(order), _STATE_ROWS_PER_PART)
-    missing = parts.missing()[rank() :: num_processes()]
-    with progress_bar("teacher's states", sum(len(parts.rows(number)) for number in missing)) as advance:
-        for number in missing:
-            rows = order[parts.rows(number)]
-            counts = np.zeros((len(rows), len(targets)), dtype=np.int32)
-            values: list[list[np.ndarray]] = [[] for _ in rows]
-            for places in sorted_batches(tokens.lengths[rows], _most_padding(teacher)):
-                batch = tokens.batch(rows[places])
-                keep = batch["attention_mask"].bool() if "attention_mask" in batch else None
-                found = pooled_states(teacher.states(batch), keep, targets, config)
-                for column, (states, kept) in enumerate(found):
-                    for index, place in enumerate(places):
-                        of_text = states[index][kept[index]].half().cpu().numpy()
-                        counts[place, column] = len(of_text)
-                        values[place].append(of_text)
-                advance(len(places))
-            whole = np.concatenate([array for of_text in values for array in of_text])
-            parts.write(number, {"states": whole, "counts": counts})
-    first(lambda: None)
+    own = _StatePass(parts, tokens, targets, config, order)
+    make_missing(own, _loader(teacher, where, device), where)
     return TeacherStates(parts, order)
+
+
+def _loader(teacher: Teacher, where: ClusterOptions, device: str) -> Callable[[], Teacher]:
+    """What gives the teacher where its pass runs: here it is loaded, on the workers of a cluster not yet."""
+    if where.engine == "ray":
+        return partial(_load_again, teacher.source, teacher.precision, device, teacher.reach, teacher.digest)
+    return lambda: teacher
+
+
+def _load_again(source: str, precision: str, device: str, reach: int, digest: str) -> Teacher:
+    teacher = load_teacher(source, precision, device, reach)
+    if teacher.digest != digest:
+        raise UserError(f"--teacher {source}: has other files on {platform.node()} than here")
+    return teacher
 
 
 def sorted_batches(

@@ -9,8 +9,8 @@ from typing import Any
 
 import datasets
 
+from ...base.files import hash_file
 from ...base.strict_json import json_text
-from ...corpus.manifest import hash_file
 from ...tasks.releases import find_task
 from ...tasks.task import Task, find_part
 from ..run.input_files import files_of

@@ -20,11 +20,13 @@ from ...base.errors import UserError, joined
 from ...base.files import atomic_writer, set_default_modes
 from ...base.json_toml import read_json, read_toml
 from ...base.machine import versions
+from ...base.options import flag
 from ...base.processes import first, num_processes, say
 from ...base.strict_json import json_text, write_json
 from ...checkpoints.model_source import find_model
 from ...config.model_config import FunnelformerConfig
 from ...data.tokenizer import save_tokenizer
+from ...spread.engine_options import ClusterOptions
 from .config import RunConfig
 from .input_files import check_inputs, input_files, write_inputs
 
@@ -51,6 +53,7 @@ METRICS_FILE = "metrics.json"
 COMPLETE_FILE = "complete.json"  # of a checkpoint
 # The folder may have been moved, and what follows changes no step that has been made.
 _MAY_CHANGE = {"license", "language", "out", "on-nan", "report-to", "probe-train", "probe-dev", "probe-every"}
+_MAY_CHANGE |= {flag(entry.name).removeprefix("--") for entry in dataclasses.fields(ClusterOptions)}
 # The parts of a step, beside the number of processes: they may change as long as the step is the same sequences.
 _PARTS_OF_STEP = {"batch-size", "gradient-accumulation"}
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from ...base.bundled import located
 from ...base.errors import UserError
+from ...base.files import hash_file
 from ...base.json_toml import read_json
 from ...base.strict_json import write_json
-from ...corpus.manifest import hash_file
 
 __all__ = ["INPUTS_FILE", "check_inputs", "files_of", "input_files", "tokenizer_files", "write_inputs"]
 

@@ -13,13 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ...base.errors import UserError, one_line
-from ...base.files import atomic_path, check_file, expand_paths, plain_suffix
-from ...data.formats import FORMATS
+from ..base.errors import UserError, one_line
+from ..base.files import atomic_path, check_file, expand_paths, plain_suffix
+from ..data.formats import FORMATS
 
 __all__ = [
     "as_url",
     "exists",
+    "file_sizes",
     "is_remote",
     "list_files",
     "list_sources",
@@ -102,6 +103,11 @@ def exists(url: str) -> bool:
 
     store, path = open_store(url)
     return bool(store.get_file_info(path).type == fs.FileType.File)
+
+
+def file_sizes(urls: list[str]) -> list[int]:
+    """The bytes of files in stores of objects."""
+    return [open_store(url)[0].get_file_info(open_store(url)[1]).size for url in urls]
 
 
 def list_sources(data: str) -> list[str]:

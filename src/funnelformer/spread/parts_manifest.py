@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...base.bundled import located
-from ...base.errors import UserError
-from ...base.json_toml import load_json
-from ...base.strict_json import json_text
-from ...corpus.manifest import hash_file
+from ..base.bundled import located
+from ..base.errors import UserError
+from ..base.files import hash_file
+from ..base.json_toml import load_json
+from ..base.strict_json import json_text
 from .storage import is_remote, list_files, read_range, write_whole
 from .work_items import Scanned, WorkItem
 
@@ -74,12 +74,17 @@ def open_run(folder: str, description: dict[str, Any]) -> None:
         write_whole(target, json_text(description, indent=2).encode())
         return
     before = load_json(read_range(target, 0, size).decode("utf-8", "replace"), target)
+    groups = ("settings", "model_files", "sources")
+    if not isinstance(before, dict) or not all(isinstance(before.get(group), dict) for group in groups):
+        raise UserError(
+            f"{target}: is damaged: it has no {', '.join(groups)} of a run; choose another folder, or begin again"
+        )
     for group, word in {
         "settings": "setting",
         "model_files": "the model's file",
         "sources": "source",
     }.items():
-        old, new = before.get(group, {}) if isinstance(before, dict) else {}, description[group]
+        old, new = before[group], description[group]
         for name in sorted({*old, *new}):
             if old.get(name) != new.get(name):
                 how = _change(old.get(name), new.get(name)) if group == "settings" else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import pickle
 
 import fsspec
 import numpy as np
@@ -18,9 +19,9 @@ from funnelformer.data.tables import collect, iter_texts
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.inference.config import EmbedConfig, PredictConfig
 from funnelformer.inference.embedder import load_embedder
+from funnelformer.inference.part_jobs import EmbedJob, PredictJob
 from funnelformer.inference.predict import predict
-from funnelformer.inference.spread.part_worker import ITEM_COLUMNS, EmbedJob, PartWorker, PredictJob
-from funnelformer.inference.spread.parts_manifest import (
+from funnelformer.spread.parts_manifest import (
     check_folder,
     describe,
     inside,
@@ -28,10 +29,25 @@ from funnelformer.inference.spread.parts_manifest import (
     open_run,
     write_manifest,
 )
-from funnelformer.inference.spread.storage import as_url, list_files, list_sources, read_range, write_whole
-from funnelformer.inference.spread.work_items import first_rows, read_item, scan
+from funnelformer.spread.ray_engine import Worker
+from funnelformer.spread.storage import as_url, list_files, list_sources, read_range, write_whole
+from funnelformer.spread.table_parts import PartMaker, scan_for
+from funnelformer.spread.work_items import first_rows, read_item
+from spread.workers import rows_made
 
 TEXTS = [f"text {number}, with a comma and é" for number in range(23)]
+
+
+def look(source, rows_per_part, taken=()):
+    """A source as a worker looks through it for the texts of the column "text"."""
+    return scan_for(EmbedJob(EmbedConfig("mini"), column="text"), list(taken), rows_per_part, source)
+
+
+def called(maker, items):
+    """What Ray Data gets of a worker."""
+    pickled = np.empty(len(items), dtype=object)
+    pickled[:] = [pickle.dumps(item) for item in items]
+    return Worker(pickle.dumps(maker))({"index": np.arange(len(items)), "item": pickled})
 
 
 def write_sources(folder):
@@ -75,7 +91,7 @@ def memory(sources):
 @pytest.mark.parametrize("place", ["here", "store"])
 def test_items_hold_the_rows_of_the_whole_file(sources, memory, name, place):
     source = f"{memory}/{name}" if place == "store" else str(sources / name)
-    scanned = scan(source, 5, ["text"], [])
+    scanned = look(source, 5)
     assert [(item.first, item.rows) for item in scanned.items] == [(0, 5), (5, 5), (10, 5), (15, 5), (20, 3)]
     assert scanned.rows == 23
     assert scanned.bytes == (sources / name).stat().st_size
@@ -88,8 +104,8 @@ def test_items_hold_the_rows_of_the_whole_file(sources, memory, name, place):
 
 
 def test_names_of_parts_follow_from_the_items(sources):
-    first, again = (scan(str(sources / "a.csv"), 5, ["text"], []).items for _ in range(2))
-    other = scan(str(sources / "a.tsv"), 5, ["text"], []).items
+    first, again = (look(str(sources / "a.csv"), 5).items for _ in range(2))
+    other = look(str(sources / "a.tsv"), 5).items
     assert [item.part for item in first] == [item.part for item in again]
     assert len({item.part for item in (*first, *other)}) == 10
     assert first[1].part.endswith("-000000000005-000005.parquet")
@@ -104,21 +120,21 @@ def test_a_bad_row_is_named_with_its_file_and_line(tmp_path, place):
         source = "memory://bad/bad.csv"
         fsspec.filesystem("memory").pipe_file("/bad/bad.csv", content)
     with pytest.raises(UserError) as error:
-        scan(source, 2, ["text"], [])
+        look(source, 2)
     assert str(error.value) == f"{source}: row 3 (line 5): column 'text' is empty"
 
 
 def test_errors_of_a_store_name_the_url():
     fsspec.filesystem("memory").pipe_file("/bad/bad.jsonl", b'{"text": "a"}\n{"text": \n')
     with pytest.raises(UserError, match=r"^memory://bad/bad\.jsonl: line 2: "):
-        scan("memory://bad/bad.jsonl", 2, ["text"], [])
+        look("memory://bad/bad.jsonl", 2)
     with pytest.raises(UserError, match=r"^memory://bad/none\.jsonl: cannot be read"):
-        scan("memory://bad/none.jsonl", 2, ["text"], [])
+        look("memory://bad/none.jsonl", 2)
 
 
 def test_a_column_that_the_results_need_is_refused(sources):
     with pytest.raises(UserError, match=r"a\.csv: has a column 'note', which the results need; rename it"):
-        scan(str(sources / "a.csv"), 5, ["text"], ["source", "note"])
+        look(str(sources / "a.csv"), 5, ["source", "note"])
 
 
 def test_sources_are_files_patterns_or_folders(sources, memory):
@@ -148,15 +164,15 @@ def test_parts_manifest_and_going_on(sources, tmp_path, place):
     assert job.prepare(first_rows(str(sources / "a.csv"), 4)) == [
         "using column 'text' as the text (guessed; set it with --text)"
     ]
-    scans = [scan(str(sources / name), 5, job.texts, []) for name in names]
+    scans = [scan_for(job, [], 5, str(sources / name)) for name in names]
     items = [item for one in scans for item in one.items]
     schema = pa.unify_schemas([one.schema for one in scans])
     check_folder(out, resume=False)
     description = describe({"model": "mini", "max_length": None}, "mini", scans)
     open_run(out, description)
-    worker = PartWorker(job, schema, out)
+    maker = PartMaker(job, schema, out)
     for item in items[:3]:
-        worker.make(item)
+        maker(item)
     with pytest.raises(UserError, match=f"the part {items[3].part} of .*a.csv is gone"):
         write_manifest(out, description, items, {}, {})
     assert missing(out, items) == items[3:]
@@ -164,9 +180,8 @@ def test_parts_manifest_and_going_on(sources, tmp_path, place):
         check_folder(out, resume=False)
     check_folder(out, resume=True)
     open_run(out, description)
-    batch = {name: np.array([getattr(item, name) for item in items]) for name in ITEM_COLUMNS}
-    made = worker(batch)
-    assert made["rows"] == [item.rows for item in items]
+    made = called(maker, items)
+    assert made["index"] == list(range(len(items)))
     assert set(made["error"]) == {""}
     manifest = write_manifest(out, description, items, {"funnelformer": "1"}, {"here:1": {"parts": 10}})
     written = list_files(out)
@@ -193,7 +208,7 @@ def test_parts_manifest_and_going_on(sources, tmp_path, place):
 def test_a_change_is_refused_by_name(tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     out = str(tmp_path / "out")
-    scans = [scan(str(tmp_path / "a.txt"), 1, ["text"], [])]
+    scans = [look(str(tmp_path / "a.txt"), 1)]
     before = describe({"model": "mini", "max_length": None}, "mini", scans)
     open_run(out, before)
     changed = describe({"model": "mini", "max_length": 8}, "mini", scans)
@@ -204,14 +219,11 @@ def test_a_change_is_refused_by_name(tmp_path):
         open_run(out, before | {"model_files": files})
     item = scans[0].items[1]
     (tmp_path / "a.txt").write_text("one\nTWO\n")
-    again = describe(
-        {"model": "mini", "max_length": None}, "mini", [scan(str(tmp_path / "a.txt"), 1, ["text"], [])]
-    )
+    again = describe({"model": "mini", "max_length": None}, "mini", [look(str(tmp_path / "a.txt"), 1)])
     with pytest.raises(UserError, match=r"source .*a\.txt changed since the run began"):
         open_run(out, again)
     (tmp_path / "a.txt").write_text("one\n")
-    batch = {name: np.array([getattr(item, name)]) for name in ITEM_COLUMNS}
-    made = PartWorker(EmbedJob(EmbedConfig("mini")), scans[0].schema, out)(batch)
+    made = called(PartMaker(EmbedJob(EmbedConfig("mini")), scans[0].schema, out), [item])
     assert made["error"] == [f"{tmp_path / 'a.txt'}: changed while it was read"]
     assert not list_files(f"{out}/parts")
 
@@ -235,13 +247,7 @@ def test_labels_are_those_of_one_machine(toy, tmp_path):
     predict(str(tmp_path / "model"), str(source), out=tmp_path / "out.jsonl", device="cpu")
     expected = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     job = PredictJob(PredictConfig(str(tmp_path / "model"), device="cpu"))
-    job.prepare(first_rows(str(source), 4))
-    scanned = scan(str(source), 3, job.texts, [])
-    for item in scanned.items:
-        PartWorker(job, scanned.schema, str(tmp_path / "out")).make(item)
-    rows = [
-        row for item in scanned.items for row in pq.read_table(tmp_path / "out/parts" / item.part).to_pylist()
-    ]
+    rows = rows_made(job, source, tmp_path / "out", 3)
     assert [row.pop("row") for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     assert {row.pop("source") for row in rows} == {str(source)}
     for row, one in zip(rows, expected, strict=True):

@@ -1,0 +1,185 @@
+"""Prepared data made on a cluster: workers find where the documents of each part are, and make the parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..base.errors import UserError
+from ..base.files import plain_suffix
+from ..data.tokenizer import load_tokenizer
+from ..spread.work_items import WorkItem, has_places, item_rows, places_of, source_copy
+from .build import iter_parts
+from .documents import (
+    SavedDataset,
+    SpreadSource,
+    documents_of,
+    table_documents,
+    text_documents,
+    whole_documents,
+)
+from .parts import is_finished, part_name, prepare_part
+from .row_settings import RowSettings
+
+__all__ = ["CorpusItem", "CorpusMaker", "Surveyed", "survey"]
+
+# Rows of a piece that goes to the end of its source.
+_TO_END = 1 << 60
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Documents of one source, one after another, that are in one part. column: of their text, in a table."""
+
+    rows: WorkItem
+    documents: int
+    column: str | None
+
+    def texts(self) -> Iterator[str]:
+        """Raises UserError when the source is not as it was."""
+        rows = item_rows(self.rows)
+        if plain_suffix(self.rows.source) == ".txt":
+            documents = text_documents((line or 0, row["text"]) for line, row in rows)
+        else:
+            documents = table_documents(rows, self.rows.source, self.column)
+        return (document.text for document in islice(documents, self.documents))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the prepared data, see `prepare_part`."""
+
+    key: tuple[int, int]
+    documents: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class CorpusItem:
+    """What a worker makes at once: a part, or all parts of a group whose sources can only be read from the beginning.
+
+    sources: of such a group; of a single part there are none, because its pieces say it.
+    """
+
+    parts: tuple[Part, ...]
+    sources: tuple[SpreadSource, ...] = ()
+
+    @property
+    def documents(self) -> int:
+        return sum(part.documents for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What one reading of a group of sources found: its items, and the sources as the folder's settings have them."""
+
+    items: list[CorpusItem]
+    described: list[dict[str, Any]]
+
+
+class _Place(NamedTuple):
+    """Where a document is, and how many characters it has. source: its number in the group."""
+
+    chars: int
+    source: int
+    row: int
+    line: int | None
+    column: str | None
+
+
+def survey(text_column: str | None, part_chars: int, group: tuple[int, list[SpreadSource]]) -> Surveyed:
+    """Read a group of sources as one machine would, and say where the documents of its parts are.
+
+    group: its number, and its sources. Raises UserError for a row that cannot be used.
+    """
+    number, sources = group
+    places = list(iter_parts(_documents(sources, text_column), part_chars, lambda place: place.chars))
+    begins: dict[int, list[_Place]] = {}  # of each source the first document of each of its pieces
+    for of_part in places:
+        for place in _firsts(of_part):
+            begins.setdefault(place.source, []).append(place)
+    described, rows = list[dict[str, Any]](), dict[tuple[int, int], WorkItem]()
+    for index, source in enumerate(sources):
+        facts, items = _found(source, begins.get(index, []))
+        described.append(facts)
+        rows |= {(index, item.first): item for item in items}
+    parts = []
+    for count, of_part in enumerate(places):
+        firsts = _firsts(of_part)
+        pieces = tuple(
+            Piece(
+                rows[place.source, place.row],
+                sum(other.source == place.source for other in of_part),
+                place.column,
+            )
+            for place in firsts
+        )
+        parts.append(Part((number, count), len(of_part), pieces))
+    if all(_can_begin_anywhere(source) for source in sources):
+        return Surveyed([CorpusItem((part,)) for part in parts], described)
+    return Surveyed([CorpusItem(tuple(parts), tuple(sources))] if parts else [], described)
+
+
+def _documents(sources: list[SpreadSource], text_column: str | None) -> Iterator[_Place]:
+    for index, source in enumerate(sources):
+        for document in whole_documents(source, text_column):
+            yield _Place(len(document.text), index, document.row, document.line, document.column)
+
+
+def _firsts(places: list[_Place]) -> list[_Place]:
+    """The first document of each source, in their order."""
+    return list({place.source: place for place in reversed(places)}.values())[::-1]
+
+
+def _can_begin_anywhere(source: SpreadSource) -> bool:
+    return not isinstance(source, SavedDataset) and (
+        has_places(str(source)) or str(source).lower().endswith(".parquet")
+    )
+
+
+def _found(source: SpreadSource, firsts: list[_Place]) -> tuple[dict[str, Any], list[WorkItem]]:
+    """A source as the settings have it, and its rows from each of these documents to before the next."""
+    name = str(source)
+    if isinstance(source, SavedDataset):
+        return {"name": name, "bytes": 0}, [WorkItem(name, place.row, _TO_END) for place in firsts]
+    with source_copy(name) as path:
+        if not path.is_file():
+            raise UserError(f"{name}: is no file that can be read again, which --engine ray needs")
+        by_bytes = has_places(name)
+        ranges, size, digest = places_of(path, [place.line for place in firsts] if by_bytes else [])
+    ends = [*(place.row for place in firsts[1:]), _TO_END]
+    items = [
+        WorkItem(name, place.row, end - place.row, *where)
+        for place, end, where in zip(firsts, ends, ranges or [(0, 0, 0)] * len(firsts), strict=False)
+    ]
+    return {"name": source.name, "bytes": size, "sha256": digest}, items
+
+
+class CorpusMaker:
+    """Makes the parts of an item that are not finished, on a worker; see `prepare_part`."""
+
+    def __init__(self, tokenizer: Path, settings: RowSettings, text_column: str | None, out: Path) -> None:
+        self.source, self.settings, self.text_column, self.out = tokenizer, settings, text_column, out
+        self._tokenizer: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_tokenizer": None}
+
+    def __call__(self, item: CorpusItem) -> None:
+        """Raises UserError when a source is not as it was."""
+        if self._tokenizer is None:
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a worker has one CPU
+            self._tokenizer = load_tokenizer(self.source)
+        stream = chain.from_iterable(documents_of(source, self.text_column) for source in item.sources)
+        for part in item.parts:
+            own = stream if item.sources else chain.from_iterable(piece.texts() for piece in part.pieces)
+            texts = list(islice(own, part.documents))
+            if len(texts) != part.documents:
+                names = ", ".join(dict.fromkeys(piece.rows.source for piece in part.pieces))
+                raise UserError(f"part {part_name(part.key)}: {names} changed while it was read")
+            if not is_finished(self.out, part.key):
+                prepare_part(texts, self._tokenizer, self.settings, part.key, self.out)

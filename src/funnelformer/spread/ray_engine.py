@@ -1,0 +1,203 @@
+"""Ray Data as the engine: functions of one item and makers with a model, on the workers of a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+import psutil
+
+from ..base.errors import UserError, one_line
+from ..base.kept_memory import bound_kernel_cache, give_back_memory
+from ..base.packages import need
+from ..base.progress import progress_bar
+from ..base.version import stamped
+from .engine_options import ClusterOptions
+
+__all__ = ["Worker", "each", "installed_versions", "make_all", "on_cluster"]
+
+# Of a stage of Ray Data; beyond so many, several items travel together.
+_MOST_BLOCKS = 10_000
+# Where stderr is no terminal progress is a line every so often.
+_LINE_EVERY_S = 30.0
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def installed_versions() -> dict[str, Any]:
+    """Of what could change the results, where it is installed."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "onnxruntime", "openvino", "tokenizers", "pyarrow", "ray"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return stamped(found)
+
+
+@contextmanager
+def on_cluster(options: ClusterOptions) -> Iterator[None]:
+    """Use the cluster that was named, that this process already has, or one of this machine alone."""
+    need("ray", extra="ray")
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        _quiet()
+        yield
+        return
+    try:
+        if options.ray_address is None:
+            ray.init(
+                address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
+        else:
+            ray.init(address=options.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--ray-address {options.ray_address}: no cluster answers ({one_line(error)})"
+        ) from None
+    try:
+        _quiet()
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet() -> None:
+    """Progress is ours: Ray's own bars and messages would be written over it."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _rows(items: Sequence[Any]) -> Any:
+    """A data set of Ray with a row for each item."""
+    import ray.data
+
+    rows = [{"index": index, "item": pickle.dumps(item)} for index, item in enumerate(items)]
+    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+
+
+def each(function: Callable[[T], R], items: Sequence[T], title: str) -> list[R]:
+    """What a function of one item gives for each, in their order; a worker runs it, with one CPU.
+
+    Raises the UserError of the first item that has one.
+    """
+    if not items:
+        return []
+
+    def call(row: dict[str, Any]) -> dict[str, Any]:
+        return {"index": row["index"], **_told(function, row["item"])}
+
+    found: dict[int, R] = {}
+    errors: dict[int, str] = {}
+    with progress_bar(title, len(items), _LINE_EVERY_S) as advance:
+        for row in _rows(items).map(call, num_cpus=1).iter_rows():
+            if row["error"]:
+                errors[row["index"]] = row["error"]
+            else:
+                found[row["index"]] = pickle.loads(row["found"])  # of our own worker
+            advance(1)
+    if errors:
+        raise UserError(errors[min(errors)])
+    return [found[index] for index in range(len(items))]
+
+
+def _told(function: Callable[[Any], Any], item: bytes) -> dict[str, Any]:
+    """What a function gives, as values: Ray would try an item that raises again."""
+    try:
+        return {"found": pickle.dumps(function(pickle.loads(item))), "error": ""}  # of our own driver
+    except UserError as error:
+        return {"found": b"", "error": str(error)}
+
+
+class Worker:
+    """What Ray Data starts on a CPU or a GPU: it calls a maker with one item after another.
+
+    maker: pickled, a function of one item. It loads its model when it is first called, and keeps it.
+    """
+
+    def __init__(self, maker: bytes) -> None:
+        # The maker's modules import torch, which reads this once.
+        bound_kernel_cache()
+        self._maker: Callable[[Any], Any] = pickle.loads(maker)  # of our own driver
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Ray Data's form: columns of a batch."""
+        made: dict[str, list[Any]] = {
+            name: [] for name in ("index", "found", "error", "process", "worker_bytes")
+        }
+        for index, item in zip(batch["index"], batch["item"], strict=True):
+            told = _told(self._maker, item)
+            give_back_memory()
+            process = psutil.Process()
+            told |= {
+                "index": int(index),
+                "process": f"{os.uname().nodename}:{process.pid}",
+                "worker_bytes": process.memory_info().rss,
+            }
+            for name, value in told.items():
+                made[name].append(value)
+        return made
+
+
+def make_all(
+    maker: Callable[[T], R],
+    items: Sequence[T],
+    sizes: Sequence[int],
+    options: ClusterOptions,
+    title: str,
+) -> tuple[list[R], dict[str, Any]]:
+    """What a maker with a model gives for each item, in their order; and what each worker did.
+
+    A worker that dies is started again elsewhere, and what it had in hand is given to another: so a maker that is
+    called twice with an item must do the same, or find it done.
+    sizes: of each item, for the progress. Of a worker there are its number of items, and its memory in bytes: after the
+    first, the most, after the last. Raises UserError where the cluster has no room for a worker, and that of an item.
+    """
+    import ray
+    import ray.data
+
+    workers: dict[str, Any] = {}
+    if not items:
+        return [], workers
+    resources = ray.cluster_resources()
+    most = int(resources.get("CPU", 1) // options.worker_cpus)
+    if options.worker_gpus:
+        most = min(most, int(resources.get("GPU", 0) // options.worker_gpus))
+    number = min(options.workers or most, len(items))
+    if number < 1:
+        raise UserError(
+            f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs, too few for a "
+            f"worker with --worker-cpus {options.worker_cpus} and --worker-gpus {options.worker_gpus:g}"
+        )
+    made = _rows(items).map_batches(
+        Worker,
+        fn_constructor_args=(ray.cloudpickle.dumps(maker),),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=number, initial_size=number),
+        num_cpus=options.worker_cpus,
+        num_gpus=options.worker_gpus,
+    )
+    found: list[Any] = [None] * len(items)
+    with progress_bar(title, sum(sizes), _LINE_EVERY_S) as advance:
+        for row in made.iter_rows():
+            if row["error"]:
+                raise UserError(row["error"])
+            found[row["index"]] = pickle.loads(row["found"])  # of our own worker
+            size = int(row["worker_bytes"])
+            seen = workers.setdefault(row["process"], {"parts": 0, "first_bytes": size, "most_bytes": size})
+            seen["parts"] += 1
+            seen["most_bytes"] = max(seen["most_bytes"], size)
+            seen["last_bytes"] = size
+            advance(sizes[row["index"]])
+    return found, workers
