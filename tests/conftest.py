@@ -75,6 +75,13 @@ def pytest_collection_finish():
     atexit.register(gc.unfreeze)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imports_are_set_apart():
+    """Those of the modules before as well, which imported more while they ran."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def seed():
     """Every test starts from the same random state."""
@@ -137,3 +144,16 @@ def no_shape_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def traced_once(tmp_path_factory):
+    """`export` traces equal models once, in all processes together, see `traces`; it checks every graph."""
+    from funnelformer.export import command  # after the hook above
+    from traces import keeping
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "export_graph", keeping(shared / "traces"))
+        yield

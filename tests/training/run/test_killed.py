@@ -150,7 +150,8 @@ def test_nan_on_one_process_is_nan_on_both(begin, tmp_path):
     assert [loss is None for loss in losses] == [False] * 3 + [True] + [False] * 4
 
 
-@pytest.mark.parametrize("objective", [pytest.param("mlm", marks=pytest.mark.slow), "electra"])
+@pytest.mark.slow  # a fast form on two processes: test_sharding.py, killed at a checkpoint
+@pytest.mark.parametrize("objective", ["mlm", "electra"])
 def test_two_processes_killed_go_on(begin, whole, tmp_path, objective):
     expected = whole(objective, 2)
     flags = (*OBJECTIVES[objective], "--batch-size", 4)

@@ -73,7 +73,7 @@ def figures(out):
         # Blocks of both kinds, a layer that is applied twice, the optimizer of its own, the norm clipped.
         ("--model", "B1-1x2H16", '--set.mixer=["ponet","attention"]', "--optimizer", "paper"),
         ("--model", "L2H16", "--set.mixer=fourier", "--clip", 0.5),
-        ("--precision", "bf16", "--gradient-checkpointing"),
+        pytest.param(("--precision", "bf16", "--gradient-checkpointing"), marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_equal_one(begin, tmp_path, flags):
