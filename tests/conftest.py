@@ -44,7 +44,10 @@ def pytest_collection_modifyitems(items):
     cases = Counter(item.nodeid.partition("[")[0] for item in items)
     items.sort(
         key=lambda item: place(
-            item.nodeid, item.get_closest_marker("slow") is not None, cases[item.nodeid.partition("[")[0]]
+            item.nodeid,
+            item.get_closest_marker("slow") is not None,
+            cases[item.nodeid.partition("[")[0]],
+            traces="no_shape_checks" in item.fixturenames,
         )
     )
 

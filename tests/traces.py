@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from funnelformer.base.sentence_modules import SentenceEmbedding
 from funnelformer.export.graph import export_graph
 
 # Of the config what a graph does not depend on.
@@ -22,6 +23,8 @@ def keeping(folder: Path) -> Callable[..., None]:
 
     def kept(model: Any, target: Any, file: Path, **options: Any) -> None:
         config = {name: value for name, value in model.config.to_dict().items() if name not in _NAMES}
+        vectors = model.config.vectors or SentenceEmbedding()
+        config["sentence_embedding"] = vectors.pooling, vectors.normalize
         digest = hashlib.sha256(
             json.dumps([config, target.outputs, options], default=str, sort_keys=True).encode()
         )

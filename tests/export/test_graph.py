@@ -89,10 +89,10 @@ def numbers_in(file):
     return {int(number) for array in arrays if array.dtype == np.int64 for number in array.ravel()}
 
 
-# Exported in other fast tests too (answers, masks, choices), or as a part of another case here.
-SLOW = ("fill-mask", "question-answering", "token-detection", "feature-extraction", "multiple-choice")
+# The others are exported in other fast tests too (texts, answers, masks, choices), or as a part of a case here.
+FAST = ("token-classification", "embeddings")
 EVERY_HEAD = pytest.mark.parametrize(
-    "task", [pytest.param(task, marks=pytest.mark.slow if task in SLOW else ()) for task in CASES]
+    "task", [pytest.param(task, marks=() if task in FAST else pytest.mark.slow) for task in CASES]
 )
 
 

@@ -67,7 +67,7 @@ def test_vectors(toy, texts):
 def test_vectors_of_openai_clients(toy, texts):
     """Of texts and of token ids behind a prompt, as the service of the model itself gives them; and what /info says."""
     prompted = SentenceEmbedding(prompts={"query": "the blue "}, default_prompt="query")
-    settings = {"layout": "L1H16", "sentence_embedding": prompted.to_dict()}
+    settings = {"layout": "L1H16", "decoder_layers": 1, "sentence_embedding": prompted.to_dict()}
     folder = save(toy.folder / "openai-graph", toy.tokenizer, "states", **settings)
     ids = load_tokenizer(folder)(texts[:3], add_special_tokens=False)["input_ids"]
     found = []
