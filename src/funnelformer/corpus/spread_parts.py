@@ -149,7 +149,7 @@ def _found(source: SpreadSource, firsts: list[_Place]) -> tuple[dict[str, Any], 
     ends = [*(place.row for place in firsts[1:]), _TO_END]
     items = [
         WorkItem(name, place.row, end - place.row, *where)
-        for place, end, where in zip(firsts, ends, ranges or [(0, 0, 0)] * len(firsts), strict=False)
+        for place, end, where in zip(firsts, ends, ranges or [(0, 0, 0)] * len(firsts), strict=True)
     ]
     return {"name": source.name, "bytes": size, "sha256": digest}, items
 
