@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Set in many containers: each process that a test starts would compile the sources again.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := $(VENV)/.installed
 
 # What the demo begins with, fetched once: after that it needs no network.
@@ -18,7 +20,7 @@ demo-full: $(INSTALLED) $(FETCHED)
 
 # The fast tests, in two processes (of one thread each, see tests/conftest.py).
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 # Those marked slow, without the fuzz of many inputs; after FUNNELFORMER_TESTS_UNTIL (seconds of the epoch) none is begun.
 test-slow: $(INSTALLED)

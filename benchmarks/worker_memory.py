@@ -26,7 +26,7 @@ WORDS = ["the", "cat", "dog", "ship", "river", "price", "of", "on", "under", "gr
 def make_parts(
     model: str, parts: int, rows: int, longest: int, every: int, bounded: bool
 ) -> list[dict[str, Any]]:
-    """Parts made, MB of the process and its seconds of CPU, after the first part and every so many."""
+    """Parts made, bytes of the process and its seconds of CPU, after the first part and every so many."""
     from funnelformer.inference.config import EmbedConfig
     from funnelformer.inference.part_jobs import EmbedJob
     from funnelformer.spread import ray_engine
@@ -54,7 +54,7 @@ def make_parts(
                 found.append(
                     {
                         "parts": number,
-                        "megabytes": round(made["worker_bytes"][0] / 1e6, 1),
+                        "bytes": made["worker_bytes"][0],
                         "cpu_seconds": round(time.process_time(), 1),
                     }
                 )

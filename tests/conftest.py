@@ -44,7 +44,10 @@ def pytest_collection_modifyitems(items):
     cases = Counter(item.nodeid.partition("[")[0] for item in items)
     items.sort(
         key=lambda item: place(
-            item.nodeid, item.get_closest_marker("slow") is not None, cases[item.nodeid.partition("[")[0]]
+            item.nodeid,
+            item.get_closest_marker("slow") is not None,
+            cases[item.nodeid.partition("[")[0]],
+            traces="no_shape_checks" in item.fixturenames,
         )
     )
 
@@ -73,6 +76,13 @@ def pytest_collection_finish():
     gc.enable()
     # Libraries written in C++ complain of what is left at the end; not earlier, because pytest collects five times.
     atexit.register(gc.unfreeze)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imports_are_set_apart():
+    """Those of the modules before as well, which imported more while they ran."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -137,3 +147,16 @@ def no_shape_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def traced_once(tmp_path_factory):
+    """`export` traces equal models once, in all processes together, see `traces`; it checks every graph."""
+    from funnelformer.export import command  # after the hook above
+    from traces import keeping
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "export_graph", keeping(shared / "traces"))
+        yield

@@ -1,4 +1,7 @@
-"""Which slow tests come first where time runs out, and what is said of those that were not begun."""
+"""Which tests come first: of the fast ones those that trace graphs, of the slow ones those that tell most.
+
+And what is said of slow ones that were not begun because time had run out.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,13 @@ FIRST = (
 _MANY = 20  # cases of one test; such a test waits until every other has had its turn
 
 
-def place(name: str, is_slow: bool, num_cases: int) -> tuple[bool, int]:
-    """By what tests are sorted: the fast ones stay as they are, before the slow ones; a test of many cases is last."""
+def place(name: str, is_slow: bool, num_cases: int, traces: bool = False) -> tuple[bool, int]:
+    """By what tests are sorted: the fast ones before the slow ones, of which a test of many cases is last.
+
+    traces: exports models; those tests follow each other, so that one process alone loads what they need.
+    """
     if not is_slow:
-        return False, -1
+        return False, -2 if traces else -1
     file = name.partition("::")[0]
     return num_cases > _MANY, FIRST.index(file) if file in FIRST else len(FIRST)
 

@@ -17,6 +17,7 @@ def test_what_comes_first_is_there_and_slow():
 def test_the_telling_ones_come_first_and_those_of_many_cases_last():
     tests = [("tests/a.py::b", True, 21), ("tests/a.py::c", True, 20), ("tests/d.py::e", False, 400)]
     tests += [(f"{name}::f", True, 1) for name in reversed(FIRST)]
+    assert place("tests/z.py::t", False, 1, traces=True) < place("tests/d.py::e", False, 400)
     ordered = [name.partition("::")[0] for name, *_ in sorted(tests, key=lambda test: place(*test))]
     assert ordered == ["tests/d.py", *FIRST, "tests/a.py", "tests/a.py"]
 

@@ -332,6 +332,7 @@ def test_measurements_go_where_the_outputs_are_the_same(source: Path, tmp_path: 
     assert card_of(tmp_path / "measured").data.eval_results[0].dataset_name == "train.tsv"
 
 
+@pytest.mark.usefixtures("no_shape_checks")
 def test_a_licence_and_languages_can_be_stated(source: Path, tmp_path: Path) -> None:
     named = tmp_path / "named"
     assert run(f"convert {source} {named}") == 0

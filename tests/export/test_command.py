@@ -28,7 +28,7 @@ from training.toy import animal_rows, fails, write_table
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("openvino", reason="needs the extra openvino")
-pytestmark = pytest.mark.usefixtures("no_shape_checks")
+pytestmark = pytest.mark.usefixtures("no_shape_checks", "traced_once")
 
 LABELS = ("no", "perhaps", "yes")
 # Largest difference of a logit; they reach 2, 1e-6 measured.
@@ -54,7 +54,7 @@ def quiet(line):
 
 
 @pytest.fixture(scope="module")
-def texts(toy):
+def texts(toy, no_shape_checks, traced_once):
     """A classifier and its export."""
     folder = save(toy.folder / "texts", toy, "text-classification")
     report = export(str(folder), toy.folder / "texts-onnx", check_to=40, say=quiet)
@@ -65,16 +65,6 @@ def texts(toy):
 def table(toy):
     rows = [(text, LABELS[i % 3]) for i, (text, _) in enumerate(animal_rows(24))]
     return write_table(toy.folder / "table.tsv", rows)
-
-
-@pytest.fixture
-def traced_before(texts, monkeypatch):
-    """The classifier's graph is not traced again."""
-
-    def copy(model, target, file, **options):
-        file.write_bytes((texts[1] / "model.onnx").read_bytes())
-
-    monkeypatch.setattr(command, "export_graph", copy)
 
 
 def test_the_folder(texts):
@@ -228,7 +218,7 @@ def test_choices(toy, tmp_path):
 # ---- int8
 
 
-def test_int8_of_what_it_may_cost(texts, traced_before, table, tmp_path):
+def test_int8_of_what_it_may_cost(texts, table, tmp_path):
     """With labels: every group was measured, and the score is held or only the least sensitive is left."""
     source, _, plain = texts
     said: list[str] = []
@@ -259,7 +249,7 @@ def test_int8_of_what_it_may_cost(texts, traced_before, table, tmp_path):
     assert plain["bytes"] == report["bytes"]
 
 
-def test_static_int8_from_texts(texts, traced_before, tmp_path):
+def test_static_int8_from_texts(texts, tmp_path):
     """Without labels: the share of the answers that stay is held."""
     source, _, _ = texts
     lines = tmp_path / "texts.txt"
@@ -306,7 +296,7 @@ def test_the_most_sensitive_group_is_left_out_first(monkeypatch, tmp_path):
 # ---- nothing is left of what failed
 
 
-def test_a_graph_that_differs_is_not_written(texts, traced_before, tmp_path, monkeypatch):
+def test_a_graph_that_differs_is_not_written(texts, tmp_path, monkeypatch):
     source, _, _ = texts
     monkeypatch.setattr(command, "check_graph", _refuse)
     with pytest.raises(UserError, match="differs"):

@@ -89,31 +89,47 @@ def numbers_in(file):
     return {int(number) for array in arrays if array.dtype == np.int64 for number in array.ravel()}
 
 
-# Exported in other fast tests too (answers, masks), or as a part of another case here.
-SLOW = ("fill-mask", "question-answering", "token-detection", "feature-extraction")
-
-
-@pytest.mark.parametrize(
-    "task", [pytest.param(task, marks=pytest.mark.slow if task in SLOW else ()) for task in CASES]
+# The others are exported in other fast tests too (texts, answers, masks, choices), or as a part of a case here.
+FAST = ("token-classification", "embeddings")
+EVERY_HEAD = pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=() if task in FAST else pytest.mark.slow) for task in CASES]
 )
-def test_every_head(task, tmp_path):
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """The model of a case and the file it was exported to."""
+    found = {}
+
+    def get(task):
+        if task not in found:
+            folder = tmp_path_factory.mktemp(task)
+            found[task] = exported(task, *CASES[task], folder)[0], folder / "model.onnx"
+        return found[task]
+
+    return get
+
+
+@EVERY_HEAD
+def test_every_head(task, once):
     """Of outputs up to 27, differences up to 1.9e-5 measured."""
-    model, session = exported(task, *CASES[task], tmp_path)
+    model, file = once(task)
+    session = open_session(file)
     for value in session.session.get_inputs():
         sizes = ["batch", "choices", "length"] if task == "multiple-choice" else ["batch", "length"]
         assert value.shape == sizes
     assert session.output_names == list(TARGETS[task].outputs)
-    assert not numbers_in(tmp_path / "model.onnx") & {graph._SAMPLE_LENGTH - number for number in range(3)}
+    assert not numbers_in(file) & {graph._SAMPLE_LENGTH - number for number in range(3)}
     worst = max(differences(model, task, session), key=lambda difference: difference.relative)
     assert worst.relative < TOLERANCE, worst.name
 
 
-@pytest.mark.parametrize("task", ["fill-mask", "embeddings", "feature-extraction"])
-def test_openvino_gives_the_same(task, tmp_path):
+@EVERY_HEAD
+def test_openvino_gives_the_same(task, once):
     """Of outputs up to 27, differences up to 1.9e-5 measured; all heads and mixers are tested below, slowly."""
     pytest.importorskip("openvino", reason="needs the extra openvino")
-    model, session = exported(task, *CASES[task], tmp_path)
-    other = open_session(tmp_path / "model.onnx", "openvino")
+    model, file = once(task)
+    session, other = open_session(file), open_session(file, "openvino")
     assert other.input_names == session.input_names
     assert other.output_names == session.output_names
     worst = max(differences(model, task, other), key=lambda difference: difference.relative)
@@ -300,13 +316,10 @@ def test_targets():
         target_of("FunnelformerForElectra")
 
 
-def test_two_exports_are_equal_byte_for_byte(tmp_path):
+def test_two_exports_are_equal_byte_for_byte(once, tmp_path):
     """Addresses of functions and numbers that count up in a process would tell them apart."""
-    target = find_target("text-classification")
-    for name in ("first", "second"):
-        model = build(target.model_class, small_config("L1H16", num_labels=3))
-        graph.export_graph(model, target, tmp_path / name)
-    content = (tmp_path / "first").read_bytes()
-    assert content == (tmp_path / "second").read_bytes()
+    content = once("embeddings")[1].read_bytes()
+    exported("embeddings", *CASES["embeddings"], tmp_path)
+    assert content == (tmp_path / "model.onnx").read_bytes()
     assert b" at 0x" not in content
     assert b"site-packages" not in content

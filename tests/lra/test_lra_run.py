@@ -99,6 +99,7 @@ def test_a_finished_run_is_not_run_again(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f" | 4 |  |  |  | {before['num_parameters']:,} |\n")
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """On the same batches to the same scores; the first one writes and prints."""
     command = f"{LISTOPS} --batch-size 4 --log-every 1 --evaluate-every 4 --set.hidden_dropout=0.0"

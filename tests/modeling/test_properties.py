@@ -31,18 +31,21 @@ def test_exact_padding_makes_a_sequence_independent_of_its_batch(options):
         unmasked = model(ids, token_type_ids=segments)
         torch.testing.assert_close(alone.last_hidden_state, unmasked.last_hidden_state, rtol=0, atol=1e-6)
         num_pooled = alone.encoder_last_hidden_state.size(1)
-        for left, right in ((0, 1), (1, 0), (0, 5), (5, 0), (3, 6)):
-            padded = [torch.nn.functional.pad(x, (left, right)) for x in (ids, mask, segments)]
+        for pads in (((0, 1), (1, 0)), ((0, 9), (9, 0), (5, 4), (3, 6))):
+            padded = [
+                torch.cat([torch.nn.functional.pad(x, pad) for pad in pads]) for x in (ids, mask, segments)
+            ]
             padded[0][padded[1] == 0] = 7
             # A longer neighbour in the batch, so that the padding is not the batch's own.
-            longest = left + length + right
+            longest = padded[0].size(1)
             other = batch(longest, [longest], seed=5)
-            together = model(*(torch.cat([o, p]) for o, p in zip(other, padded, strict=True)))
-            row = together.last_hidden_state[1, left : left + length]
-            torch.testing.assert_close(row, alone.last_hidden_state[0], rtol=0, atol=1e-6)
-            assert together.encoder_attention_mask[1].sum() == num_pooled
-            row = together.encoder_last_hidden_state[1, :num_pooled]
-            torch.testing.assert_close(row, alone.encoder_last_hidden_state[0], rtol=0, atol=1e-6)
+            together = model(*(torch.cat([p, o]) for o, p in zip(other, padded, strict=True)))
+            for number, (left, _) in enumerate(pads):
+                row = together.last_hidden_state[number, left : left + length]
+                torch.testing.assert_close(row, alone.last_hidden_state[0], rtol=0, atol=1e-6)
+                assert together.encoder_attention_mask[number].sum() == num_pooled
+                row = together.encoder_last_hidden_state[number, :num_pooled]
+                torch.testing.assert_close(row, alone.encoder_last_hidden_state[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["L3H32", "B2-2-1H32"])

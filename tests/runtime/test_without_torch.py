@@ -26,7 +26,8 @@ from runtime.without_torch import commands, serve_once
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(funnelformer.__file__).parents[1]
-pytestmark = pytest.mark.usefixtures("no_shape_checks")
+pytestmark = pytest.mark.usefixtures("no_shape_checks", "traced_once")
+LABELS = ("no", "perhaps", "yes")
 TEXTS = [
     "the red cat sleeps",
     "a dog",
@@ -52,8 +53,8 @@ def make(folder, toy, task, settings, **options):
 
 
 @pytest.fixture(scope="module")
-def exports(toy):
-    names = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+def exports(toy, no_shape_checks, traced_once):
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
     folder = toy.folder / "without-torch"
     pairs = make(folder, toy, "text-classification", {}, **names)
     vectors = {"pooling": "mean_tokens", "normalize": True, "max_length": 12}
@@ -81,7 +82,7 @@ def check(exports, folder, environment, python, block):
     lines = [
         ["predict", classes, str(texts), "--out", str(out / "texts.jsonl"), *given],
         ["predict", classes, str(pairs), "--text", "a", "--text-pair", "b", "--out", str(out / "pairs.csv"), *given],
-        ["rank", classes, str(texts), "--query", "the cat", "--out", str(out / "rank.jsonl"), *given],
+        ["rank", classes, str(texts), "--query", "the cat", "--label", "yes", "--out", str(out / "rank.jsonl"), *given],
         ["embed", encoder, str(texts), "--out", str(out / "vectors.npy"), *given],
         ["embed", encoder, str(texts), "--out", str(out / "vectors.jsonl"), *given],
         ["evaluate", classes, str(pairs), "--text", "a", "--label", "b", *given],
@@ -92,7 +93,8 @@ def check(exports, folder, environment, python, block):
     assert "'the cat', which is not one of the model's labels" in error or "is not installed" in error
     predict(classes, str(texts), out=folder / "here" / "texts.jsonl", backend="onnx")
     predict(classes, str(pairs), text="a", text_pair="b", out=folder / "here" / "pairs.csv", backend="onnx")
-    rank(classes, str(texts), query="the cat", out=folder / "here" / "rank.jsonl", backend="onnx")
+    asked = {"query": "the cat", "label": "yes"}
+    rank(classes, str(texts), **asked, out=folder / "here" / "rank.jsonl", backend="onnx")
     for name in ("texts.jsonl", "pairs.csv", "rank.jsonl"):
         assert (out / name).read_text() == (folder / "here" / name).read_text()
     vectors = np.load(out / "vectors.npy")

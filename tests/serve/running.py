@@ -23,6 +23,7 @@ from funnelformer import (
     FunnelformerForQuestionAnswering,
     FunnelformerForSequenceClassification,
     FunnelformerForTokenClassification,
+    FunnelformerModel,
 )
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.serve.config import ServeConfig
@@ -38,6 +39,7 @@ CLASSES = {
     "masked": FunnelformerForMaskedLM,
     "choices": FunnelformerForMultipleChoice,
     "answers": FunnelformerForQuestionAnswering,
+    "states": FunnelformerModel,
     "texts": FunnelformerForSequenceClassification,
     "tokens": FunnelformerForTokenClassification,
 }

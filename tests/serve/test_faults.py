@@ -260,7 +260,7 @@ def test_sigterm_under_load(classifier, tmp_path):
     """A process of its own: everything that was accepted is answered, nothing half, and it leaves without error."""
     output = tmp_path / "output.txt"
     output.touch()
-    command = ("serve", classifier, "--port", 0, "--max-delay-ms", 4000)
+    command = ("serve", classifier, "--port", 0, "--max-delay-ms", 2000)
     (process,) = start(*command, output=output)
     try:
         until(lambda: not process.is_alive() or "\n" in output.read_text(), "the service does not start")

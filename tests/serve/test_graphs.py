@@ -12,7 +12,7 @@ from serve.conftest import LABELS
 from serve.running import running, save
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
-pytestmark = pytest.mark.usefixtures("no_shape_checks")
+pytestmark = pytest.mark.usefixtures("no_shape_checks", "traced_once")
 
 # Largest difference of a number in an answer; 1e-6 measured, and answers are rounded to six digits.
 TOLERANCE = 1e-5
@@ -35,8 +35,9 @@ def both(folder, task, path, *bodies):
     return zip(*answers, strict=True)
 
 
-def test_classes(classifier, texts):
-    ((ours, graph),) = both(classifier, None, "/classify", {"texts": texts})
+def test_classes(toy, texts):
+    folder = save(toy.folder / "classes-graph", toy.tokenizer, "texts", labels=LABELS, layout="B1-1H16")
+    ((ours, graph),) = both(folder, None, "/classify", {"texts": texts})
     assert len(graph) == len(texts)
     for one, other in zip(ours, graph, strict=True):
         assert one["prediction"] == other["prediction"]
@@ -55,7 +56,7 @@ def test_masks(toy):
 
 
 def test_vectors(toy, texts):
-    folder = save(toy.folder / "vectors-graph", toy.tokenizer, "texts", layout="L1H16")
+    folder = save(toy.folder / "vectors-graph", toy.tokenizer, "states", layout="L1H16", decoder_layers=1)
     bodies = [{"texts": texts[:5], "pooling": pooling} for pooling in ("mean", "cls")]
     for answers in both(folder, "embeddings", "/embed", *bodies):
         ours, graph = map(_numbers, answers)
@@ -65,8 +66,9 @@ def test_vectors(toy, texts):
 
 def test_vectors_of_openai_clients(toy, texts):
     """Of texts and of token ids behind a prompt, as the service of the model itself gives them; and what /info says."""
-    settings = SentenceEmbedding(prompts={"query": "the blue "}, default_prompt="query")
-    folder = save(toy.folder / "openai-graph", toy.tokenizer, "masked", sentence_embedding=settings.to_dict())
+    prompted = SentenceEmbedding(prompts={"query": "the blue "}, default_prompt="query")
+    settings = {"layout": "L1H16", "decoder_layers": 1, "sentence_embedding": prompted.to_dict()}
+    folder = save(toy.folder / "openai-graph", toy.tokenizer, "states", **settings)
     ids = load_tokenizer(folder)(texts[:3], add_special_tokens=False)["input_ids"]
     found = []
     for served in (folder, exported(folder, "embeddings")):

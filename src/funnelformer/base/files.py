@@ -39,6 +39,7 @@ __all__ = [
     "expand_paths",
     "hash_file",
     "iter_lines",
+    "move_entries",
     "open_binary",
     "plain_suffix",
     "read_bytes",
@@ -422,14 +423,19 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
             yield temporary
         set_default_modes(temporary)
         if target.is_dir():
-            for entry in sorted(temporary.iterdir()):
-                if entry.is_dir():  # a folder with files cannot be replaced in one step
-                    shutil.rmtree(target / entry.name, ignore_errors=True)
-                os.replace(entry, target / entry.name)
+            move_entries(temporary, target)
         else:
             os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_entries(source: Path, target: Path) -> None:
+    """Move what lies in a folder into another of the same file system, each file in one step; others there stay."""
+    for entry in sorted(source.iterdir()):
+        if entry.is_dir():  # a folder with files cannot be replaced in one step
+            shutil.rmtree(target / entry.name, ignore_errors=True)
+        os.replace(entry, target / entry.name)
 
 
 @contextmanager

@@ -140,13 +140,13 @@ def model_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
 
 
 def remote_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
-    """The same without this package, by the code in the folder."""
+    """The same call without this package, by the code that lies in the folder."""
     auto = _head_of(model_class).auto_class or "AutoModelForPreTraining"
     return _snippet(model_class, "transformers", auto, ", trust_remote_code=True", has_tokenizer)
 
 
 def stock_snippet(model_class: str, *, has_tokenizer: bool = True) -> str:
-    """The same of a folder whose form transformers knows."""
+    """The same call in stock transformers, for a folder of a form it knows."""
     auto = _head_of(model_class).auto_class or "AutoModelForPreTraining"
     return _snippet(model_class, "transformers", auto, "", has_tokenizer)
 
@@ -197,7 +197,7 @@ def predictor_snippet() -> str:
 
 
 def sentence_transformers_snippet(*, needs_us: bool = True) -> str:
-    """The same with the library that such a folder is for. needs_us: the model in it is one of ours."""
+    """Code that gives vectors with sentence-transformers. needs_us: the model in the folder is one of ours."""
     ours = "import funnelformer\n\n" if needs_us else ""
     return (
         f"from sentence_transformers import SentenceTransformer\n\n{ours}"

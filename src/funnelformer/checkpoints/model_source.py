@@ -1,4 +1,4 @@
-"""What a name given for a model means, in every command: a folder, the package's own, a layout, a name on the Hub."""
+"""What the name of a model stands for, in every command: a folder, the package's own, a layout, a name on the Hub."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class _Module:
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
-        """A local name -> a module, or a module and a name in it."""
+        """What a module imports: local name -> a module, or a module and a name in it."""
         found: dict[str, tuple[str, str | None]] = {}
         package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
         for node in _top(self.tree.body):
@@ -110,7 +110,7 @@ class _Module:
         return self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)
 
     def lines_of(self, node: ast.stmt) -> tuple[int, int]:
-        """Of its whole lines, with its decorators and the comments right above it."""
+        """The source lines of a definition, with its decorators and the comments right above it."""
         decorators = getattr(node, "decorator_list", [])
         first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
         lines = self.source.split(b"\n")
@@ -127,7 +127,7 @@ class _Files:
         self._modules: dict[str, _Module | None] = {}
 
     def get(self, name: str) -> _Module | None:
-        """None where there is no such module."""
+        """The module of that name; None if there is none."""
         if name not in self._modules:
             path = _ROOT.joinpath(*name.split(".")[1:])
             files = (path / "__init__.py", path.with_name(f"{path.name}.py"))

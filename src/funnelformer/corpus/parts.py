@@ -51,8 +51,8 @@ def prepare_part(
 ) -> dict[str, Any]:
     """Make the files of one part and, after them, the file of its counts, which says that it is finished.
 
-    The function to run on an engine of your own (datatrove, Ray Data, see docs/pretraining.md): it needs
-    nothing but its arguments, and may be run twice.
+    The function to run on an engine of your own, see docs/pretraining.md: it needs nothing but its arguments, and may
+    be run twice.
     """
     name = part_name(key)
     out.mkdir(parents=True, exist_ok=True)

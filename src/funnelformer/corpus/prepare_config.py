@@ -17,7 +17,7 @@ __all__ = ["PrepareConfig"]
 
 
 @grouped(
-    most="train tokenizer out block_size workers",
+    most="train tokenizer out block_size",
     data="form passes sentences text_column validation_fraction",
     model="stride",
     run="seed shard",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -97,42 +98,36 @@ def survey(text_column: str | None, part_chars: int, group: tuple[int, list[Spre
     group: its number, and its sources. Raises UserError for a row that cannot be used.
     """
     number, sources = group
-    places = list(iter_parts(_documents(sources, text_column), part_chars, lambda place: place.chars))
+    parts: list[list[tuple[_Place, int]]] = []  # of each source in a part its first document, and how many
     begins: dict[int, list[_Place]] = {}  # of each source the first document of each of its pieces
-    for of_part in places:
-        for place in _firsts(of_part):
-            begins.setdefault(place.source, []).append(place)
+    for places in iter_parts(_documents(sources, text_column), part_chars, lambda place: place.chars):
+        counts = Counter(place.source for place in places)
+        firsts = {place.source: place for place in reversed(places)}
+        parts.append([(firsts[index], count) for index, count in counts.items()])
+        for index in counts:
+            begins.setdefault(index, []).append(firsts[index])
     described, rows = list[dict[str, Any]](), dict[tuple[int, int], WorkItem]()
     for index, source in enumerate(sources):
         facts, items = _found(source, begins.get(index, []))
         described.append(facts)
         rows |= {(index, item.first): item for item in items}
-    parts = []
-    for count, of_part in enumerate(places):
-        firsts = _firsts(of_part)
-        pieces = tuple(
-            Piece(
-                rows[place.source, place.row],
-                sum(other.source == place.source for other in of_part),
-                place.column,
-            )
-            for place in firsts
+    made = tuple(
+        Part(
+            (number, place_of_part),
+            sum(count for _, count in pieces),
+            tuple(Piece(rows[place.source, place.row], count, place.column) for place, count in pieces),
         )
-        parts.append(Part((number, count), len(of_part), pieces))
+        for place_of_part, pieces in enumerate(parts)
+    )
     if all(_can_begin_anywhere(source) for source in sources):
-        return Surveyed([CorpusItem((part,)) for part in parts], described)
-    return Surveyed([CorpusItem(tuple(parts), tuple(sources))] if parts else [], described)
+        return Surveyed([CorpusItem((part,)) for part in made], described)
+    return Surveyed([CorpusItem(made, tuple(sources))] if made else [], described)
 
 
 def _documents(sources: list[SpreadSource], text_column: str | None) -> Iterator[_Place]:
     for index, source in enumerate(sources):
         for document in whole_documents(source, text_column):
             yield _Place(len(document.text), index, document.row, document.line, document.column)
-
-
-def _firsts(places: list[_Place]) -> list[_Place]:
-    """The first document of each source, in their order."""
-    return list({place.source: place for place in reversed(places)}.values())[::-1]
 
 
 def _can_begin_anywhere(source: SpreadSource) -> bool:
@@ -154,7 +149,7 @@ def _found(source: SpreadSource, firsts: list[_Place]) -> tuple[dict[str, Any], 
     ends = [*(place.row for place in firsts[1:]), _TO_END]
     items = [
         WorkItem(name, place.row, end - place.row, *where)
-        for place, end, where in zip(firsts, ends, ranges or [(0, 0, 0)] * len(firsts), strict=False)
+        for place, end, where in zip(firsts, ends, ranges or [(0, 0, 0)] * len(firsts), strict=True)
     ]
     return {"name": source.name, "bytes": size, "sha256": digest}, items
 

@@ -1,4 +1,4 @@
-"""What a name given for data means, in every command: a file or folder first, then a data set on the Hub."""
+"""What the name of a data set stands for, in every command: a file or folder first, then a data set on the Hub."""
 
 from __future__ import annotations
 

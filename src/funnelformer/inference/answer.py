@@ -67,7 +67,7 @@ def answer_all(
 def say_all(
     predictor: Predictor, kind: Kind, examples: Examples, batch_size: int, progress: str | None = "predict"
 ) -> Iterator[dict[str, Any]]:
-    """What a row of the output has beside the input's columns."""
+    """What each row of the output holds beside the input's columns."""
     if isinstance(kind, Questions):
         for found in answer_all(predictor, kind, examples, batch_size, progress):
             odds = {} if found.null_odds is None else {"null_odds": found.null_odds}

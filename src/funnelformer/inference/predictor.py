@@ -174,7 +174,7 @@ class Predictor:
         return most_padding(self.model)
 
     def answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
-        """What logits [N, num_labels] say of each text: `prediction` and, for classes, their probabilities."""
+        """The answer of logits [N, num_labels] to each text: `prediction` and, for classes, their probabilities."""
         yield from say_of(self.kind, self.labels, logits)
 
 

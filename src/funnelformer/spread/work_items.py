@@ -154,8 +154,11 @@ def places_of(path: Path, lines: list[int | None]) -> tuple[list[tuple[int, int,
     """Where the rows that begin at the given lines are, in their order; the size of the file, and its SHA-256.
 
     A place is (begin, end, header), see `WorkItem`: it ends where the next begins, and the last with the file.
+    Raises UserError where a line is not there.
     """
     begins, size, digest = _places(path, lines)
+    if len(begins) != len(lines):
+        raise UserError(f"{path}: changed while it was read")
     header = begins[0] if begins and path.suffix.lower() in _WITH_HEADER else 0
     ends = [*begins[1:], size] if begins else []
     return [(begin, end, header) for begin, end in zip(begins, ends, strict=True)], size, digest

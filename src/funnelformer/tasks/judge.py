@@ -37,7 +37,7 @@ def answers(
 
 
 def say_of(kind: str, labels: Sequence[str], logits: np.ndarray) -> Iterator[dict[str, Any]]:
-    """What logits [N, L] say of each of N texts: `prediction` and, for classes, their probabilities."""
+    """The answer that logits [N, L] give to each of N texts: `prediction` and, for classes, their probabilities."""
     if kind == "regression":
         for score in logits[:, 0]:
             yield {"prediction": float(score)}

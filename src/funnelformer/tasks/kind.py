@@ -1,4 +1,4 @@
-"""What every kind of task has to say: its head, what the model reads, what its answers score."""
+"""What every kind of task defines: its head, what the model reads, what its answers score."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Kind(ABC):
         """Tokenise."""
 
     def remark(self, encoded: Encoded, max_length: int) -> str | None:
-        """What a run should say of its encoded training data; None when there is nothing to say."""
+        """A remark on the encoded training data, which a run prints; None when there is none."""
         if not encoded.num_cut:
             return None
         return f"{encoded.num_cut} of {len(encoded.examples)} training texts exceed {max_length} tokens and were cut"

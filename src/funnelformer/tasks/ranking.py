@@ -1,4 +1,4 @@
-"""Which number of what a model says of a pair of texts is the score that documents are ranked by."""
+"""Which of a model's outputs for a pair of texts is the score that documents are ranked by."""
 
 from __future__ import annotations
 

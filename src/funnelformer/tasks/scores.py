@@ -113,7 +113,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities one by one."""
+    """A probability for each logit by itself."""
     small = np.exp(-np.abs(logits))  # never more than 1
     shares: np.ndarray = np.where(logits >= 0, 1, small) / (1 + small)
     return shares

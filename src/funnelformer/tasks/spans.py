@@ -90,7 +90,7 @@ class Answer:
 
     @property
     def probability(self) -> float:
-        """That of `text`."""
+        """The probability of `text`."""
         return next((candidate.probability for candidate in self.best if candidate.text == self.text), 0.0)
 
 
@@ -141,7 +141,7 @@ class Questions(Kind, names=("span",)):
         return {}
 
     def lengths(self, examples: Examples, tokenizer: Any) -> np.ndarray:
-        """Of the whole passage with its question."""
+        """Tokens of each whole passage with its question."""
 
         def measure(rows: dict[str, list[Any]]) -> dict[str, list[int]]:
             encoded = tokenizer(rows["question"], rows["context"], truncation=False)

@@ -28,7 +28,7 @@ By default as in training; where texts were cut then, windows begin half a windo
 
     @property
     def asked(self) -> dict[str, Any]:
-        """As entries of task.json, those that are given."""
+        """The options that are given, as entries of task.json."""
         return {
             name: value for name in ("doc_stride", "windows") if (value := getattr(self, name)) is not None
         }

@@ -30,7 +30,7 @@ class Windowing:
 
     @property
     def option(self) -> str:
-        """The one that asks for it, for messages."""
+        """The option that asks for it, as messages name it."""
         return "--windows" if self.stride is None else "--doc-stride"
 
     def saved(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Long texts in windows that overlap, and what a model says of each as what it says of the text."""
+"""Long texts cut into overlapping windows, and the windows' outputs combined into the text's."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_evaluate_and_predict_on_two_processes(runs, toy, data, tmp_path):
     ("task", "suffix", "write", "flags"),
     [
         ("squad", "-v1.1.json", partial(write_squad, lacking=0), ("--doc-stride", 8)),
-        ("race", ".jsonl", write_race, ()),
+        pytest.param("race", ".jsonl", write_race, (), marks=pytest.mark.slow),
     ],
 )
 def test_questions_and_choices_on_two_processes(toy, tmp_path, task, suffix, write, flags):

@@ -86,7 +86,13 @@ def test_killed_three_times_at_random(begin, whole, tmp_path, objective):
     same(expected, out)
 
 
-@pytest.mark.parametrize("moment", harm.MOMENTS)
+# The fast ones: a checkpoint that has no weights yet, and one that has all but the mark.
+FAST = (harm.in_the_weights, harm.before_the_mark)
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=() if m in FAST else pytest.mark.slow) for m in harm.MOMENTS]
+)
 def test_killed_while_it_writes(begin, whole, tmp_path, moment):
     out = tmp_path / "out"
     assert finish(begin(out, harm=moment)) == [-9]
@@ -102,6 +108,7 @@ def test_killed_while_it_writes(begin, whole, tmp_path, moment):
     same(whole("mlm"), out)
 
 
+@pytest.mark.slow
 def test_electra_killed_while_it_writes_the_weights(begin, whole, tmp_path):
     """One of the two folders is there, with those of the checkpoint before."""
     out = tmp_path / "out"
@@ -150,7 +157,8 @@ def test_nan_on_one_process_is_nan_on_both(begin, tmp_path):
     assert [loss is None for loss in losses] == [False] * 3 + [True] + [False] * 4
 
 
-@pytest.mark.parametrize("objective", [pytest.param("mlm", marks=pytest.mark.slow), "electra"])
+@pytest.mark.slow  # a fast form on two processes: test_sharding.py, killed at a checkpoint
+@pytest.mark.parametrize("objective", ["mlm", "electra"])
 def test_two_processes_killed_go_on(begin, whole, tmp_path, objective):
     expected = whole(objective, 2)
     flags = (*OBJECTIVES[objective], "--batch-size", 4)

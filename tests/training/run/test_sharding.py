@@ -72,8 +72,8 @@ def figures(out):
     [
         # Blocks of both kinds, a layer that is applied twice, the optimizer of its own, the norm clipped.
         ("--model", "B1-1x2H16", '--set.mixer=["ponet","attention"]', "--optimizer", "paper"),
-        ("--model", "L2H16", "--set.mixer=fourier", "--clip", 0.5),
-        ("--precision", "bf16", "--gradient-checkpointing"),
+        pytest.param(("--model", "L2H16", "--set.mixer=fourier", "--clip", 0.5), marks=pytest.mark.slow),
+        pytest.param(("--precision", "bf16", "--gradient-checkpointing"), marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_equal_one(begin, tmp_path, flags):
@@ -100,6 +100,7 @@ def test_two_processes_equal_one(begin, tmp_path, flags):
     assert not (tmp_path / "two.2.txt.1").read_text()
 
 
+@pytest.mark.slow
 def test_electra_is_that_of_ddp(begin, toy, tmp_path):
     """Same samples of the generator, process by process; both models at the end are whole, and can be fine-tuned."""
     for parallel in ("ddp", "fsdp"):
@@ -122,7 +123,7 @@ def test_electra_is_that_of_ddp(begin, toy, tmp_path):
         assert all(torch.equal(tensors[name], again[name]) for name in tensors), folder
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_with_another_number_of_processes(begin, tmp_path, before, after):
     """The same losses to the end; killed at its third checkpoint, it goes on from the second."""
     whole, out = tmp_path / "whole", tmp_path / "out"

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import io
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import EarlyStoppingCallback, EvalPrediction
 
@@ -39,6 +39,7 @@ from ..run.folder import (
 from ..run.input_files import input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
 from ..run.nan_watch import NanWatch
+from ..run.stopwatch import now
 from ..run.trainer import run_trainer, training_arguments
 from .class_weights import task_weights, weighted_loss
 from .config import FinetuneConfig
@@ -118,7 +119,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         return before
     transformers.set_seed(config.seed)
     first(lambda: check_run(config))
-    begin = time.perf_counter()
+    begin = now(torch.device("cpu"))
     inputs = _read(config)
     tokenizer, data, model, max_length = inputs.tokenizer, inputs.data, inputs.model, inputs.max_length
     kind = data.kind
@@ -157,7 +158,7 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
             "metric": f"dev_{prefixed(next(iter(trained.dev)), kind.task.scores[0])}",
             "ece": {prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},
             "num_parameters": model.num_parameters(),
-            "cost": {**trained.cost, "total_seconds": time.perf_counter() - begin},
+            "cost": {**trained.cost, "total_seconds": now(model.device) - begin},
             "data": describe_data(config, data),
         }
         run = FinishedRun(

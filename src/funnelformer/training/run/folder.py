@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import os
 import platform
 import shutil
 import sys
@@ -17,7 +16,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from ...base.errors import UserError, joined
-from ...base.files import atomic_writer, set_default_modes
+from ...base.files import atomic_writer, move_entries, set_default_modes
 from ...base.json_toml import read_json, read_toml
 from ...base.machine import versions
 from ...base.options import flag
@@ -176,17 +175,14 @@ def save_final(model: Any, tokenizer: Any, out: Path, state: dict[str, torch.Ten
 
     state: weights in place of those of the model, which may be shards.
     """
-    staging = out / ".saving"
+    staging = out / ".saving"  # inside: a run's folder may be a file system of its own
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     with saved_for_all(model):
         model.save_pretrained(staging, state_dict=state)
     save_tokenizer(tokenizer, staging)
     set_default_modes(staging)
-    for entry in sorted(staging.iterdir()):
-        if entry.is_dir():  # ELECTRA's generator; a folder with files cannot be replaced in one step
-            shutil.rmtree(out / entry.name, ignore_errors=True)
-        os.replace(entry, out / entry.name)
+    move_entries(staging, out)
     staging.rmdir()
 
 
