@@ -156,7 +156,9 @@ def test_labels_are_those_of_one_machine(spread, toy, tmp_path):
     # A bad row ends the run with its file and line, before a part is made.
     (tmp_path / "in" / "b.jsonl").write_text('{"text": "good"}\n\n{"text": ""}\n')
     code, said = spread(*command[:4], tmp_path / "bad", *command[5:])
-    assert (code, said) == (2, f"error: {tmp_path}/in/b.jsonl: row 2 (line 3): column 'text' is empty\n")
+    assert code == 2
+    last = said.splitlines()[-1]  # a slow machine says before it how far it has come
+    assert last == f"error: {tmp_path}/in/b.jsonl: row 2 (line 3): column 'text' is empty"
     assert not (tmp_path / "bad").exists()
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from ..base.errors import UserError
 from ..base.options import Engine, at_least, flag, grouped
+from ..base.packages import need
 
 __all__ = ["ClusterOptions", "EngineOptions"]
 
@@ -26,14 +27,16 @@ class ClusterOptions:
     "GPUs of a worker."
 
     def check_engine(self, *also_local: str, **unused: object) -> None:
-        """Raise UserError for an option of the engine without it, and for one in `unused` that it does not take.
+        """Raise UserError for an option of the engine without it, for one that it does not take, and without Ray.
 
+        unused: what it does not take, with its value.
         also_local: options of the engine that the command has without it, too.
         """
         if self.engine == "ray":
             for name, value in unused.items():
                 if value not in (None, False):
                     raise UserError(f"{flag(name)} does not go with --engine ray")
+            need("ray", extra="ray")
             return
         for entry in fields(EngineOptions if isinstance(self, EngineOptions) else ClusterOptions):
             if entry.name not in also_local and getattr(self, entry.name) != entry.default:

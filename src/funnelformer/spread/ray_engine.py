@@ -15,7 +15,6 @@ import psutil
 
 from ..base.errors import UserError, one_line
 from ..base.kept_memory import bound_kernel_cache, give_back_memory
-from ..base.packages import need
 from ..base.progress import progress_bar
 from ..base.version import stamped
 from .engine_options import ClusterOptions
@@ -43,7 +42,6 @@ def installed_versions() -> dict[str, Any]:
 @contextmanager
 def on_cluster(options: ClusterOptions) -> Iterator[None]:
     """Use the cluster that was named, that this process already has, or one of this machine alone."""
-    need("ray", extra="ray")
     import ray
     import ray.data
 

@@ -73,5 +73,17 @@ def test_a_worker_whose_teacher_has_other_files_is_named(lesson, tmp_path, monke
     )
 
 
+def test_a_cluster_that_does_not_answer_is_said_before_the_texts_are_read(
+    lesson, tmp_path, monkeypatch, capsys
+):
+    def nobody(options):
+        raise UserError(f"--ray-address {options.ray_address}: no cluster answers (closed)")
+
+    monkeypatch.setattr(teacher_pass, "on_cluster", nobody)
+    options = ("--engine", "ray", "--ray-address", "x:1", "--cache", tmp_path / "c", "--out", tmp_path / "o")
+    assert "--ray-address x:1: no cluster answers (closed)" in fails(capsys, *lesson.command, *options)
+    assert not (tmp_path / "c").exists()
+
+
 def _with_digest(teacher, digest):
     return Teacher(**{**vars(teacher), "digest": digest})

@@ -44,6 +44,7 @@ from .teacher_outputs import (
     state_bytes,
     vector_bytes,
 )
+from .teacher_pass import check_cluster
 from .text_files import Survey, TextFiles
 from .token_rows import Reader, TokenRows, tokenize
 from .trainer import Collator, DistillTrainer, FrozenEmbeddings
@@ -79,6 +80,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     if before is not None:
         return before
     transformers.set_seed(config.seed)
+    first(lambda: check_cluster(config))
     if config.learns_answers:
         return distill_answers(config)
     first(lambda: check_run(config))

@@ -11,7 +11,7 @@ from ...spread.engine_options import ClusterOptions
 from ...spread.ray_engine import make_all, on_cluster
 from .stored_parts import StoredParts
 
-__all__ = ["Pass", "make_missing"]
+__all__ = ["Pass", "check_cluster", "make_missing"]
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -29,6 +29,13 @@ class Pass(Protocol[T_contra]):
 
     def make(self, number: int, teacher: T_contra, advance: Callable[[int], None]) -> None:
         """Write one part. advance: told how many of its rows more are done."""
+
+
+def check_cluster(where: ClusterOptions) -> None:
+    """Raise UserError where no cluster answers: before texts are read, which takes long."""
+    if where.engine == "ray" and where.ray_address is not None:
+        with on_cluster(where):
+            pass
 
 
 def make_missing(own: Pass[T], load: Callable[[], T], where: ClusterOptions) -> None:
