@@ -47,8 +47,9 @@ NOT_RUN = {
     "python benchmarks/serve_load.py": "puts load on a service for minutes",
     "funnelformer push RUN user/name --private": "uploads; tests/export/test_push.py has a server of the Hub's calls",
     "funnelformer embed mini 's3://": "needs S3 and a cluster; tests/spread/test_ray_cluster.py has both here",
+    "funnelformer prepare --train 's3://": "needs S3; tests/spread/test_ray_cluster.py has it here",
+    "funnelformer prepare --train '/corpus/": "needs a cluster; tests/spread/test_corpus_parts.py starts Ray here",
     "from fastembed": "needs other versions than this environment's; tests/export/test_fastembed.py makes its own",
-    "import ray": "reads /corpus of a cluster; tests/spread/test_corpus_parts.py runs prepare on Ray",
     "#!/bin/bash": "a script of Slurm's",
     "torchrun --standalone --nproc-per-node 8": "eight processes; tests/training/run has two",
     "torchrun --nnodes 2": "two machines; tests/training/run/test_torchrun_nodes.py runs them on the loopback",
@@ -63,7 +64,7 @@ SMALL = {
     "tokenizer": "",
     "distill": "--steps 1 --evaluate-every 1 --batch-size 2 --validation-fraction 0.3 --device cpu",
     "export": "--check-to 20",
-    "bench": "--quick",
+    "bench": "--quick --no-memory",
     "lra": "",
     "evaluate": "--device cpu",
     "predict": "--device cpu",
@@ -77,7 +78,17 @@ UNLESS_SAID = {
 }
 # Sizes that a toy does not need.
 SMALLER = {
-    "bench": {"B4-4-4H768": "B1-1H16", "Hybrid-4-4-4H768": "B1H16", "bert": "bert:L1H16", "compiled": None},
+    "distill": {"/shared/teacher": "shared/teacher"},
+    "bench": {
+        "B4-4-4H768": "B1-1H16",
+        "Hybrid-4-4-4H768": "B1H16",
+        "bert": "bert:L1H16",
+        "compiled": None,
+        "8x32": "2x8",
+        "8x128": None,
+        "2x512": None,
+        "1x2048": None,
+    },
     "pretrain": {"B4-4-4H768": "B1-1H16", "B1-1-1H128": "B1-1-1H16", "5000": "1"},
     "lra": {"20000": "8", "3000": "1", "32": "2", "2000": "4"},
 }
