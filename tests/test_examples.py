@@ -50,7 +50,6 @@ NOT_RUN = {
     "funnelformer prepare --train 's3://": "needs S3; tests/spread/test_ray_cluster.py has it here",
     "funnelformer prepare --train '/corpus/": "needs a cluster; tests/spread/test_corpus_parts.py starts Ray here",
     "from fastembed": "needs other versions than this environment's; tests/export/test_fastembed.py makes its own",
-    "#!/bin/bash": "a script of Slurm's",
     "torchrun --standalone --nproc-per-node 8": "eight processes; tests/training/run has two",
     "torchrun --nnodes 2": "two machines; tests/training/run/test_torchrun_nodes.py runs them on the loopback",
     "export TORCH_DISABLE": "belongs to the command below it",
@@ -195,7 +194,7 @@ def examples(page: Path) -> list[Example]:
 def lines_of(text: str) -> list[str]:
     """Commands of a block, with continued lines joined; a comment of its own is none."""
     joined = re.sub(r"\\\n\s*", "", text).splitlines()
-    return [line.strip() for line in joined if line.strip() and not re.match(r"\s*#(?!!)", line)]
+    return [line.strip() for line in joined if line.strip() and not line.lstrip().startswith("#")]
 
 
 def reason(text: str) -> str | None:
@@ -255,10 +254,7 @@ class Runner:
             if reason(example.text) is None:
                 self._python(example.text)
             return
-        if reason(example.text) is not None and example.text.startswith("#!"):
-            return
         for line in lines_of(example.text):
-            self.names.setdefault("lines", []).append(line)
             if reason(line) is None:
                 self._line(line)
 
@@ -342,6 +338,7 @@ def call(words: list[str]) -> int:
 def remove(names: list[str]) -> None:
     for name in names:
         path = Path(name)
+        assert not path.is_absolute()
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -429,8 +426,7 @@ def test_what_is_not_run_is_named_once_and_is_there():
     starts: list[str] = []
     for page in PAGES:
         for example in examples(page):
-            is_whole = example.kind == "python" or example.text.startswith("#!")
-            starts += [example.text] if is_whole else lines_of(example.text)
+            starts += [example.text] if example.kind == "python" else lines_of(example.text)
     for start in NOT_RUN:
         assert any(text.startswith(start) for text in starts), start
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
