@@ -48,7 +48,7 @@ NOT_RUN = {
     "funnelformer push RUN user/name --private": "uploads; tests/export/test_push.py has a server of the Hub's calls",
     "funnelformer embed mini 's3://": "needs S3 and a cluster; tests/spread/test_ray_cluster.py has both here",
     "funnelformer prepare --train 's3://": "needs S3; tests/spread/test_ray_cluster.py has it here",
-    "funnelformer prepare --train '/corpus/": "needs a cluster; tests/spread/test_corpus_parts.py starts Ray here",
+    "funnelformer prepare --train '/corpus/": "needs a cluster; tests/spread/test_ray_cluster.py has one here",
     "from fastembed": "needs other versions than this environment's; tests/export/test_fastembed.py makes its own",
     "torchrun --standalone --nproc-per-node 8": "eight processes; tests/training/run has two",
     "torchrun --nnodes 2": "two machines; tests/training/run/test_torchrun_nodes.py runs them on the loopback",
