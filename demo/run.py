@@ -152,7 +152,7 @@ class Demo:
 
     def measure(self) -> None:
         """Seconds of everything, in turns in one process, and the sizes of the models."""
-        from funnelformer.inference.embedder import load_embedder
+        from funnelformer import load_embedder
 
         transformers.logging.disable_progress_bar()
         texts, _ = read_table(self.ratings / "films-test.tsv")

@@ -1,11 +1,20 @@
 """Text encoders that shorten the sequence as they deepen: Funnel-Transformer, PoNet and hybrids of them.
 
-The command line, `funnelformer --help`, needs no Python. From Python:
+`funnelformer --help` shows the command line. In Python:
 
-    from funnelformer import finetune, FinetuneConfig, load_predictor, Embedder
+    from pathlib import Path
+    from funnelformer import FinetuneConfig, finetune, load_predictor
+
     finetune(FinetuneConfig(model="B4-4-4H768", train="train.csv", out=Path("model")))
     predictor = load_predictor("model")
     predictor.probabilities(predictor.logits(["a text"]))  # [1, classes], in the order of predictor.labels
+
+To make a model: `convert` (shorten an encoder, or change its format), `finetune`, and from nothing `train_tokenizer`,
+`prepare` and `pretrain`. To use one: `load_predictor` and `Predictor` for labels, `load_embedder` and `Embedder` for
+vectors, `answer` for answers in a passage, `predict` and `evaluate` for whole files. To look into one: `describe` says
+what it costs, `prepack` makes it faster on a CPU, `load_tokenizer` reads its tokenizer. Commands take a configuration,
+such as `FinetuneConfig`, and raise `UserError` for input that cannot be used. `FunnelformerModel` and the classes
+`FunnelformerFor...`, with `FunnelformerConfig`, are models of transformers.
 
 After `import funnelformer`, transformers' AutoModel and AutoConfig load the folders that this package writes.
 A name is imported when it is first used, so `import funnelformer` alone loads neither torch nor transformers.

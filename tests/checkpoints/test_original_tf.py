@@ -191,7 +191,11 @@ def test_options_the_form_cannot_hold(change: dict[str, Any], expected: str) -> 
             None,
             r"adam_m: tensor 'model/input/layer_norm/beta' .* is missing",
         ),
-        ("model/input/other/adam_v", torch.ones(3), "model/input/other/adam_v is the moment of no variable"),
+        (
+            "model/input/other/adam_v",
+            torch.ones(3),
+            "model/input/other/adam_v is the moment of a variable that is not",
+        ),
         ("generator/lm_loss/bias", None, "'generator/lm_loss/bias' of shape .* is missing"),
         ("generator/encoder/layer_0/rel_attn/q/kernel", None, "layer_0/rel_attn/q/kernel' is missing"),
         ("generator/encoder/layer_0/rel_attn/q/kernel", torch.ones(8), "expected 3 dimensions"),

@@ -54,7 +54,7 @@ def test_shards_are_joined(tmp_path: Path, suffix: str) -> None:
         ({"t0": "one.bin", "t9": "one.bin"}, "'t9' is in the index but not in its shard one.bin"),
         ({"t0": "one.bin", "t9": "two.bin"}, "'t9' is in the index but not in its shard two.bin"),
         ({"t0": "one.bin", "t1": "one.bin"}, "'t1' is in the index but not in its shard one.bin"),
-        ({"t0": "one.bin", "t1": "two.bin"}, r"two.bin: holds tensor 't2', which .*index.json does not say"),
+        ({"t0": "one.bin", "t1": "two.bin"}, r"two.bin: holds tensor 't2', which .*index.json does not list"),
         (
             {"t0": "two.bin", "t1": "two.bin", "t2": "two.bin"},
             "'t0' is in the index but not in its shard two.bin",
@@ -85,7 +85,7 @@ def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"t0": "one.safetensors", "t1": "two.safetensors"}}))
     for read in (lambda: read_state_dict(index), lambda: check_weights(tmp_path)):
         with pytest.raises(
-            UserError, match=r"two.safetensors: holds tensor 't0', which .* does not say of this shard"
+            UserError, match=r"two.safetensors: holds tensor 't0', which .* does not list for this shard"
         ):
             read()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,32 @@ def test_every_option_of_every_command_has_a_help_text():
                 argument.parse and argument.show and argument.name != "*"
             ):  # a dataclass, of options by themselves
                 assert argument.parameter.help, (path, argument.name)
+
+
+def test_numbers_say_what_is_allowed():
+    """But the layers of an encoder, which are counted in a folder that is not read yet."""
+    without = set()
+    for path, command in every_command():
+        for argument in command.assemble_argument_collection(parse_docstring=True):
+            is_number = re.search(r"\b(int|float)\b", str(argument.hint))
+            if is_number and argument.show and "allowed: " not in str(argument.parameter.show_default):
+                without.add((path[-1], argument.name))
+    assert without == {("convert", "--layers"), ("distill", "--layers")}
+
+
+def test_no_line_of_help_is_written_twice():
+    """What several commands say of an option stands in a type that they share."""
+    lines: dict[str, list[str]] = {}
+    for file in (Path(__file__).parents[2] / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            for option, said in pairwise(getattr(node, "body", []) if isinstance(node, ast.ClassDef) else []):
+                match option, said:
+                    case ast.AnnAssign(), ast.Expr(value=ast.Constant(value=str(text))):
+                        lines.setdefault(text, []).append(f"{node.name}.{ast.unparse(option.target)}")
+                    case _:
+                        pass
+    assert len(lines) > 150
+    assert [(text, options) for text, options in lines.items() if len(options) > 1] == []
 
 
 def test_options_stand_in_the_groups_and_five_at_most_are_most_used(capsys):

@@ -193,6 +193,9 @@ def test_public_names_are_where_type_checkers_see_them():
         assert funnelformer._HOMES.get(name, "modeling") == module
         assert getattr(funnelformer, name) is getattr(importlib.import_module(f"funnelformer.{module}"), name)
     assert {*funnelformer.__all__} <= {*dir(funnelformer)}
+    for name in funnelformer.__all__:  # `help(funnelformer)` begins with what there is
+        if not name.startswith(("__", "FunnelformerFor")) and not name.endswith("Config"):
+            assert f"`{name}`" in funnelformer.__doc__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         funnelformer.nothing  # noqa: B018
 

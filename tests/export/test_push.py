@@ -205,7 +205,7 @@ def test_what_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert "'reviews' is no name on the Hub; allowed: user/name" in fails(capsys, f"push {model} reviews")
+    assert "'reviews' is not a name on the Hub; allowed: user/name" in fails(capsys, f"push {model} reviews")
     assert "no such folder" in fails(capsys, f"push {tmp_path / 'none'} someone/reviews")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")

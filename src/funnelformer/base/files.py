@@ -174,7 +174,7 @@ class _Bounded(io.RawIOBase):
         self._count += len(content)
         if self._count > self._limit:
             raise UserError(
-                f"{self._path}: unpacks to more than {_MAX_RATIO:,} times its size, as no text does: refused"
+                f"{self._path}: unpacks to more than {_MAX_RATIO:,} times its size, which no text does; it is refused"
             )
         return len(content)
 

@@ -117,7 +117,9 @@ def read_small_text(path: str | Path, most_bytes: int = _MAX_JSON_BYTES) -> str:
             raise
         raise UserError(f"{str(path)!r}: cannot be read ({one_line(error)})") from None
     if len(content) > most_bytes:
-        raise UserError(f"{path}: larger than {most_bytes:,} bytes, as no sound file of its kind is")
+        raise UserError(
+            f"{path}: larger than {most_bytes:,} bytes, which is too large for a file of its kind"
+        )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

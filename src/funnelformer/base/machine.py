@@ -40,7 +40,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, Any]:
-    """Of everything that could change a time."""
+    """The versions of everything that could change a time."""
     return stamped(
         {
             "commit": _source_commit(),

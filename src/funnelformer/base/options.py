@@ -30,6 +30,7 @@ __all__ = [
     "SEED",
     "Backend",
     "BackendOption",
+    "ConfigKeys",
     "Device",
     "DeviceOption",
     "Engine",
@@ -125,9 +126,17 @@ BackendOption = Annotated[
         help="onnx and openvino run an exported graph; auto does so if the folder has a graph and no weights."
     ),
 ]
-TextColumn = Annotated[str | None, Parameter(help="Column of the text.")]
-TextPairColumn = Annotated[str | None, Parameter(help="Column of the second text.")]
-LabelColumn = Annotated[str | None, Parameter(help="Column of the label.")]
+TextColumn = Annotated[str | None, Parameter(help="Column with the text, for tables.")]
+TextPairColumn = Annotated[str | None, Parameter(help="Column with the second text.")]
+LabelColumn = Annotated[str | None, Parameter(help="Column with the label.")]
+ConfigKeys = Annotated[
+    dict[str, str],
+    Parameter(
+        name="--set",
+        negative="",
+        help="Keys of the model's config, such as --set.hidden_dropout=0.2 or --set.pooling=max.",
+    ),
+]
 LongestText = Annotated[
     int | None,
     at_least(3),
@@ -137,7 +146,7 @@ TextsInBatch = Annotated[int, at_least(1), Parameter(help="Texts in a batch.")]
 TaskOfData = Annotated[
     str | None,
     Parameter(
-        help="Task whose official files you give; by default the model's own task, for a folder or a name on the Hub."
+        help="Task whose official files DATA holds; by default the model's own if DATA is a folder or a Hub name."
     ),
 ]
 SkipBadRows = Annotated[
@@ -203,10 +212,6 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
 
     def decorate(config_class: type[C]) -> type[C]:
         own: Any = config_class
-        # Inherited options stand before the arguments without a name, which cyclopts looks for at the beginning.
-        own.__dataclass_fields__ = dict(
-            sorted(own.__dataclass_fields__.items(), key=lambda entry: entry[1].kw_only)
-        )
         group_of = {name: _GROUPS[key] for key, names in groups.items() for name in names.split()}
         # As in __init__: cyclopts looks for no argument without a name behind the first that has one, and those of a
         # base class come first.

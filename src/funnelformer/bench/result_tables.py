@@ -141,7 +141,7 @@ class MemoryFit:
 
 
 def memory_fits(memory: Sequence[Memory]) -> list[MemoryFit]:
-    """Of every model that was measured at three lengths at least."""
+    """Fit memory against length, for every model that was measured at three lengths at least."""
     groups: dict[tuple[Any, ...], list[Memory]] = {}
     for entry in memory:
         case = entry.case

@@ -119,7 +119,7 @@ def _copy(source: Any, target: IO[bytes], limit: int, name: str) -> int:
     while chunk := source.read(_CHUNK_BYTES):
         size += len(chunk)
         if size > limit:
-            raise UserError(f"{name}: larger than {limit:,} bytes, as no released checkpoint is")
+            raise UserError(f"{name}: larger than {limit:,} bytes, more than any released checkpoint")
         target.write(chunk)
     return size
 
@@ -148,7 +148,7 @@ def _extract(archive: Path, folder: Path, name: str) -> None:
                 num_files += 1
                 if num_files > _MAX_FILES:
                     raise UserError(
-                        f"{name}: holds more than {_MAX_FILES} entries, as no released checkpoint does"
+                        f"{name}: holds more than {_MAX_FILES} entries, more than any released checkpoint"
                     )
                 path = _inside(folder, member, name)
                 if member.isdir():

@@ -108,7 +108,7 @@ def load_pretraining(folder: str | Path) -> Pretraining | None:
     for parameter, found in moments.items():
         if found.keys() != {"exp_avg", "exp_avg_sq"}:
             raise UserError(
-                f"{folder / OPTIMIZER}: parameter {parameter!r} has {', '.join(sorted(found))} alone"
+                f"{folder / OPTIMIZER}: parameter {parameter!r} has only {', '.join(sorted(found))}"
             )
     return Pretraining(part, moments, int(step))
 

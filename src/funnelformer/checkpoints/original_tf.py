@@ -263,7 +263,7 @@ def _moments(
                 moments.setdefault(prefix + name, {})[kind] = tensor
     for kind, found in slots.items():
         for name in sorted(found.keys() - done - ignored.keys()):
-            raise UserError(f"{source}: {name}/{MOMENTS[kind]} is the moment of no variable")
+            raise UserError(f"{source}: {name}/{MOMENTS[kind]} is the moment of a variable that is not there")
     return moments
 
 

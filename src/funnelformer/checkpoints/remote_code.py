@@ -54,7 +54,7 @@ def export(config: FunnelformerConfig, state: Mapping[str, Tensor], architecture
     for mixer in config.block_mixers:
         if mixer_class(mixer).__module__.partition(".")[0] != _PACKAGE:
             raise UserError(
-                f"the mixer {mixer!r} is no part of funnelformer, whose code goes into the folder alone"
+                f"the mixer {mixer!r} is not part of funnelformer; only funnelformer's own code goes into the folder"
             )
     return Exported(config, dict(state), {}, {name: name for name in state}, architecture)
 

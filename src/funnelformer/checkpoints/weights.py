@@ -217,7 +217,7 @@ def _check_shard(path: Path, shard: Path, names: set[str], found: Iterable[str])
     if missing := sorted(names - found):
         raise UserError(f"{path}: tensor {missing[0]!r} is in the index but not in its shard {shard.name}")
     if more := sorted(found - names):
-        raise UserError(f"{shard}: holds tensor {more[0]!r}, which {path.name} does not say of this shard")
+        raise UserError(f"{shard}: holds tensor {more[0]!r}, which {path.name} does not list for this shard")
 
 
 def _read_shards(path: Path, mapped: bool) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ def show(line: str) -> None:
 
 
 def print_metrics(metrics: dict[str, Any], last_line: str | None = None) -> None:
-    """Of the first process alone; tables are for programs."""
+    """Print the metrics, in the first process alone; tables among them are for programs, and left out."""
     if process_rank() > 0:
         return
     for key, value in metrics.items():

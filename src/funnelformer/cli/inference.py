@@ -28,7 +28,7 @@ def _evaluate(settings: EvaluateConfig) -> None:
 
 @app.command(name="predict")
 def _predict(settings: PredictConfig) -> None:
-    """Label the texts of a file or of stdin."""
+    """Label the texts in a file or from stdin."""
     check_reachable(settings.model)
     from ..inference.predict import predict
 
@@ -57,8 +57,8 @@ def _serve(
     *,
     settings: ServeConfig | None = None,
 ) -> None:
-    """Answer HTTP requests with models: /classify, /embed, /fill, /answer, /rank, a page to try it, and what clients of
-    OpenAI and text-embeddings-inference ask.
+    """Serve models over HTTP: /classify, /embed, /fill, /answer, /rank, a page to try them, and the routes of
+    OpenAI and text-embeddings-inference.
     """
     sources = name_models(models)
     for source in sources.values():
@@ -77,7 +77,7 @@ def _serve(
 
 @app.command(name="embed")
 def _embed(settings: EmbedConfig) -> None:
-    """Write the vectors of the texts of a file or of stdin, or a folder for sentence_transformers."""
+    """Write a vector for each text in a file or from stdin, or a folder that sentence_transformers loads."""
     check_reachable(settings.model)
     from ..inference.embed import embed
 

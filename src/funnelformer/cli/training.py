@@ -14,7 +14,7 @@ from .app import app, print_metrics, show
 
 @app.command(name="prepare")
 def _prepare(settings: PrepareConfig) -> None:
-    """Tokenise text into files to pretrain from, once, in parallel; run again to go on."""
+    """Tokenise text once, in parallel, into files for pretraining; run it again to go on after an interruption."""
     from ..corpus.prepare import prepare
 
     print_metrics(prepare(settings), f"the data are in {settings.out}")
@@ -42,7 +42,7 @@ def _distill(settings: DistillConfig) -> None:
 
 @app.command(name="finetune")
 def _finetune(settings: FinetuneConfig) -> None:
-    """Fine-tune a model: on a --task of the papers, or on a table of texts with classes, labels or amounts."""
+    """Fine-tune a model on a table of texts with classes, labels or amounts, or on a --task of the papers."""
     for source in (settings.model, *([settings.teacher] if settings.teacher else [])):
         check_reachable(source)
     if settings.teacher:

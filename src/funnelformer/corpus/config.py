@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ..base.options import Files, OutFolder, at_least, check_ranges, grouped
+from ..base.options import Files, OutFolder, TextColumn, at_least, check_ranges, grouped
 
 __all__ = ["TokenizerConfig"]
 
@@ -24,14 +24,13 @@ class TokenizerConfig:
     "Text files or globs (txt, jsonl, csv, tsv, parquet; compressed or not)."
     out: OutFolder
     _: KW_ONLY
-    vocab_size: int = 30522
+    vocab_size: Annotated[int, at_least(10)] = 30522
     "Largest size of the vocabulary."
     cased: bool = False
     "Keep capital letters and accents."
     min_frequency: Annotated[int, at_least(1)] = 2
     "Merge only pairs that occur at least this often."
-    text_column: str | None = None
-    "Column with the text, for tables."
+    text_column: TextColumn = None
     max_length: Annotated[int, at_least(3)] = 512
     "Tokens at which a longer text is cut by default, the two special ones included."
     overwrite: bool = False

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Annotated
 
 from ..base.errors import UserError
-from ..base.options import SEED, Engine, Files, Form, Sentences, at_least, check_ranges, grouped
+from ..base.options import (
+    FRACTION_FROM_0,
+    SEED,
+    Engine,
+    Files,
+    Form,
+    Sentences,
+    TextColumn,
+    at_least,
+    check_ranges,
+    grouped,
+)
 from ..spread.engine_options import ClusterOptions
 from ..spread.storage import as_url, is_remote
 from .row_settings import RowSettings
@@ -17,8 +28,8 @@ __all__ = ["PrepareConfig"]
 
 
 @grouped(
-    most="train tokenizer out block_size",
-    data="form passes sentences text_column validation_fraction",
+    most="train tokenizer out block_size form",
+    data="passes sentences text_column validation_fraction",
     model="stride",
     run="seed shard",
     output="part_chars",
@@ -34,22 +45,21 @@ folder of `Dataset.save_to_disk`, or a Hub name user/name[:config]."
     "Tokenizer folder or vocabulary file."
     out: Path
     "Folder to write; parts that are finished there are kept."
-    block_size: int = 512
+    block_size: Annotated[int, at_least(3)] = 512
     "Tokens of a training sequence."
     form: Form = "single"
     "single: documents packed into blocks. continuation: pairs A, B where B continues A or not. structure: B follows \
 A, precedes it, or comes from elsewhere (the objective mlm+sso needs this)."
-    stride: int = 1
-    "For a funnel with truncate_seq give 2^(blocks - 1), so that it drops no token at the end of a row."
-    passes: int = 1
+    stride: Annotated[int, at_least(1)] = 1
+    "For a funnel with truncate_seq, give 2^(blocks - 1); then it drops no token at the end of a row."
+    passes: Annotated[int, at_least(1)] = 1
     "How many times to use the text, each time in another order or as other pairs."
     sentences: Sentences = "lines"
     "Where sentences end: at the end of a line, or at punctuation too."
-    text_column: str | None = None
-    "Column with the text, for tables."
-    validation_fraction: float = 0.01
+    text_column: TextColumn = None
+    validation_fraction: Annotated[float, FRACTION_FROM_0] = 0.01
     "Fraction of the documents to hold out."
-    part_chars: int = 32_000_000
+    part_chars: Annotated[int, at_least(1)] = 32_000_000
     "Characters of text in each output file. Each worker needs a few times that in memory."
     seed: Annotated[int, SEED] = 42
     "Seed for the order of documents and for the pairs."

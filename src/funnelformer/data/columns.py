@@ -30,6 +30,6 @@ def check_names(names: Iterable[Any], where: str) -> None:
                 raise UserError(f"{where} names column {name!r} twice")
             raise UserError(
                 f"{where} names the columns {first[seen]!r} and {name!r}, which differ only in white space or in how "
-                "they are written; call them otherwise"
+                "they are written; rename one of them"
             )
         first[seen] = name

@@ -81,7 +81,7 @@ class Rows:
         return Rows(found)
 
     def dataset(self) -> datasets.Dataset:
-        """As the Trainer and the cache of `datasets` want them."""
+        """The rows in the form that the Trainer and the cache of `datasets` want."""
         import datasets
 
         features = None if self._features is None else self._features()

@@ -33,7 +33,8 @@ Padding = Literal["none", "right", "left"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one batch: the largest absolute one at a real token, and the same over the largest output (at least 1)."""
+    """How far apart the outputs of one batch are: the largest absolute difference at a real token, and that over the
+    largest output (at least 1)."""
 
     batch_size: int
     length: int

@@ -97,4 +97,6 @@ class PushConfig:
     def __post_init__(self) -> None:
         self.model = Path(located(self.model))
         if HUB_NAME.fullmatch(self.name) is None:
-            raise UserError(f"{self.name!r} is no name on the Hub; allowed: user/name, as in someone/reviews")
+            raise UserError(
+                f"{self.name!r} is not a name on the Hub; allowed: user/name, as in someone/reviews"
+            )

@@ -16,6 +16,7 @@ from ..base.options import (
     LabelColumn,
     LongestText,
     ModelFolder,
+    SkipBadRows,
     TaskOfData,
     TextColumn,
     TextPairColumn,
@@ -46,15 +47,14 @@ class EvaluateConfig(WindowOptions):
     _: KW_ONLY
     task: TaskOfData = None
     part: str | None = None
-    "Part of the task to read, such as dev-matched; by default one with labels that was not trained on. For other \
-folders and names it is a split; by default test."
+    "Part of the task to read, such as dev-matched; by default one with labels that the model was not trained on. For \
+other folders and names, a split; by default test."
     out: Path | None = None
     "File for the metrics (JSON)."
     text: TextColumn = None
     text_pair: TextPairColumn = None
     label: LabelColumn = None
-    skip_bad_rows: bool = False
-    "Leave out rows that cannot be used, and count them."
+    skip_bad_rows: SkipBadRows = False
     max_length: LongestText = None
     batch_size: TextsInBatch = 32
     device: DeviceOption = "auto"

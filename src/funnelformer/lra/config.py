@@ -12,6 +12,7 @@ from ..base.errors import UserError
 from ..base.options import (
     FRACTION_FROM_0,
     SEED,
+    ConfigKeys,
     OutFolder,
     Rate,
     above,
@@ -20,7 +21,7 @@ from ..base.options import (
     grouped,
     model_options,
 )
-from ..training.run.config import RunConfig
+from ..training.run.config import RunConfig, WeightDecay
 from .arena_tasks import find_task
 
 __all__ = ["GenerateConfig", "LraConfig", "LraReportConfig"]
@@ -53,18 +54,13 @@ class LraConfig(RunConfig):
     batch_size: Annotated[int | None, at_least(1)] = None  # type: ignore[assignment] # never None once the recipe has filled it in
     "Sequences in a batch on each device, before accumulation; by default the recipe's."
     warmup: Annotated[float | None, FRACTION_FROM_0] = None  # type: ignore[assignment]
-    "Fraction of the steps during which the learning rate rises."
+    "Fraction of the steps during which the learning rate rises; by default the recipe's."
     learning_rate: Annotated[Rate, above(0)] = 1e-4
     "Highest learning rate; by default the recipe's. auto chooses it by the model's width."
-    weight_decay: Annotated[float, at_least(0)] = 0.0
-    "Decoupled weight decay of all parameters except dense biases and LayerNorms; attention's \
-r_w, r_r and r_s decay, as in the paper's code."
+    weight_decay: WeightDecay = 0.0
     evaluate_every: Annotated[int | None, at_least(1)] = None
     "Steps between two checkpoints, scored on the validation part; by default a tenth of the steps."
-    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
-        default_factory=dict
-    )
-    "Keys of the model's config, such as --set.hidden_dropout=0.2."
+    model_options: ConfigKeys = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.task:  # the command line's options before they meet their task; run_lra refuses it
@@ -101,7 +97,7 @@ class GenerateConfig:
     length: Annotated[int | None, at_least(1)] = None
     "For listops: tokens in the longest expressions. For images: pixels in an image."
     seed: Annotated[int, SEED] = 0
-    "Seed; the same one gives the same data."
+    "The same seed gives the same data."
 
     def __post_init__(self) -> None:
         self.out = Path(self.out)

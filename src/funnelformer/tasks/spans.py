@@ -109,7 +109,9 @@ class Questions(Kind, names=("span",)):
     def in_windows(self, windowing: Windowing) -> Questions:
         """Passages are read in windows anyway; `task.spans` says how far apart these begin."""
         if str(windowing) != "mean":
-            raise UserError("--windows combines what is said of a text; an answer is in one of its windows")
+            raise UserError(
+                "--windows combines the scores of a text's windows; an answer is taken from one of them"
+            )
         return self
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:

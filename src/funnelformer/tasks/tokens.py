@@ -58,7 +58,9 @@ class Tokens(Kind, names=("tokens",)):
 
     def in_windows(self, windowing: Windowing) -> Tokens:
         if str(windowing) != "mean":
-            raise UserError("--windows combines what is said of a text; a tag is taken from one window")
+            raise UserError(
+                "--windows combines the scores of a text's windows; a tag is taken from one window"
+            )
         return Tokens(self.task, windowing)
 
     def examples(self, table: Table, bad: OnBadRow = refuse) -> Rows:

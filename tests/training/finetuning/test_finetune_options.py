@@ -400,7 +400,10 @@ def test_seeds_make_runs_and_a_table(toy, tmp_path, capsys):
         (("--layer-decay", 0), "--layer-decay is 0.0; allowed: 0 < factor <= 1"),
         (("--max-length", 2), "--max-length is 2; allowed: 3 and more, or auto"),
         (("--regression", "--multi-label"), "--regression and --multi-label exclude each other"),
-        (("--label-separator", ";"), "--label-separator is a text between the labels of a row, and needs "),
+        (
+            ("--label-separator", ";"),
+            "--label-separator needs --multi-label, and a text that stands between ",
+        ),
     ],
 )
 def test_options_out_of_range(toy, data, tmp_path, capsys, flags, message):

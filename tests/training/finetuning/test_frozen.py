@@ -290,13 +290,16 @@ def test_what_cannot_be(toy, tables, capsys, tmp_path):
             "--frozen --learning-rate 1e-4",
             no_step.format("--learning-rate"),
         ),
-        ("--contrastive-epochs 2", "--contrastive-epochs is of --few-shot"),
+        ("--contrastive-epochs 2", "--contrastive-epochs needs --few-shot"),
         (
             "--few-shot --early-stopping 2",
             "--few-shot trains on pairs and then fits the head, so --early-stopping would have no effect; leave it out",
         ),
         ("--few-shot --contrastive-epochs 0", "--contrastive-epochs is 0.0; allowed: more than 0"),
-        ("--few-shot --batch-size 7", "--batch-size is 7; allowed with --few-shot: even numbers, of couples"),
+        (
+            "--few-shot --batch-size 7",
+            "--batch-size is 7; allowed with --few-shot: even numbers, because texts come in pairs",
+        ),
         (
             "--few-shot --doc-stride 4",
             "--few-shot compares whole texts; leave out --doc-stride",

@@ -362,8 +362,8 @@ def test_what_cannot_teach_is_said_in_a_line(toy, command, data, teacher, tmp_pa
     def message(*options):
         return fails(capsys, *start, *out, *options)
 
-    assert message("--temperature", 2) == "--temperature is of --teacher"
-    assert message("--cache", tmp_path) == "--cache is of --teacher"
+    assert message("--temperature", 2) == "--temperature needs --teacher"
+    assert message("--cache", tmp_path) == "--cache needs --teacher"
     assert "is a layout" in message("--teacher", "B2-2H16")
     assert "FunnelformerForMaskedLM; a task of classification needs" in message("--teacher", toy.pretrained)
     assert "--frozen fits the head to the labels alone" in message("--teacher", teacher, "--frozen")
@@ -389,7 +389,7 @@ def test_what_cannot_teach_is_said_in_a_line(toy, command, data, teacher, tmp_pa
     (other / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "code.Model"}}))
     assert "names code to run" in message("--teacher", other)
     assert "its problem_type is single_label_classification" in message("--teacher", teacher, *regression)
-    assert "--temperature is of classes" in message("--teacher", teacher, *regression, "--temperature", 2)
+    assert "--temperature is for classes" in message("--teacher", teacher, *regression, "--temperature", 2)
     headless = shutil.copytree(teacher, tmp_path / "headless", ignore=shutil.ignore_patterns("checkpoints"))
     state = load_file(headless / "model.safetensors")
     save_file(

@@ -135,7 +135,7 @@ def test_bad_strides(tokenizer):
     with pytest.raises(UserError, match="windows of single texts; this is a task of pairs of texts"):
         kind_of(task_of(pair="other"), Windowing(3))
     with pytest.raises(
-        UserError, match="--windows combines what is said of a text; a tag is taken from one window"
+        UserError, match="--windows combines the scores of a text's windows; a tag is taken from one window"
     ):
         kind_of(task_of("tokens", None), Windowing(3, "max"))
     with pytest.raises(

@@ -59,7 +59,7 @@ class AttentionInputs:
         return self.farthest // self.unit
 
     def all_sinusoids(self) -> Float[Tensor, "R D"]:
-        """Those of every row."""
+        """The sinusoids of every row."""
         assert self.sinusoids is not None
         if not self.is_mirrored:
             return self.sinusoids

@@ -23,7 +23,7 @@ from ...base.options import (
 )
 from ...checkpoints.config import Layers
 from ...spread.engine_options import ClusterOptions
-from ..run.config import RunConfig
+from ..run.config import NumSteps, RunConfig, Warmup
 
 __all__ = ["ANSWERS", "LESSONS", "DistillConfig"]
 
@@ -74,8 +74,7 @@ a classifier; scores, the scores that a cross-encoder gives pairs of a query and
     "ray spreads the teacher's reading over a cluster; all its machines see --teacher and --cache by these names."
     temperature: Annotated[float | None, above(0)] = None
     "For logits: divides those of the teacher and of the student before they are compared; 2 by default."
-    steps: Annotated[int, at_least(1)] = 10_000
-    "Optimizer steps."
+    steps: NumSteps = 10_000
     text: str | None = None
     "Column with the text, for tables; of pairs the first."
     text_pair: str | None = None
@@ -123,8 +122,7 @@ those of --model."
     "Steps between two checkpoints, each measured."
     parallel: Parallel = "ddp"
     "How several processes hold the student. ddp: each holds all of it. fsdp: each holds a share."
-    warmup: Annotated[float, FRACTION_FROM_0] = 0.08
-    "Fraction of the steps during which the learning rate rises."
+    warmup: Warmup = 0.08
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)

@@ -10,6 +10,8 @@ from ...base.card_options import CardOptions
 from ...base.errors import UserError
 from ...base.options import (
     FRACTION,
+    SEED,
+    ConfigKeys,
     LabelColumn,
     SkipBadRows,
     TextColumn,
@@ -100,7 +102,7 @@ Without --doc-stride they begin half a window apart."
     temperature: Annotated[float | None, above(0)] = None
     "Divides the logits of --teacher and of the model before they are compared; 2 by default."
     teacher_weight: Annotated[float | None, between("0 < weight <= 1", lambda value: 0 < value <= 1)] = None
-    "Share of the loss that --teacher has, the rest being the labels'; 0.5 by default."
+    "Share of the loss that comes from --teacher; the rest comes from the labels. 0.5 by default."
     cache: Path | None = None
     "Folder for the answers of --teacher, which other models, seeds and resumed runs use again; by default the folder \
 teacher-outputs beside --out."
@@ -124,14 +126,11 @@ vectors."
     "Run a grid: lr=1e-5,2e-5 (batch, epochs, any option); one --sweep for each option. Each point has --seeds runs."
     seeds: Annotated[int, at_least(1)] = 1
     "Number of runs, with seeds counted from --seed, each in a folder of --out, and a table of means."
-    split_seed: int | None = None
+    split_seed: Annotated[int | None, SEED] = None
     "Seed for choosing the dev part; by default --seed."
     group_by_length: Annotated[bool, Parameter(negative="")] = False
     "Put texts of similar length in a batch: less padding, so faster where lengths differ much."
-    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
-        default_factory=dict
-    )
-    "Keys of the model's config, such as --set.hidden_dropout=0.2."
+    model_options: ConfigKeys = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
@@ -142,7 +141,7 @@ vectors."
             raise UserError("--regression and --multi-label exclude each other")
         if self.label_separator is not None and not (self.multi_label and self.label_separator):
             raise UserError(
-                "--label-separator is a text between the labels of a row, and needs --multi-label"
+                "--label-separator needs --multi-label, and a text that stands between the labels of a row"
             )
         self.cache = None if self.cache is None else Path(self.cache)
         self._check_fitted()
@@ -179,14 +178,14 @@ vectors."
         if self.teacher is None:
             for name in ("temperature", "teacher_weight", "cache"):
                 if self._is_given(name):
-                    raise UserError(f"{flag(name)} is of --teacher")
+                    raise UserError(f"{flag(name)} needs --teacher")
         elif self.fits_head:
             how = "--frozen" if self.frozen else "--few-shot"
             raise UserError(
                 f"{how} fits the head to the labels alone, so --teacher would have no effect; leave it out"
             )
         elif self.regression and self.temperature is not None:
-            raise UserError("--temperature is of classes, and --regression has none; leave it out")
+            raise UserError("--temperature is for classes, and --regression has none; leave it out")
 
     def _check_fitted(self) -> None:
         """Raises UserError for options that would say nothing beside --frozen or --few-shot."""
@@ -195,7 +194,7 @@ vectors."
                 "--frozen and --few-shot exclude each other: one keeps the encoder, one trains it"
             )
         if not self.few_shot and self._is_given("contrastive_epochs"):
-            raise UserError("--contrastive-epochs is of --few-shot")
+            raise UserError("--contrastive-epochs needs --few-shot")
         if not self.fits_head:
             return
         how = (
@@ -206,7 +205,7 @@ vectors."
                 raise UserError(f"{how}, so {flag(name)} would have no effect; leave it out")
         if self.few_shot and self.batch_size % 2:
             raise UserError(
-                f"--batch-size is {self.batch_size}; allowed with --few-shot: even numbers, of couples"
+                f"--batch-size is {self.batch_size}; allowed with --few-shot: even numbers, because texts come in pairs"
             )
 
     def _is_given(self, name: str) -> bool:

@@ -20,7 +20,7 @@ __all__ = ["data_files", "describe_data"]
 
 
 def describe_data(config: DataConfig, data: TaskData) -> dict[str, dict[str, Any]]:
-    """Of each part (train, dev, test, dev-matched ...) its `source`, `rows` and hashes, all SHA-256.
+    """For each part (train, dev, test, dev-matched ...) its `source`, `rows` and hashes, all SHA-256.
 
     file_sha256: of the bytes of the source, compressed or not; of a folder, of the names and hashes of all its files.
         None for a data set of the Hub.

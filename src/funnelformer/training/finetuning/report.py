@@ -49,7 +49,7 @@ def write_report(run: FinishedRun) -> None:
 
 
 def dev_calibration(task: Task, judged: Judged) -> Calibration | None:
-    """Of answers that have one probability: a class, a choice, a span; None for others."""
+    """Calibration of answers that have one probability: a class, a choice, a span; None for others."""
     if task.kind not in (*_EXCLUSIVE, "span") or judged.sureness is None:
         return None
     return calibration(judged.sureness, ~judged.is_wrong)

@@ -77,8 +77,6 @@ def load_task_data(config: DataConfig, start: Sequence[str] | None = None) -> Ta
     task = None if config.task is None else find_task(config.task)
     if config.max_answer_length is not None and (task is None or task.spans is None):
         raise UserError("--max-answer-length is only for squad and squad2, whose answers are spans")
-    if config.split_seed is not None and config.split_seed < 0:
-        raise UserError(f"--split-seed is {config.split_seed}; allowed: 0 and more")
     bad = BadRows(config.skip_bad_rows)
     data = _from_table(config, bad, start) if config.task is None else _from_release(config, bad, start)
     if report := bad.report():

@@ -54,7 +54,7 @@ class Teaching:
     def losses(
         self, outputs: Mapping[str, Tensor], theirs: Tensor, inputs: Mapping[str, Any], weights: Tensor | None
     ) -> Float[Tensor, " N"]:
-        """Of each row, window or tag, see `answer_losses`. weights: of the rows, where they have some."""
+        """The loss of each row, window or tag, see `answer_losses`. weights: of the rows, if they have some."""
         found = answer_losses(self.kind, outputs, theirs, inputs, self.temperature)
         if weights is None and self.class_weights is not None:
             weights = torch.tensor(self.class_weights, dtype=torch.float32, device=found.device)[
@@ -97,7 +97,7 @@ def check_teacher(
     """The teacher of a run, by its config. Raises UserError where it cannot teach this task."""
     assert config.teacher is not None
     if config.temperature is not None and kind.task.kind == "regression":
-        raise UserError("--temperature is of classes, and amounts have none; leave it out")
+        raise UserError("--temperature is for classes, and amounts have none; leave it out")
     teacher = find_teacher(config.teacher, kind)
     if kind.task.kind == "span" and model.config.qa_head != "simple":
         raise UserError(

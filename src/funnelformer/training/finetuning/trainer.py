@@ -97,7 +97,7 @@ class FinetuneTrainer(RunTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """As the Trainer's; of rows with weights the mean of their weighted losses; with a teacher its share of it."""
+        """As the Trainer's; for rows with weights, the mean of their weighted losses; with a teacher, its share."""
         weights, theirs = inputs.pop(WEIGHT, None), inputs.pop(TAUGHT, None)
         given = dict(inputs)
         loss, outputs = self._loss_of_labels(model, inputs, weights, num_items_in_batch)

@@ -11,9 +11,11 @@ from ...base.errors import UserError
 from ...base.options import (
     FRACTION,
     FRACTION_FROM_0,
+    ConfigKeys,
     Files,
     Parallel,
     Strategy,
+    TextColumn,
     Tracker,
     above,
     at_least,
@@ -21,7 +23,7 @@ from ...base.options import (
     grouped,
     model_options,
 )
-from ..run.config import RunConfig
+from ..run.config import NumSteps, RunConfig
 
 __all__ = ["PretrainConfig"]
 
@@ -45,15 +47,11 @@ documents), jsonl, csv, tsv, parquet; .gz, .zst, .bz2, .xz."
     "Tokenizer folder (see `funnelformer tokenizer`) or vocabulary file."
     model: str = "B4-4-4H768"
     "Layout (B4-4-4H768, L12H768, funnel-small, ...), or the folder of a model to go on from."
-    model_options: Annotated[dict[str, str], Parameter(name="--set", negative="")] = field(
-        default_factory=dict
-    )
-    "Keys of the model's config, such as --set.pooling=max --set.embedding_size=128."
+    model_options: ConfigKeys = field(default_factory=dict)
     objective: Literal["mlm", "mlm+sso", "electra"] = "mlm"
     "mlm: predict hidden tokens. mlm+sso: also predict how two parts of the text relate (PoNet's objective). electra: \
 a generator fills in the hidden tokens, and the model tells which tokens were replaced."
-    text_column: str | None = None
-    "Column with the text, for tables."
+    text_column: TextColumn = None
     block_size: Annotated[int | None, at_least(8)] = None
     "Tokens of a training sequence; by default that of prepared data, 128 for text."
     masking: Strategy = "single_token"
@@ -75,8 +73,7 @@ gradients and optimizer state, for models that do not fit one device; checkpoint
     "Warn in the log when the loss is above this many times its running mean."
     report_to: Tracker | None = None
     "Where the log goes besides log.jsonl; by default to tensorboard, if it is installed."
-    steps: Annotated[int, at_least(1)] = 10_000
-    "Optimizer steps."
+    steps: NumSteps = 10_000
     validation_fraction: Annotated[float, FRACTION_FROM_0] = 0.01
     "Fraction of the documents held out to measure loss, accuracy and perplexity."
     evaluate_every: Annotated[int, at_least(1)] = 1000

@@ -20,7 +20,23 @@ from ...base.options import (
     grouped,
 )
 
-__all__ = ["RunConfig"]
+__all__ = ["NumSteps", "RunConfig", "Warmup", "WeightDecay"]
+
+# Options that trainings have with defaults of their own, each with its range and its line of `--help`.
+NumSteps = Annotated[int, at_least(1), Parameter(help="Optimizer steps.")]
+Warmup = Annotated[
+    float,
+    FRACTION_FROM_0,
+    Parameter(help="Fraction of the steps during which the learning rate rises."),
+]
+WeightDecay = Annotated[
+    float,
+    at_least(0),
+    Parameter(
+        help="Decoupled weight decay of all parameters except dense biases and LayerNorms; attention's r_w, r_r and "
+        "r_s decay, as in the paper's code."
+    ),
+]
 
 
 @grouped(
@@ -41,11 +57,8 @@ class RunConfig:
     "Batches in a step."
     learning_rate: Annotated[Rate, above(0)] = "auto"
     "Highest learning rate. auto chooses it by the model's width, and by whether the model is pretrained."
-    weight_decay: Annotated[float, at_least(0)] = 0.01
-    "Decoupled weight decay of all parameters except dense biases and LayerNorms; attention's \
-r_w, r_r and r_s decay, as in the paper's code."
-    warmup: Annotated[float, FRACTION_FROM_0] = 0.1
-    "Fraction of the steps during which the learning rate rises."
+    weight_decay: WeightDecay = 0.01
+    warmup: Warmup = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     "How the learning rate falls to 0 after the warm-up."
     clip: Annotated[float, above(0)] = 1.0

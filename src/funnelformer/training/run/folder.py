@@ -293,7 +293,7 @@ def _reject_changes(config: RunConfig, file: Path) -> None:
 
 
 def sequences_per_step(config: RunConfig) -> int:
-    """Of all processes and accumulation steps."""
+    """Sequences in a step, over all processes and accumulation steps."""
     return config.batch_size * config.gradient_accumulation * num_processes()
 
 

@@ -91,7 +91,7 @@ class ShownProgress(TrainerCallback):
         self._in_training = False
 
     def clear(self) -> None:
-        """Before something else is printed, or when the training is interrupted."""
+        """Clear the live line, before something else is printed or when the training is interrupted."""
         self._line.clear()
 
     def _is_best(self, args: Any, metrics: Mapping[str, Any]) -> bool:

@@ -176,7 +176,7 @@ class RunTrainer(Trainer):
             return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def next_held_out(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, int]:
-        """Of the next batch of this process: its rows that no other process has, the first one's number, their count.
+        """For the next batch of this process: its rows that no other process has, the first one's number, their count.
 
         The loader repeats rows to give every process as many batches. One row is kept where all are repeated, and
         counts nothing, for the sake of what the processes do together. To be called once in every `prediction_step`.
