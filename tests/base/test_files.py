@@ -178,6 +178,15 @@ def test_atomic_folder_leaves_nothing_on_error(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("place", [atomic_path, atomic_folder, atomic_writer])
+def test_a_file_that_may_not_be_read_is_not_taken_for_the_output(tmp_path, place):
+    """What fails while the output is made is said of its own file."""
+    with pytest.raises(PermissionError) as caught, place(tmp_path / "out"):
+        raise PermissionError(errno.EACCES, "Permission denied", "input.txt")
+    assert caught.value.filename == "input.txt"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", [atomic_path, atomic_folder])
 def test_a_full_disk_is_said_of_the_output(tmp_path, place):
     """The system names no file where a write fails."""

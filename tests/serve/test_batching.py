@@ -75,8 +75,7 @@ def test_requests_share_batches_of_near_lengths():
         model.go_on.clear()
         async with batcher() as one:
             first = asyncio.ensure_future(one.lane.run(model.work(5)))
-            await waiting(one, 0)
-            await asyncio.sleep(0.02)
+            await begun(model)
             others = [
                 asyncio.ensure_future(one.lane.run(work))
                 for work in (model.work(8, 2), model.work(3, 9), model.work(8), model.work(8, key="b"))
