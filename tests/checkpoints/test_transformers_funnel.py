@@ -14,12 +14,18 @@ from transformers import FunnelConfig
 
 from funnelformer.base.errors import UserError
 from funnelformer.checkpoints import transformers_funnel
-from funnelformer.checkpoints.compare import build_model, max_difference, reference_model
+from funnelformer.checkpoints.compare import build_model, difference, probe_output, reference_model
 from funnelformer.checkpoints.folders import load_folder
 from funnelformer.config.model_config import FunnelformerConfig
 
 # measured: 2.8e-5 in float32, logits up to about 7
 TOLERANCE = 1e-4
+
+
+def max_difference(first, second, config):
+    return difference(probe_output(first, config), probe_output(second, config))
+
+
 CLASSES = {
     "FunnelModel": "model",
     "FunnelBaseModel": "model",

@@ -27,7 +27,6 @@ __all__ = [
     "difference",
     "encoder_only",
     "has_stock",
-    "max_difference",
     "probe_batch",
     "probe_output",
     "reference_model",
@@ -116,11 +115,6 @@ def encoder_only(loaded: Loaded) -> Loaded:
     values = {**loaded.config.to_dict(), "decoder_layers": 0, "decoder_skip_state": None}
     config = FunnelformerConfig.from_dict(values)
     return replace(loaded, config=config, state_dict=state, architecture="model", source="funnelformer")
-
-
-def max_difference(first: nn.Module, second: nn.Module, config: FunnelformerConfig) -> float:
-    """Largest absolute difference of two models' `probe_output`."""
-    return difference(probe_output(first, config), probe_output(second, config))
 
 
 @torch.no_grad()

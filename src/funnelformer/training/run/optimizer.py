@@ -25,7 +25,6 @@ __all__ = [
     "build_optimizer",
     "is_decayed",
     "layer_rates",
-    "layer_scales",
 ]
 
 # Dense biases, LayerNorm gains and biases. The score biases of attention (`content_bias` ...) are no such names: the
@@ -52,7 +51,6 @@ class PaperAdamW(Optimizer):
 
     With correct_bias, lr_t = lr · sqrt(1 - beta2^t) / (1 - beta1^t). Unlike torch's AdamW the correction scales the
     decay too, and eps is added to the uncorrected root.
-    A group's `gradient_scale` multiplies its gradients first, after any clipping (see `layer_scales`).
     State: `step`, `exp_avg`, `exp_avg_sq`, as torch's.
     Source: the original code; equal to it in tests/training/run/test_optimizer.py.
     """
@@ -65,7 +63,6 @@ class PaperAdamW(Optimizer):
         eps: float = 1e-6,
         weight_decay: float = 0.01,
         correct_bias: bool = True,
-        gradient_scale: float = 1.0,
     ) -> None:
         if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(
@@ -77,7 +74,6 @@ class PaperAdamW(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "correct_bias": correct_bias,
-            "gradient_scale": gradient_scale,
         }
         super().__init__(params, defaults)
 
@@ -114,8 +110,6 @@ class PaperAdamW(Optimizer):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         means = [self.state[parameter]["exp_avg"] for parameter in parameters]
         squares = [self.state[parameter]["exp_avg_sq"] for parameter in parameters]
-        if group["gradient_scale"] != 1:
-            gradients = list(torch._foreach_mul(gradients, group["gradient_scale"]))
         torch._foreach_lerp_(means, gradients, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
@@ -135,57 +129,29 @@ def build_optimizer(
     betas: tuple[float, float] | None = None,
     eps: float | None = None,
     no_decay: str | None = None,
-    gradient_scales: dict[str, float] | None = None,
 ) -> Optimizer:
     """An optimizer over the trainable parameters of `model`; arguments left None are the preset's.
 
     preset: "paper" (`PaperAdamW`, every parameter decayed, as the original unless told otherwise) or "modern" (torch's
         AdamW, fused, without decay on biases and LayerNorms).
     no_decay: pattern of whole parameter names that are not decayed; `BIAS_AND_NORM` is the original's option, "" none.
-    gradient_scales: parameter name -> factor of its gradient, see `layer_scales`; of "paper" alone.
     Raises UserError for an unknown preset or an option that it does not have.
     """
     if preset not in PRESETS:
         raise UserError(
             f"optimizer is {preset!r}; allowed: {', '.join(PRESETS)}{did_you_mean(preset, list(PRESETS))}"
         )
-    if gradient_scales and preset != "paper":
-        raise UserError('layer-wise decay of gradients needs the optimizer "paper"')
     given = {"weight_decay": weight_decay, "betas": betas, "eps": eps, "no_decay": no_decay}
     settings = PRESETS[preset] | {key: value for key, value in given.items() if value is not None}
     pattern, decay = settings.pop("no_decay"), settings.pop("weight_decay")
-    groups: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
+    groups: dict[float, list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[
-                decay if is_decayed(name, pattern) else 0.0, (gradient_scales or {}).get(name, 1.0)
-            ].append(parameter)
+            groups[decay if is_decayed(name, pattern) else 0.0].append(parameter)
+    by_decay = [{"params": group, "weight_decay": decay} for decay, group in groups.items()]
     if preset == "modern":
-        by_decay = [{"params": group, "weight_decay": decay} for (decay, _), group in groups.items()]
         return torch.optim.AdamW(by_decay, lr=learning_rate, fused=True, **settings)
-    by_both = [
-        {"params": group, "weight_decay": decay, "gradient_scale": scale}
-        for (decay, scale), group in groups.items()
-    ]
-    return PaperAdamW(by_both, lr=learning_rate, **settings)
-
-
-def layer_scales(
-    names: Iterable[str], config: FunnelformerConfig, rate: float, prefix: str = "funnelformer."
-) -> dict[str, float]:
-    """Factors of the original's layer-wise decay, rate^(top - layer), of the parameters it touches.
-
-    The embedding is layer 0, then come the encoder's and the decoder's parameter layers; the embedding projection and
-    heads keep their gradients. It multiplies gradients, not learning rates, so Adam's division undoes nearly all of it.
-    prefix: of the body in `names`.
-    """
-    layers = _layers(names, config, prefix)
-    kept = {
-        name: layer
-        for name, layer in layers.items()
-        if not name.startswith(prefix + "embeddings.projection.")
-    }
-    return _powers(kept, rate)
+    return PaperAdamW(by_decay, lr=learning_rate, **settings)
 
 
 def layer_rates(
@@ -193,10 +159,13 @@ def layer_rates(
 ) -> dict[str, float]:
     """Factors of the learning rates of a body's parameters, rate^(top - layer): what layer-wise decay is meant to be.
 
-    The layers are those of `layer_scales`, and the embedding projection belongs to layer 0. A layer that is applied
+    The embedding with its projection is layer 0, then come the encoder's and the decoder's layers; one that is applied
     several times is one. Parameters that are not named, those of heads, have the whole rate.
+    prefix: of the body in `names`.
     """
-    return _powers(_layers(names, config, prefix), rate)
+    layers = _layers(names, config, prefix)
+    top = max(layers.values(), default=0)
+    return {name: rate ** (top - layer) for name, layer in layers.items()}
 
 
 def _layers(names: Iterable[str], config: FunnelformerConfig, prefix: str) -> dict[str, int]:
@@ -214,8 +183,3 @@ def _layers(names: Iterable[str], config: FunnelformerConfig, prefix: str) -> di
         elif own.startswith("embeddings."):
             layers[name] = 0
     return layers
-
-
-def _powers(layers: dict[str, int], rate: float) -> dict[str, float]:
-    top = max(layers.values(), default=0)
-    return {name: rate ** (top - layer) for name, layer in layers.items()}
