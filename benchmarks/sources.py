@@ -8,8 +8,9 @@
 
 A cell is one set, model and seed: `funnelformer convert` makes the model, `finetune` trains it with the set's recipe,
 `evaluate` tests it, each in a process of its own. Its row is added to `--results` as soon as it is there, and a cell
-that has a row is not run again. `--time` measures the models in turns, prepacked, on the sets' own texts. `--report`
-prints the tables with the cells that were not run, and draws the picture.
+that has a row is not run again. "B2-2-2 taught" and "L4 taught" are trained alike, and beside a teacher, the full
+encoder that was fine-tuned on the same set (`finetune --teacher`). `--time` measures the models in turns, prepacked, on
+the sets' own texts. `--report` prints the tables with the cells that were not run, and draws the picture.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ MODELS: dict[str, list[str]] = {
 NOTHING = "nothing"
 # Few steps from random weights need a higher rate, and larger initial values for a narrow model.
 FROM_NOTHING = {"layout": "B2-2-2H384", "learning_rate": 5e-4, "initializer_std": 0.06}
+# Trained beside the full encoder, which was fine-tuned with this seed, on these sets.
+TEACHER, TEACHER_SEED = "L6", 0
+TAUGHT = {"B2-2-2 taught": "B2-2-2", "L4 taught": "L4"}
+TAUGHT_SETS = ("sst2",)
 SEEDS = (0, 1, 2)
 ROUNDS = 3
 BATCH_SIZE = 32
@@ -104,6 +109,19 @@ def make_model(model: str, options: argparse.Namespace) -> tuple[Path, list[obje
     return folder, command
 
 
+def make_teacher(name: str, options: argparse.Namespace) -> tuple[Path, list[object]]:
+    """The folder of the full encoder fine-tuned on a set, and the command that makes it."""
+    folder = options.out / "teachers" / name
+    source, _ = make_model(TEACHER, options)
+    arguments = ["finetune", "--model", source, *training(name, TEACHER, TEACHER_SEED, options)]
+    if not (folder / "metrics.json").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tables = files(name, options)
+        where = ["--train", tables["train"], "--dev", tables["dev"], "--out", folder, "--overwrite"]
+        measured([*arguments, *where], folder.with_name(f"{name}.log"), options.threads)
+    return folder, arguments
+
+
 def training(name: str, model: str, seed: int, options: argparse.Namespace) -> list[object]:
     """The options of `funnelformer finetune` that a cell has, but its folders."""
     chosen = SETS[name]
@@ -126,18 +144,20 @@ def run_cell(name: str, model: str, seed: int, options: argparse.Namespace) -> d
     folder = options.out / f"{name}-{model}-{seed}"
     log = folder.with_name(f"{folder.name}.log")
     made: list[object] | None = None
+    teacher: list[object] | None = None
     if model == NOTHING:
         start: list[object] = ["--model", FROM_NOTHING["layout"], "--tokenizer", options.source]
     else:
-        source, made = make_model(model, options)
+        source, made = make_model(TAUGHT.get(model, model), options)
         start = ["--model", source]
+    where: list[object] = ["--train", tables["train"], "--dev", tables["dev"], "--out", folder, "--overwrite"]
+    if model in TAUGHT:
+        taught_by, teacher = make_teacher(name, options)
+        start += ["--teacher", taught_by]
+        where += ["--cache", options.out / "teacher-outputs"]
     arguments = ["finetune", *start, *training(name, model, seed, options)]
     before = load_average()
-    peak = measured(
-        [*arguments, "--train", tables["train"], "--dev", tables["dev"], "--out", folder, "--overwrite"],
-        log,
-        options.threads,
-    )
+    peak = measured([*arguments, *where], log, options.threads)
     after = load_average()
     metrics = json.loads((folder / "metrics.json").read_text())
     scores = {}
@@ -162,6 +182,7 @@ def run_cell(name: str, model: str, seed: int, options: argparse.Namespace) -> d
         "threads": options.threads,
         "load_average": [before, after],
         "made_with": None if made is None else shown(made),
+        **({} if teacher is None else {"taught_by": shown(teacher)}),
         "command": shown(arguments),
         **facts,
     }
@@ -254,6 +275,25 @@ def also_table(results: dict[str, list[dict[str, Any]]], name: str = "films") ->
     return "\n".join(lines)
 
 
+def taught_table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """What a teacher adds to the labels: test scores of both, and their difference seed by seed."""
+    scores = {cell_of(row): 100 * row["test"] for row in results["cells"]}
+    lines = ["| set | model | seeds | labels | labels and teacher | teacher | gain |", "|---" * 7 + "|"]
+    for name in TAUGHT_SETS:
+        for taught, alone in TAUGHT.items():
+            seeds = [s for s in SEEDS if (name, taught, s) in scores and (name, alone, s) in scores]
+            if not seeds:
+                lines.append(f"| {name} | {alone} | 0 | not run | | | |")
+                continue
+            both = [[scores[name, model, seed] for seed in seeds] for model in (alone, taught)]
+            gains = [with_teacher - without for without, with_teacher in zip(*both, strict=True)]
+            teacher = scores.get((name, TEACHER, TEACHER_SEED))
+            known = "" if teacher is None else f"{teacher:.1f}"
+            cells = [name, alone, str(len(seeds)), *map(spread, both), known, spread(gains)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def draw(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
     """Score against seconds, a panel a set, in the order of their lengths."""
     import matplotlib
@@ -306,6 +346,8 @@ def report(file: Path) -> None:
     print(score_table(results))
     print()
     print(also_table(results))
+    print()
+    print(taught_table(results))
     missing = [cell for cell in every_cell() if cell not in {cell_of(row) for row in results["cells"]}]
     print(f"\n{len(results['cells'])} cells are there, {len(missing)} are not.")
     if missing:
@@ -315,7 +357,8 @@ def report(file: Path) -> None:
 
 def every_cell() -> list[tuple[str, str, int]]:
     """All cells, one seed of everything before the next."""
-    return [(name, model, seed) for seed in SEEDS for name in SETS for model in [*MODELS, NOTHING]]
+    cells = [(name, model, seed) for seed in SEEDS for name in SETS for model in [*MODELS, NOTHING]]
+    return cells + [(name, model, seed) for seed in SEEDS for name in TAUGHT_SETS for model in TAUGHT]
 
 
 def main() -> None:
@@ -328,7 +371,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/sources"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--models", nargs="+", default=[*MODELS, NOTHING], choices=[*MODELS, NOTHING])
+    models = [*MODELS, NOTHING, *TAUGHT]
+    parser.add_argument("--models", nargs="+", default=models, choices=models)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

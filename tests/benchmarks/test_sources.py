@@ -39,6 +39,15 @@ def test_kinds_never_seen_have_a_table_of_their_own():
     assert sources.also_table(RESULTS).splitlines()[2:] == ["| L4 | 1 | 84.0 | 42.0 | 42.0 | 42.0 |"]
 
 
+def test_what_a_teacher_adds_is_counted_seed_by_seed():
+    rows = [cell("sst2", "B2-2-2 taught", seed, test) for seed, test in ((0, 0.90), (1, 0.89), (2, 0.95))]
+    lines = sources.taught_table({**RESULTS, "cells": RESULTS["cells"] + rows}).splitlines()
+    assert lines[2:] == [
+        "| sst2 | B2-2-2 | 2 | 89.0 (88.5 to 89.5) | 89.5 (89.0 to 90.0) | 90.0 | 0.5 (-0.5 to 1.5) |",
+        "| sst2 | L4 | 0 | not run | | | |",
+    ]
+
+
 def test_a_row_takes_the_place_of_the_one_before(tmp_path):
     file = tmp_path / "results.json"
     sources.add(file, "cells", cell("sst2", "L6", 0, 0.5), sources.cell_of)

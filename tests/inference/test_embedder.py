@@ -133,6 +133,67 @@ def test_long_texts_are_cut(model):
     assert load_embedder(str(model), device="cpu").max_length == 512
 
 
+@pytest.mark.parametrize("stride", [4, 10])
+def test_long_texts_in_windows(model, texts, tmp_path, stride):
+    """The vector of a text is the mean of its windows', which are cut here by hand, by their tokens."""
+    embedder = load_embedder(str(model), max_length=12, normalize=True)  # ten tokens of a text in each window
+    tokenizer = embedder.tokenizer
+    wanted = []
+    for text in texts:
+        ids, windows = tokenizer(text)["input_ids"][1:-1], []
+        for begin in range(0, len(ids), stride):
+            windows.append(ids[begin : begin + 10])
+            if begin + 10 >= len(ids):
+                break
+        rows = [[tokenizer.cls_token_id, *window, tokenizer.sep_token_id] for window in windows]
+        types = tokenizer(text)["token_type_ids"]
+        alone = [
+            embedder.model.sequence_vectors(
+                torch.tensor([row]),
+                token_type_ids=torch.tensor([[types[0], *types[1 : len(row) - 1], types[-1]]]),
+            )
+            for row in rows
+        ]
+        states = torch.nn.functional.normalize(torch.cat(alone), dim=-1).detach().numpy()
+        mean = np.average(states, axis=0, weights=[len(row) for row in rows])
+        wanted.append(mean / np.linalg.norm(mean))
+    told = []
+    reading = load_embedder(str(model), max_length=12, normalize=True, doc_stride=stride)
+    found = reading.vectors(texts, batch_size=4, advance=told.append)
+    np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+    assert sum(told) == len(texts)
+    assert (
+        np.abs(found[0] - embedder.vectors(texts)[0]).max() > 0.01
+    )  # the first text is longer than a window
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(texts))
+    out = tmp_path / "vectors.npy"
+    arguments = [
+        "embed",
+        model,
+        file,
+        "--out",
+        out,
+        "--max-length",
+        12,
+        "--doc-stride",
+        stride,
+        "--normalize",
+    ]
+    assert run(*arguments) == 0
+    np.testing.assert_allclose(np.load(out), wanted, atol=TOLERANCE)
+
+
+def test_windows_that_cannot_be(model, tmp_path, capsys):
+    with pytest.raises(UserError, match="--doc-stride is 11; allowed: 1 to 10"):
+        load_embedder(str(model), max_length=12, doc_stride=11)
+    message = fails(
+        capsys, "embed", model, "--save-sentence-transformers", tmp_path / "folder", "--doc-stride", 4
+    )
+    assert "sentence_transformers reads no windows" in message
+    assert not (tmp_path / "folder").exists()
+
+
 def test_a_released_checkpoint(tmp_path):
     """The authors' PyTorch form, whose padding would change a vector in a padded batch; saved, it is our own form."""
     release = Path(__file__).parents[1] / "golden" / "pt_b222_sep_qonly_mean"

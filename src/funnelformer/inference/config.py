@@ -144,7 +144,7 @@ squad2, a folder for predictions.json, nbest_predictions.json and null_odds.json
 
 @grouped(
     most="model data out pooling batch_size",
-    data="text max_length prompt",
+    data="text max_length doc_stride prompt",
     model="normalize",
     run="device backend",
     output="save_to overwrite",
@@ -168,6 +168,9 @@ By default the model's own pooling, otherwise the mean."
     "Scale every vector to length 1."
     max_length: Annotated[int | None, at_least(3)] = None
     "Longest text in tokens; longer ones are cut. By default the model's own length, that of fine-tuning, or 512."
+    doc_stride: Annotated[int | None, at_least(1)] = None
+    "Read longer texts in windows that begin this many tokens apart, in place of cutting them. The vector of a text is \
+the mean of those of its windows, each counted as often as it has tokens."
     prompt: str | None = None
     "Name of one of the model's prompts, to put before every text."
     batch_size: TextsInBatch = 32
@@ -184,6 +187,10 @@ By default the model's own pooling, otherwise the mean."
         if self.save_to is None and (self.license or self.language):
             given = "--license" if self.license else "--language"
             raise UserError(f"{given} is for the card of --save-sentence-transformers")
+        if self.save_to is not None and self.doc_stride is not None:
+            raise UserError(
+                "--doc-stride: sentence_transformers reads no windows; leave it out, or --save-sentence-transformers"
+            )
         self.check_engine(save_sentence_transformers=self.save_to, overwrite=self.overwrite)
 
 

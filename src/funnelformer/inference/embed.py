@@ -25,7 +25,7 @@ from ..data.tables import check_column, collect, guess_single_text, iter_texts
 from ..data.values import BadValue, read_text
 from .arrow_types import common_schema
 from .config import EmbedConfig
-from .embedder import Embedder, load_embedder
+from .embedder import Embedder, asked_embedder
 from .settings import read_settings
 from .spread.part_worker import EmbedJob
 from .spread.ray_engine import make_parts
@@ -46,7 +46,7 @@ def embed(config: EmbedConfig) -> int:
 
     out: .npy (float32 [N, D], in the order of the rows), or .parquet or .jsonl (with all columns of the input).
         What is in memory does not grow with the number of texts; stdin is copied to a temporary file.
-    pooling, normalize, max_length, prompt, backend: see `load_embedder`.
+    pooling, normalize, max_length, doc_stride, prompt, backend: see `load_embedder`.
     engine: "ray" reads files, patterns or folders, here or on S3, and makes `out` a folder of parts with a manifest,
         see `make_parts`.
     save_to: also, or only, write the embedder with these options as a folder for sentence_transformers.
@@ -59,16 +59,7 @@ def embed(config: EmbedConfig) -> int:
         return _embed_on_ray(config)
     check_output(config.out, config.model, config.data)
     write = None if config.out is None else _writer(config.out)
-    embedder = load_embedder(
-        config.model,
-        pooling=config.pooling,
-        normalize=config.normalize,
-        max_length=config.max_length,
-        prompt=config.prompt,
-        device=config.device,
-        backend=config.backend,
-        only_runs=config.save_to is None,
-    )
+    embedder = asked_embedder(config, only_runs=config.save_to is None)
     if config.save_to is not None:
         _ = embedder.weights  # what has none is refused before the first text
     number = 0
@@ -92,8 +83,9 @@ def _embed_on_ray(config: EmbedConfig) -> int:
     assert config.out is not None
     if config.data in (None, "-"):
         raise UserError("--engine ray reads files, not stdin")
-    names = ("model", "pooling", "normalize", "max_length", "prompt", "text", "backend", "rows_per_part")
-    settings = {"command": "embed", **{name: getattr(config, name) for name in names}}
+    names = ("model", "pooling", "normalize", "max_length", "doc_stride", "prompt", "text", "backend")
+    named = {name: getattr(config, name) for name in (*names, "rows_per_part")}
+    settings = {"command": "embed", **named}
     return make_parts(EmbedJob(config), str(config.data), str(config.out), config, settings)["rows"]
 
 

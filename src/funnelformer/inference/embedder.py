@@ -19,6 +19,7 @@ from ..config.model_options import ModelOptions
 from ..data.padding import pad_batch
 from ..data.plain_tokenizer import load_plain_tokenizer
 from ..data.tokenizer import check_fits, load_tokenizer
+from ..tasks.windows import check_stride, encode_windows
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend
@@ -26,8 +27,9 @@ from .settings import check_length, read_settings
 
 if TYPE_CHECKING:
     from ..modeling import FunnelformerModel
+    from .config import EmbedConfig
 
-__all__ = ["Embedder", "load_embedder", "vectors_of"]
+__all__ = ["Embedder", "asked_embedder", "load_embedder", "mean_of_windows", "vectors_of"]
 
 _NUM_TOKENS = 512
 
@@ -42,6 +44,8 @@ class Embedder:
         before every text.
     origin: what the model says of itself; it holds wherever the arguments above say nothing else.
     source: folder or name that it was loaded from; None if it was put together in Python.
+    doc_stride: read a longer text in windows of `max_length` that begin so many tokens apart; its vector is the mean of
+        theirs, each counted as often as it has tokens. None: cut it.
     """
 
     model: FunnelformerModel | OnnxModel
@@ -51,6 +55,7 @@ class Embedder:
     prompt: str = ""
     origin: SentenceEmbedding = field(default_factory=SentenceEmbedding)
     source: str | None = None
+    doc_stride: int | None = None
 
     @classmethod
     def from_pretrained(cls, source: str, **options: Any) -> Embedder:
@@ -95,11 +100,16 @@ class Embedder:
         if not texts:
             return np.zeros((0, self.size), dtype=np.float32)
         whole = [self.prompt + text for text in texts] if self.prompt else list(texts)
-        encoded = self.tokenizer(whole, truncation=True, max_length=self.max_length)
-        columns = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
         if advance is None:
             with progress_bar("embed", len(texts)) as shown:
                 return self.vectors(texts, batch_size, shown)
+        owners = None
+        if self.doc_stride is None:
+            encoded = self.tokenizer(whole, truncation=True, max_length=self.max_length)
+        else:
+            encoded, owners = encode_windows(self.tokenizer, whole, self.max_length, self.doc_stride)
+            advance = _in_texts(advance, len(texts), len(owners))
+        columns = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
         forward, padding = self._runner(), most_padding(self.model)
 
         def pad(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -108,7 +118,11 @@ class Embedder:
         def vectors(batch: dict[str, np.ndarray]) -> np.ndarray:
             return refuse_not_finite(forward(batch))
 
-        return np.stack(in_batches(vectors, columns, pad, batch_size, padding, advance))
+        found = np.stack(in_batches(vectors, columns, pad, batch_size, padding, advance))
+        if owners is None or len(owners) == len(texts):
+            return found
+        lengths = np.array([len(ids) for ids in columns["input_ids"]])
+        return mean_of_windows(found, lengths, np.unique(owners, return_index=True)[1], self.normalize)
 
     def _runner(self) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
         if isinstance(self.model, OnnxModel):
@@ -126,6 +140,45 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
 
 
+def mean_of_windows(
+    vectors: np.ndarray, lengths: np.ndarray, begins: np.ndarray, normalize: bool
+) -> np.ndarray:
+    """The vectors [N, D] of texts from those of their windows [W, D], each counted as often as it has tokens.
+
+    lengths: [W] tokens of each window. begins: [N] the first window of each text. normalize: to length 1.
+    """
+    counts = lengths.astype(np.float32)[:, None]
+    means: np.ndarray = np.add.reduceat(vectors * counts, begins) / np.add.reduceat(counts, begins)
+    return _unit(means) if normalize else means
+
+
+def _in_texts(advance: Callable[[int], None], num_texts: int, num_windows: int) -> Callable[[int], None]:
+    """Told of windows that are done, it tells `advance` of as large a share of the texts, all of them in the end."""
+    done = 0
+
+    def told(number: int) -> None:
+        nonlocal done
+        before, done = done * num_texts // num_windows, done + number
+        advance(done * num_texts // num_windows - before)
+
+    return told
+
+
+def asked_embedder(config: EmbedConfig, *, only_runs: bool) -> Embedder:
+    """The embedder of the command's options; see `load_embedder`."""
+    return load_embedder(
+        config.model,
+        pooling=config.pooling,
+        normalize=config.normalize,
+        max_length=config.max_length,
+        prompt=config.prompt,
+        device=config.device,
+        backend=config.backend,
+        doc_stride=config.doc_stride,
+        only_runs=only_runs,
+    )
+
+
 def load_embedder(
     source: str,
     *,
@@ -135,6 +188,7 @@ def load_embedder(
     prompt: str | None = None,
     device: str = "auto",
     backend: Backend = "auto",
+    doc_stride: int | None = None,
     only_runs: bool = False,
 ) -> Embedder:
     """Load an embedder from a folder or Hub name of any known format, or "mini", which comes with the package.
@@ -147,6 +201,7 @@ def load_embedder(
     prompt: the name of one of the model's prompts; by default the model's default prompt, if it has one.
     backend: "onnx" and "openvino" run the folder's graph; "auto" does so if the folder has a graph and no weights, see
         `choose_backend`.
+    doc_stride: tokens between the beginnings of two windows of a long text, see `Embedder`; by default it is cut.
     only_runs: you will not save the model, so it may be made faster, see `ready`.
     Raises UserError if there is no model, or if its vectors need modules that are not known here.
     """
@@ -186,9 +241,12 @@ def load_embedder(
         max_length = origin.max_length or read_settings(source).get("max_length", _NUM_TOKENS)
         if model.config.position == "absolute":
             max_length = min(max_length, model.config.max_position_embeddings)
+    if doc_stride is not None:
+        check_stride(tokenizer, max_length, doc_stride)
     if normalize is None:
         normalize = origin.normalize
-    return Embedder(model, tokenizer, max_length, normalize, origin.prompt(prompt, source), origin, source)
+    prompt = origin.prompt(prompt, source)
+    return Embedder(model, tokenizer, max_length, normalize, prompt, origin, source, doc_stride)
 
 
 def vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:

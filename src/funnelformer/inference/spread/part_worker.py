@@ -14,7 +14,7 @@ from ...base.errors import UserError
 from ...data.tables import Table, TaskColumns, guess_single_text
 from ..answer import say_all
 from ..config import EmbedConfig, PredictConfig
-from ..embedder import Embedder, load_embedder
+from ..embedder import Embedder, asked_embedder
 from ..examples import columns_of, kind_on, split_at_spaces
 from ..predictor import Predictor, load_predictor
 from ..settings import read_settings
@@ -67,17 +67,7 @@ class EmbedJob:
     @property
     def embedder(self) -> Embedder:
         if self._embedder is None:
-            config = self.config
-            self._embedder = load_embedder(
-                config.model,
-                pooling=config.pooling,
-                normalize=config.normalize,
-                max_length=config.max_length,
-                prompt=config.prompt,
-                device=config.device,
-                backend=config.backend,
-                only_runs=True,
-            )
+            self._embedder = asked_embedder(self.config, only_runs=True)
         return self._embedder
 
     def prepare(self, first: Table) -> list[str]:

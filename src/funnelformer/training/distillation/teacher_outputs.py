@@ -16,6 +16,7 @@ from ...base.processes import first, num_processes, rank
 from ...base.progress import progress_bar
 from ...config.model_config import FunnelformerConfig
 from ...inference.batches import cut, most_padding
+from ...inference.embedder import mean_of_windows
 from .state_windows import StateTarget, pooled_states
 from .stored_parts import StoredParts, open_parts
 from .teacher import Teacher
@@ -122,12 +123,8 @@ def compute_vectors(tokens: TokenRows, teacher: Teacher, key: dict[str, Any], ca
                 vectors[places] = teacher.vectors(tokens.batch(rows[places])).cpu().numpy()
                 advance(round(len(places) * len(texts) / len(rows)))
             if len(rows) != len(texts):
-                vectors = np.add.reduceat(
-                    vectors * lengths[:, None], first_row[texts.start : texts.stop] - begin
-                )
-                vectors /= np.add.reduceat(lengths, first_row[texts.start : texts.stop] - begin)[:, None]
-                if teacher.settings.normalize:
-                    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+                begins = first_row[texts.start : texts.stop] - begin
+                vectors = mean_of_windows(vectors, lengths, begins, teacher.settings.normalize)
             parts.write(number, {"vectors": vectors.astype(np.float16)})
     first(lambda: None)  # all wait for the last part
     return TeacherVectors(parts)
