@@ -162,7 +162,7 @@ def make(kind: str, toy: Toy, source: Path, held: dict[str, Path], tmp_path: Pat
     return out
 
 
-@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.usefixtures("no_shape_checks", "traced_once")
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in KINDS]
 )
@@ -264,7 +264,7 @@ def test_a_card_of_what_was_made_of_each_form(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.usefixtures("no_shape_checks", "traced_once")
 def test_the_code_of_a_card_calls_every_head(
     elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -332,7 +332,7 @@ def test_measurements_go_where_the_outputs_are_the_same(source: Path, tmp_path: 
     assert card_of(tmp_path / "measured").data.eval_results[0].dataset_name == "train.tsv"
 
 
-@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.usefixtures("no_shape_checks", "traced_once")
 def test_a_licence_and_languages_can_be_stated(source: Path, tmp_path: Path) -> None:
     named = tmp_path / "named"
     assert run(f"convert {source} {named}") == 0

@@ -83,6 +83,7 @@ def test_vectors_of_openai_clients(toy, texts):
         np.testing.assert_allclose(other, found[0], atol=TOLERANCE)
 
 
+@pytest.mark.slow  # fast: `rank` with an export in test_command.py, the routes with a model in test_routes.py
 def test_ranks(toy, texts):
     names = {"task": {"text": "a", "text_pair": "b"}, "labels": ("no", "yes"), "layout": "L1H16"}
     folder = save(toy.folder / "rank-graph", toy.tokenizer, "texts", **names)

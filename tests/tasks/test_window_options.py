@@ -175,7 +175,7 @@ def test_models_without_a_text_to_cut(tags: Path, toy: Toy, tmp_path: Path) -> N
         asked("texts", {"text": "a", "text_pair": "b"}, doc_stride=4)
     with pytest.raises(UserError, match="windows of single texts; this is a task of choice"):
         asked("choices", {}, doc_stride=4)
-    with pytest.raises(UserError, match="an answer is in one of its windows"):
+    with pytest.raises(UserError, match="an answer is taken from one of them"):
         asked("answers", {"task": "squad2"}, windows="max")
     config = ServeConfig(model=str(toy.pretrained), doc_stride=4)
     with pytest.raises(UserError, match="--doc-stride is for models that label texts or tokens, or answer"):

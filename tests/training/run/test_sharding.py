@@ -148,6 +148,7 @@ def test_a_full_disk_is_one_line_of_both(begin, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_one_process_is_any_other_run(begin, tmp_path):
     """Bit for bit, and it says so; a step of other sequences is refused when it goes on."""
     assert finish(begin(tmp_path / "ddp", 1, parallel="ddp")) == [0]
