@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib import util
 
 import numpy as np
@@ -18,7 +19,7 @@ from funnelformer.export.signatures import TARGETS
 from funnelformer.inference.answer import answer
 from funnelformer.inference.embed import embed
 from funnelformer.inference.embedder import load_embedder
-from funnelformer.inference.engines import OnnxRuntimeSession, OpenVinoSession
+from funnelformer.inference.engines import OnnxRuntimeSession, OpenVinoSession, best_engine
 from funnelformer.inference.evaluate import evaluate
 from funnelformer.inference.onnx_model import OnnxModel, is_export
 from funnelformer.inference.predict import predict
@@ -124,6 +125,18 @@ def test_predict_and_evaluate(texts, table, tmp_path):
     for ours, theirs in zip(*read, strict=True):
         assert theirs["prediction"] == ours["prediction"]
         assert theirs["probabilities"] == pytest.approx(ours["probabilities"], abs=2e-6)
+
+
+def test_top_pooling_is_for_onnx_runtime(texts, tmp_path):
+    """OpenVINO keeps other tokens: outputs differed by 0.9. It is neither chosen nor let be asked for."""
+    folder = tmp_path / "top"
+    shutil.copytree(texts[1], folder)
+    assert best_engine(folder) == "openvino"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pooling": "top"}))
+    assert best_engine(folder) == "onnx"
+    with pytest.raises(UserError, match="OpenVINO keeps other tokens in top pooling; use --backend onnx"):
+        OnnxModel(folder, engine="openvino")
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])

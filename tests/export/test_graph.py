@@ -128,6 +128,8 @@ def test_every_head(task, once):
 def test_openvino_gives_the_same(task, once):
     """Of outputs up to 27, differences up to 1.9e-5 measured; all heads and mixers are tested below, slowly."""
     pytest.importorskip("openvino", reason="needs the extra openvino")
+    if CASES[task][1].get("pooling") == "top":
+        pytest.skip("OpenVINO keeps other tokens in top pooling, and is refused for it: test_command.py")
     model, file = once(task)
     session, other = open_session(file), open_session(file, "openvino")
     assert other.input_names == session.input_names
@@ -163,7 +165,7 @@ MIXERS = {
 @pytest.mark.parametrize("settings", POOLINGS, ids=lambda s: "-".join(str(value) for value in s.values()))
 def test_every_way_of_pooling(settings, tmp_path):
     model, _ = exported("token-classification", "B1-1-1H16", settings, tmp_path)
-    for engine in ENGINES:
+    for engine in ENGINES[:1] if settings["pooling"] == "top" else ENGINES:
         session = open_session(tmp_path / "model.onnx", engine)
         assert max(d.relative for d in differences(model, "token-classification", session)) < TOLERANCE
 

@@ -58,7 +58,7 @@ def best_engine(folder: str | Path) -> Engine:
     """The engine for an export: of those installed, the faster one as measured (benchmarks/engines.py).
 
     In float32 that is OpenVINO, at all lengths and widths. In int8 they are equally fast, and ONNX Runtime is the one
-    in which `export` measured the graph's scores.
+    in which `export` measured the graph's scores. Top pooling is for ONNX Runtime: OpenVINO keeps other tokens.
     Raises UserError when neither is installed.
     """
     has_onnx, has_openvino = (find_spec(name) is not None for name in ("onnxruntime", "openvino"))
@@ -67,7 +67,7 @@ def best_engine(folder: str | Path) -> Engine:
             f"{folder}: to run an export, pip install 'funnelformer[openvino]' or 'funnelformer[onnx]'"
         )
     if has_onnx and has_openvino:
-        return "onnx" if _is_int8(Path(folder)) else "openvino"
+        return "onnx" if _is_int8(Path(folder)) or _pools_top(Path(folder)) else "openvino"
     return "onnx" if has_onnx else "openvino"
 
 
@@ -175,6 +175,11 @@ def _int8_extensions() -> list[Any]:
 def _is_int8(folder: Path) -> bool:
     file = folder / EXPORT_REPORT
     return file.is_file() and bool(read_json(file).get("int8"))
+
+
+def _pools_top(folder: Path) -> bool:
+    file = folder / "config.json"
+    return file.is_file() and read_json(file).get("pooling") == "top"
 
 
 def _default_threads() -> int:

@@ -84,6 +84,8 @@ class OnnxModel:
             raise UserError(
                 f"{folder / 'config.json'}: architectures is {architecture!r}, which is not one of ours"
             )
+        if engine == "openvino" and self.config.pooling == "top":
+            raise UserError(f"{folder}: OpenVINO keeps other tokens in top pooling; use --backend onnx")
         self.head = head
         self.session = open_session(file, engine)
         self.input_names, self.output_names = self.session.input_names, self.session.output_names
