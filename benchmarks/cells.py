@@ -11,7 +11,7 @@ from typing import Any
 
 from finetuning import write_json
 
-__all__ = ["add", "read_results", "shown", "spread"]
+__all__ = ["add", "read_results", "seconds_beside", "shown", "spread"]
 
 
 def read_results(file: Path) -> dict[str, list[dict[str, Any]]]:
@@ -36,3 +36,12 @@ def spread(scores: list[float]) -> str:
     """The mean of some seeds, and the lowest and highest where there are several."""
     text = f"{statistics.mean(scores):.1f}"
     return text if len(scores) == 1 else f"{text} ({min(scores):.1f} to {max(scores):.1f})"
+
+
+def seconds_beside(seconds: list[float], peers: list[float] | None, digits: int) -> str:
+    """The median of some rounds; with the peer's seconds of the same rounds also the ratio, with least and most."""
+    text = f"{statistics.median(seconds):.{digits}f} s"
+    if peers is None:
+        return text
+    ratios = [own / peer for own, peer in zip(seconds, peers, strict=True)]
+    return f"{text}, {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -41,7 +41,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
-from cells import add, read_results, shown, spread
+from cells import add, read_results, seconds_beside, shown, spread
 from finetuning import measured, split_file
 from measure import seconds_in_turns
 
@@ -383,13 +383,9 @@ def time_table(results: dict[str, list[dict[str, Any]]], runs_on: str) -> str:
     lines = [f"| {runs_on}, tokens | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for entry in entries:
         seconds = entry["seconds_per_1000"]
-        cells = []
-        for name in names:
-            ratios = [a / b for a, b in zip(seconds[name], seconds[TEACHER], strict=True)]
-            share = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            cells.append(
-                f"{statistics.median(seconds[name]):.2f} s" + ("" if name == TEACHER else f", {share}")
-            )
+        cells = [
+            seconds_beside(seconds[name], None if name == TEACHER else seconds[TEACHER], 2) for name in names
+        ]
         lines.append(f"| {entry['length']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

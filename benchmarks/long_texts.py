@@ -42,7 +42,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
-from cells import add, read_results, shown
+from cells import add, read_results, seconds_beside, shown
 from finetuning import measured, split_file
 from measure import seconds_in_turns
 
@@ -372,14 +372,11 @@ def time_table(results: dict[str, list[dict[str, Any]]]) -> str:
     entries = sorted(results["times"], key=lambda entry: entry["length"])
     lines = []
     for name in (*WAYS, *UNTRAINED):
-        cells = []
-        for entry in entries:
-            seconds = entry["seconds_per_1000"]
-            ratios = [a / b for a, b in zip(seconds[name], seconds[TEACHER], strict=True)]
-            share = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            cells.append(
-                f"{statistics.median(seconds[name]):.1f} s" + ("" if name == TEACHER else f", {share}")
-            )
+        timed = [entry["seconds_per_1000"] for entry in entries]
+        cells = [
+            seconds_beside(seconds[name], None if name == TEACHER else seconds[TEACHER], 1)
+            for seconds in timed
+        ]
         lines.append([name, *cells])
     titles = [f"{entry['length']:,} tokens" for entry in entries]
     return markdown_table(["seconds for 1,000 documents, read by", *titles], lines)
