@@ -167,5 +167,13 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"openvino is not installed: pip install 'funnelformer\[openvino\]'"):
         open_session(tmp_path / "model.onnx", "openvino")
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"to run an export, pip install 'funnelformer\[openvino\]'"):
+    with pytest.raises(UserError, match=r"run this export, pip install 'funnelformer\[openvino\]' or 'funn"):
         choose_backend(tmp_path, "auto")
+
+
+def test_openvino_alone_cannot_serve_top_pooling(tmp_path, monkeypatch):
+    """Of the two engines only the one that helps is named."""
+    (tmp_path / "config.json").write_text('{"pooling": "top"}')
+    monkeypatch.setattr(engines, "find_spec", lambda name: name if name == "openvino" else None)
+    with pytest.raises(UserError, match=r"to run this export, pip install 'funnelformer\[onnx\]'$"):
+        best_engine(tmp_path)

@@ -22,12 +22,15 @@ __all__ = [
     "Engine",
     "Session",
     "best_engine",
+    "can_serve",
     "import_onnxruntime",
     "open_session",
 ]
 
 Engine = Literal["onnx", "openvino"]
 MODEL_FILE = "model.onnx"
+# The package of each engine, the faster one first; an engine's name is that of the extra that installs it.
+_PACKAGES: dict[Engine, str] = {"openvino": "openvino", "onnx": "onnxruntime"}
 # What `export` notes of a graph, beside it.
 EXPORT_REPORT = "export.json"
 # Of the inputs that share a scale when OpenVINO multiplies them with int8 weights; the fastest of 32, 64 and 128.
@@ -54,21 +57,25 @@ def open_session(file: Path, engine: Engine = "onnx", num_threads: int | None = 
     return OpenVinoSession(file, number) if engine == "openvino" else OnnxRuntimeSession(file, number)
 
 
+def can_serve(engine: Engine, pooling: str | None) -> bool:
+    """Whether an engine computes what PyTorch does: in top pooling OpenVINO keeps other tokens."""
+    return engine != "openvino" or pooling != "top"
+
+
 def best_engine(folder: str | Path) -> Engine:
-    """The engine for an export: of those installed, the faster one as measured (benchmarks/engines.py).
+    """The engine for an export: the fastest, as measured (benchmarks/engines.py), that is installed and can serve it.
 
     In float32 that is OpenVINO, at all lengths and widths. In int8 they are equally fast, and ONNX Runtime is the one
-    in which `export` measured the graph's scores. Top pooling is for ONNX Runtime: OpenVINO keeps other tokens.
-    Raises UserError when neither is installed.
+    in which `export` measured the graph's scores.
+    Raises UserError when none is installed that can serve it.
     """
-    has_onnx, has_openvino = (find_spec(name) is not None for name in ("onnxruntime", "openvino"))
-    if not has_onnx and not has_openvino:
-        raise UserError(
-            f"{folder}: to run an export, pip install 'funnelformer[openvino]' or 'funnelformer[onnx]'"
-        )
-    if has_onnx and has_openvino:
-        return "onnx" if _is_int8(Path(folder)) or _pools_top(Path(folder)) else "openvino"
-    return "onnx" if has_onnx else "openvino"
+    pooling = _pooling(Path(folder))
+    able = [engine for engine in _PACKAGES if can_serve(engine, pooling)]
+    installed = [engine for engine in able if find_spec(_PACKAGES[engine]) is not None]
+    if not installed:
+        ways = " or ".join(f"'funnelformer[{engine}]'" for engine in able)
+        raise UserError(f"{folder}: to run this export, pip install {ways}")
+    return "onnx" if "onnx" in installed and _is_int8(Path(folder)) else installed[0]
 
 
 def import_onnxruntime() -> Any:
@@ -177,9 +184,9 @@ def _is_int8(folder: Path) -> bool:
     return file.is_file() and bool(read_json(file).get("int8"))
 
 
-def _pools_top(folder: Path) -> bool:
+def _pooling(folder: Path) -> str | None:
     file = folder / "config.json"
-    return file.is_file() and read_json(file).get("pooling") == "top"
+    return read_json(file).get("pooling") if file.is_file() else None
 
 
 def _default_threads() -> int:

@@ -14,7 +14,7 @@ from ..base.foreign_code import refuse_foreign_code
 from ..base.options import Backend
 from ..base.weight_files import TRANSFORMERS_WEIGHTS
 from ..config.head_table import head_of
-from .engines import MODEL_FILE, Engine, best_engine, open_session
+from .engines import MODEL_FILE, Engine, best_engine, can_serve, open_session
 from .export_config import ExportConfig, read_export_config
 
 __all__ = ["OnnxModel", "choose_backend", "is_export", "pooled"]
@@ -84,7 +84,7 @@ class OnnxModel:
             raise UserError(
                 f"{folder / 'config.json'}: architectures is {architecture!r}, which is not one of ours"
             )
-        if engine == "openvino" and self.config.pooling == "top":
+        if not can_serve(engine, self.config.pooling):
             raise UserError(f"{folder}: OpenVINO keeps other tokens in top pooling; use --backend onnx")
         self.head = head
         self.session = open_session(file, engine)
