@@ -22,7 +22,7 @@ from ..config.model_config import FunnelformerConfig, parse_name
 from ..modeling import FunnelformerModel
 from .config import LENGTHS
 from .flops import Flops, flops_ratio, forward_flops
-from .memory import DTYPES, MemoryEstimate, ParameterCounts, count_parameters, estimate_for, meta_model
+from .memory import DTYPES, MemoryEstimate, ParameterCounts, count_parameters, estimate_memory, meta_model
 
 __all__ = ["Info", "LengthInfo", "describe", "equal_transformer", "render"]
 
@@ -134,7 +134,7 @@ def describe(
                 flops=forward_flops(config, length),
                 encoder_ratio=flops_ratio(config, baseline, length),
                 ratio=flops_ratio(config, baseline, length, decoder=True),
-                memory=None if model is None else estimate_for(model, length),
+                memory=None if model is None else estimate_memory(model, length),
             )
             for length in reached
         ),

@@ -34,7 +34,6 @@ __all__ = [
     "ParameterCounts",
     "activation_bytes",
     "count_parameters",
-    "estimate_for",
     "estimate_memory",
     "meta_model",
     "run_once",
@@ -141,9 +140,7 @@ def count_parameters(config: FunnelformerConfig, head: Head = "none") -> Paramet
     return _count(meta_model(config, head))
 
 
-def activation_bytes(
-    model: nn.Module, length: int, batch_size: int = 1, *, training: bool = False, segments: bool = True
-) -> int:
+def activation_bytes(model: nn.Module, length: int, batch_size: int = 1, *, training: bool = False) -> int:
     """Peak bytes of all tensors but parameters and their gradients, over one forward (and backward) pass.
 
     Found by running the `meta` model and following every tensor's storage from birth to death.
@@ -154,6 +151,7 @@ def activation_bytes(
     as PyTorch has for a CPU's inference and for accelerators, hold less.
     model: from `meta_model`. With activation checkpointing enabled on it, that counts.
     training: forward in train mode with a loss (a sum, but for masked LM), and backward.
+    Raises ValueError when `length` or `batch_size` is below 1.
     """
     if length < 1 or batch_size < 1:
         raise ValueError(f"length is {length} and batch_size {batch_size}; allowed: >= 1")
@@ -163,17 +161,19 @@ def activation_bytes(
     watch = _StorageWatch(model)
     try:
         with _gradients_dropped(model), torch.set_grad_enabled(training), watch:
-            run_once(model, tokens, segments)
+            run_once(model, tokens)
     finally:
         model.train(was_training)
     return watch.peak_bytes
 
 
-def run_once(model: nn.Module, tokens: Int[Tensor, "B T"], segments: bool = True) -> None:
+def run_once(model: nn.Module, tokens: Int[Tensor, "B T"]) -> None:
     """What `activation_bytes` measures: one forward pass, in train mode with labels and backward."""
-    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    if segments:
-        inputs["token_type_ids"] = torch.zeros_like(tokens)
+    inputs = {
+        "input_ids": tokens,
+        "attention_mask": torch.ones_like(tokens),
+        "token_type_ids": torch.zeros_like(tokens),
+    }
     if not model.training:
         model(**inputs)
     elif isinstance(model, FunnelformerForMaskedLM):
@@ -185,41 +185,22 @@ def run_once(model: nn.Module, tokens: Int[Tensor, "B T"], segments: bool = True
         ).sum().backward()
 
 
-def estimate_memory(
-    config: FunnelformerConfig,
-    length: int,
-    batch_size: int = 1,
-    *,
-    dtype: str = "float32",
-    head: Head = "none",
-    attention: str = "sdpa",
-    segments: bool = True,
-) -> MemoryEstimate:
+def estimate_memory(model: nn.Module, length: int, batch_size: int = 1) -> MemoryEstimate:
     """Estimate the memory of inference and of training with AdamW; see `activation_bytes` for what is in it.
 
-    dtype: one of `DTYPES`. attention: "sdpa" or "eager".
+    model: from `meta_model`; weights and activations have its dtype.
+    Raises ValueError when `length` or `batch_size` is below 1.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
-    model = meta_model(config, head, DTYPES[dtype], attention)
-    return estimate_for(model, length, batch_size, dtype=dtype, segments=segments)
-
-
-def estimate_for(
-    model: nn.Module, length: int, batch_size: int = 1, *, dtype: str = "float32", segments: bool = True
-) -> MemoryEstimate:
-    """`estimate_memory` of a `meta_model` in `dtype` that is there already, as for several lengths."""
     counts = _count(model)
-    weights = counts.num_bytes(DTYPES[dtype])
+    dtype = next(model.parameters()).dtype
+    weights = counts.num_bytes(dtype)
     return MemoryEstimate(
         length=length,
         batch_size=batch_size,
-        dtype=dtype,
+        dtype=str(dtype).removeprefix("torch."),
         parameter_bytes=weights,
-        inference_activation_bytes=activation_bytes(model, length, batch_size, segments=segments),
-        training_activation_bytes=activation_bytes(
-            model, length, batch_size, training=True, segments=segments
-        ),
+        inference_activation_bytes=activation_bytes(model, length, batch_size),
+        training_activation_bytes=activation_bytes(model, length, batch_size, training=True),
         training_state_bytes=weights + _NUM_ADAM_MOMENTS * counts.num_bytes(torch.float32),
     )
 
