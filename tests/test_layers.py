@@ -1,7 +1,7 @@
 """Who may import whom: the rooms of the package stand in layers, and docs/architecture.md shows every file of them.
 
 A module imports its own room and rooms of lower layers: no room of its own layer or a higher one, and none inside a
-function to get round that.
+function to get round that. An import defines, and does nothing else.
 """
 
 from __future__ import annotations
@@ -205,6 +205,91 @@ def same_stems(sources: Mapping[str, str]) -> list[str]:
         for stem, modules in files.items()
         if len(modules) > 1 and stem != "__init__" and stem not in SAME_ROLE
     ]
+
+
+# Calls into torch that compute nothing: a decorator, the registering of an operator, facts of a type.
+COMPUTE_NOTHING = ("torch.no_grad", "torch.library.", "torch.finfo")
+
+
+def done_at_import(sources: Mapping[str, str]) -> list[str]:
+    """A line for each assertion, change of the process's warnings or computation that importing a module runs.
+
+    What runs is what stands outside functions, and the functions of ours that it calls.
+    """
+    trees = {module: ast.parse(text) for module, text in sources.items()}
+    functions = {
+        (module, node.name): node
+        for module, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    found: list[str] = []
+    seen = set()
+
+    def visit(module: str, node: ast.AST) -> None:
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.Call) and _acts(ast.unparse(node.func))):
+            found.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            for home in (module, *_homes(trees[module], module, node.func.id, sources)):
+                called = functions.get((home, node.func.id))
+                if called is not None and called not in seen:
+                    seen.add(called)
+                    for statement in called.body:
+                        visit(home, statement)
+        for child in _run_with(node):
+            visit(module, child)
+
+    for module, tree in trees.items():
+        visit(module, tree)
+    return found
+
+
+def _acts(call: str) -> bool:
+    return call.startswith("warnings.") or (
+        call.startswith("torch.") and not call.startswith(COMPUTE_NOTHING)
+    )
+
+
+def _run_with(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a node that run when it does: of a function's definition, all but its body."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        yield from (*node.decorator_list, node.args)
+    elif isinstance(node, ast.Lambda):
+        yield node.args
+    elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
+        yield from node.orelse
+    else:
+        yield from ast.iter_child_nodes(node)
+
+
+def _homes(tree: ast.Module, module: str, name: str, sources: Mapping[str, str]) -> Iterator[str]:
+    """The modules of ours from which a module imports a name."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
+            yield from _targets(node, module, sources)
+
+
+def test_an_import_only_defines():
+    assert done_at_import(read_package()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def f():\n    assert 1\n    warnings.simplefilter('ignore')", []),
+        ("assert 1", ["modeling.a, line 1: assert 1"]),
+        ("class A:\n    assert 1", ["modeling.a, line 2: assert 1"]),
+        ("if 1:\n    warnings.filterwarnings('x')", ["modeling.a, line 2: warnings.filterwarnings('x')"]),
+        ("EYE = torch.eye(3)", ["modeling.a, line 1: torch.eye(3)"]),
+        ("def f(x=torch.eye(3)):\n    pass", ["modeling.a, line 1: torch.eye(3)"]),
+        ("@torch.no_grad()\ndef f():\n    return torch.eye(3)", []),
+        ("def f():\n    assert 1\nf()", ["modeling.a, line 2: assert 1"]),
+        ("from ..base.errors import g\nTABLE = [g(1), g(2)]", ["base.errors, line 2: torch.eye(n)"]),
+    ],
+)
+def test_what_an_import_does_is_found(text, found):
+    sources = {"base.errors": "def g(n):\n    return torch.eye(n)", "modeling.a": text}
+    assert done_at_import(sources) == found
 
 
 def test_every_room_stands_in_a_layer():
