@@ -9,7 +9,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from funnelformer import _HOMES, __all__
+from funnelformer import _HOMES
 from funnelformer.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -45,8 +45,8 @@ def command_line() -> str:
 
 def python() -> str:
     """A page on which mkdocstrings shows every public name, from the file where it is."""
-    names = [name for name in __all__ if name != "__version__"]
-    homes = {name: f"funnelformer.{_HOMES.get(name, 'modeling')}.{name}" for name in names}
+    names = sorted(_HOMES)
+    homes = {name: f"funnelformer.{home}.{name}" for name, home in _HOMES.items()}
     groups = {
         "Models": [name for name in names if name.startswith("Funnelformer")],
         "Functions and other classes": [

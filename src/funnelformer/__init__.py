@@ -9,12 +9,34 @@
     predictor = load_predictor("model")
     predictor.probabilities(predictor.logits(["a text"]))  # [1, classes], in the order of predictor.labels
 
-To make a model: `convert` (shorten an encoder, or change its format), `finetune`, and from nothing `train_tokenizer`,
-`prepare` and `pretrain`. To use one: `load_predictor` and `Predictor` for labels, `load_embedder` and `Embedder` for
-vectors, `answer` for answers in a passage, `predict` and `evaluate` for whole files. To look into one: `describe` says
-what it costs, `prepack` makes it faster on a CPU, `load_tokenizer` reads its tokenizer. Commands take a configuration,
-such as `FinetuneConfig`, and raise `UserError` for input that cannot be used. `FunnelformerModel` and the classes
-`FunnelformerFor...`, with `FunnelformerConfig`, are models of transformers.
+To make a model:
+
+- `convert`: shorten a pretrained encoder, or change its format.
+- `finetune` with a `FinetuneConfig`: learn a task from a table of yours, or one of the papers' tasks.
+- `train_tokenizer`, then `prepare` with a `PrepareConfig`, then `pretrain` with a `PretrainConfig`: begin from nothing.
+
+To use one:
+
+- `load_predictor` gives a `Predictor`, which labels texts and scores pairs.
+- `load_embedder` gives an `Embedder`, which makes vectors of texts.
+- `answer`: find the answers to questions in passages.
+- `predict`, `evaluate`: label or score a whole file; their arguments make a `PredictConfig` or an `EvaluateConfig`.
+
+To look into one:
+
+- `describe`: its parameters, FLOPs and memory.
+- `prepack`: make it faster at inference on a CPU.
+- `load_tokenizer`: its tokenizer, checked.
+
+All of them raise `UserError` for input that cannot be used.
+
+The models are classes of transformers, and `help` of each has its details:
+
+- `FunnelformerConfig`: blocks, widths, pooling, mixers.
+- `FunnelformerModel`: the encoder, and `sequence_vectors`.
+- `FunnelformerForSequenceClassification`, `FunnelformerForTokenClassification`, `FunnelformerForMultipleChoice`,
+  `FunnelformerForQuestionAnswering`: with the head of a task.
+- `FunnelformerForMaskedLM`, `FunnelformerForElectra`, `FunnelformerForTokenDetection`: with the heads of pretraining.
 
 After `import funnelformer`, transformers' AutoModel and AutoConfig load the folders that this package writes.
 A name is imported when it is first used, so `import funnelformer` alone loads neither torch nor transformers.
@@ -26,8 +48,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from .base import foreign_models
 from .base.auto_classes import register_when_used
+from .base.foreign_models import put_in_place
 from .base.version import __version__
 
 if TYPE_CHECKING:
@@ -65,15 +87,6 @@ __all__ = [
     "Embedder",
     "EvaluateConfig",
     "FinetuneConfig",
-    "FunnelformerConfig",
-    "FunnelformerForElectra",
-    "FunnelformerForMaskedLM",
-    "FunnelformerForMultipleChoice",
-    "FunnelformerForQuestionAnswering",
-    "FunnelformerForSequenceClassification",
-    "FunnelformerForTokenClassification",
-    "FunnelformerForTokenDetection",
-    "FunnelformerModel",
     "PredictConfig",
     "Predictor",
     "PrepareConfig",
@@ -95,12 +108,35 @@ __all__ = [
     "train_tokenizer",
 ]
 
-# Where a name is, for those that are not heads of models; the imports above say the same to type checkers.
+# The models and their config are as public. `help(funnelformer)` goes by `__all__`, and would print of each, over two
+# thousand lines, what it inherits from transformers and torch.
+if TYPE_CHECKING:
+    __all__ += [
+        "FunnelformerConfig",
+        "FunnelformerForElectra",
+        "FunnelformerForMaskedLM",
+        "FunnelformerForMultipleChoice",
+        "FunnelformerForQuestionAnswering",
+        "FunnelformerForSequenceClassification",
+        "FunnelformerForTokenClassification",
+        "FunnelformerForTokenDetection",
+        "FunnelformerModel",
+    ]
+
+# Every public name, and where it is; the imports above say the same to type checkers.
 _HOMES = {
     "Embedder": "inference.embedder",
     "EvaluateConfig": "inference.config",
     "FinetuneConfig": "training.finetuning.config",
     "FunnelformerConfig": "config.model_config",
+    "FunnelformerForElectra": "modeling",
+    "FunnelformerForMaskedLM": "modeling",
+    "FunnelformerForMultipleChoice": "modeling",
+    "FunnelformerForQuestionAnswering": "modeling",
+    "FunnelformerForSequenceClassification": "modeling",
+    "FunnelformerForTokenClassification": "modeling",
+    "FunnelformerForTokenDetection": "modeling",
+    "FunnelformerModel": "modeling",
     "PredictConfig": "inference.config",
     "Predictor": "inference.predictor",
     "PrepareConfig": "corpus.prepare_config",
@@ -115,6 +151,7 @@ _HOMES = {
     "load_predictor": "inference.predictor",
     "load_tokenizer": "data.tokenizer",
     "predict": "inference.predict",
+    "prepack": "modeling",
     "prepare": "corpus.prepare",
     "pretrain": "training.pretraining.pretrain",
     "train_tokenizer": "corpus.vocabulary",
@@ -122,18 +159,18 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOMES.get(name, 'modeling')}", __name__), name)
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})
 
 
 # Before the Hub's client is imported, which would tell the Hub what asks it. Who wants that sets it to 0.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 register_when_used()
-foreign_models.put_in_place(lambda: importlib.import_module(".checkpoints.source_reader", __name__))
+put_in_place(lambda: importlib.import_module(".checkpoints.source_reader", __name__))

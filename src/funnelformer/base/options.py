@@ -104,6 +104,9 @@ class Range:
     def __init__(self, text: str, holds: Callable[[Any], bool]) -> None:
         self.text, self.holds = text, holds
 
+    def __repr__(self) -> str:
+        return f"<{self.text}>"
+
 
 def at_least(least: float) -> Range:
     return Range(f"{least} and more", lambda value: least <= value < math.inf)
