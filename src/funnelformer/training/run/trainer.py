@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ...base.errors import UserError
+from ...base.kept_memory import freed_memory_kept
 from ...base.processes import LONGEST_WAIT_S, first, rank
 from .config import RunConfig
 from .folder import (
@@ -116,6 +118,10 @@ class RunTrainer(Trainer):
     def train_seconds(self) -> float:
         """Wall-clock time of the steps, without evaluations and checkpoints; all parts of a resumed run."""
         return self.watch.seconds
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with freed_memory_kept() if self.args.device.type == "cpu" else nullcontext():
+            return super().train(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         # The gradient of an update that was left out has no norm.
