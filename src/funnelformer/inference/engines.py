@@ -114,16 +114,26 @@ class OnnxRuntimeSession:
         return dict(zip(self.output_names, self.session.run(None, dict(inputs)), strict=True))
 
 
-class OpenVinoSession:
-    """A graph in OpenVINO, which reads ONNX by itself.
+def _import_openvino() -> Any:
+    """OpenVINO, which at its import would report to its maker, and note in the user's home under which number.
 
-    Its telemetry belongs to the converter of its tools, which nothing here calls.
+    It does neither where its package for that is missing; here it finds it missing.
     """
+    need("openvino", extra="openvino")
+    is_ours = sys.modules.setdefault("openvino_telemetry", None) is None  # type: ignore[arg-type]
+    try:
+        import openvino
+    finally:
+        if is_ours:
+            del sys.modules["openvino_telemetry"]
+    return openvino
+
+
+class OpenVinoSession:
+    """A graph in OpenVINO, which reads ONNX by itself."""
 
     def __init__(self, file: Path, num_threads: int) -> None:
-        need("openvino", extra="openvino")
-        import openvino
-
+        openvino = _import_openvino()
         core = openvino.Core()
         core.add_extension(_int8_extensions())
         settings = {
