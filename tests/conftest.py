@@ -1,4 +1,6 @@
-"""Shape checks of the public signatures run in every test but those of `torch.compile`."""
+"""Shape checks of the public signatures run in the tests of the rooms whose signatures they are, but not while a model
+is traced or compiled. Elsewhere they would take a third of the time of every step.
+"""
 
 import atexit
 import functools
@@ -10,6 +12,7 @@ import os
 import time
 import zipfile
 from collections import Counter
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,8 +21,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
+# The rooms whose signatures have shapes; their tests lie in folders of the same names.
+_CHECKED = ("modeling", "mixers")
 if not os.environ.get("FUNNELFORMER_NO_SHAPE_CHECKS"):
-    install_import_hook(["funnelformer.modeling", "funnelformer.mixers"], "beartype.beartype")
+    install_import_hook([f"funnelformer.{room}" for room in _CHECKED], "beartype.beartype")
 
 
 import jaxtyping
@@ -141,12 +146,25 @@ def minilm(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def no_shape_checks():
-    """For models that are traced: the checks' types know no symbolic sizes."""
+@contextmanager
+def _no_shape_checks():
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shape_checks_where_they_belong(request):
+    with nullcontext() if request.path.parent.name in _CHECKED else _no_shape_checks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_shape_checks(shape_checks_where_they_belong):
+    """For models that are traced: the checks' types know no symbolic sizes."""
+    with _no_shape_checks():
+        yield
 
 
 @pytest.fixture(scope="module")

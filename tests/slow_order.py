@@ -13,6 +13,7 @@ NOT_BEGUN = "FUNNELFORMER_TESTS_UNTIL is over"
 FIRST = (
     "tests/training/run/test_killed.py",
     "tests/training/run/test_running.py",
+    "tests/modeling/test_compile.py",
     "tests/test_whole_runs.py",
     "tests/test_examples.py",
     "tests/runtime/test_without_torch.py",

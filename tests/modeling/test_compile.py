@@ -9,6 +9,8 @@ import pytest
 
 from training.children import call
 
+pytestmark = pytest.mark.slow  # to load the compiler takes as long as hundreds of fast tests
+
 CASES = (
     ("B1-1H32", {}, (12, 17, 600)),
     ("B1-1H32", {"pooling": "max", "separate_cls": False, "padding": "original"}, (12, 600)),
@@ -95,16 +97,10 @@ def equal(backend, cases, implementations, folder):
     run(settings + EQUAL, folder)
 
 
-def test_a_funnel_compiled_in_one_graph_equals_eager(tmp_path):
-    equal("aot_eager", (("B1-1H32", {}, (12, 17)),), ("sdpa",), tmp_path)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_every_option_compiled_in_one_graph_equals_eager(backend, tmp_path):
     equal(backend, CASES, ("sdpa", "eager"), tmp_path)
 
 
-@pytest.mark.slow
 def test_many_lengths_need_few_graphs(tmp_path):
     print(run(FEW_GRAPHS, tmp_path))
