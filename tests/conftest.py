@@ -21,10 +21,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
-# The rooms whose signatures have shapes; their tests lie in folders of the same names.
-_CHECKED = ("modeling", "mixers")
 if not os.environ.get("FUNNELFORMER_NO_SHAPE_CHECKS"):
-    install_import_hook([f"funnelformer.{room}" for room in _CHECKED], "beartype.beartype")
+    install_import_hook(["funnelformer.modeling", "funnelformer.mixers"], "beartype.beartype")
 
 
 import jaxtyping
@@ -32,6 +30,9 @@ import pytest
 import torch
 
 from slow_order import NOT_BEGUN, not_begun, place
+
+# The folders of tests of the two rooms above.
+_CHECKED = ("modeling", "mixers")
 
 # What is imported stays. To look through it for garbage again and again takes a third of the time until all tests are
 # collected.
