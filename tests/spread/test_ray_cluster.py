@@ -19,6 +19,8 @@ from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassificati
 from funnelformer.data.tokenizer import load_tokenizer
 from funnelformer.inference.embedder import load_embedder
 from funnelformer.inference.predict import predict
+from funnelformer.spread import ray_engine
+from funnelformer.spread.engine_options import ClusterOptions
 from funnelformer.spread.storage import list_files, open_store, write_whole
 from spread.test_corpus_parts import files_of, write_sources
 from training.toy import run
@@ -262,3 +264,21 @@ def test_the_memory_of_a_worker_stays_flat():
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["parts"] for row in rows] == [1, 80, 160, 240]
     assert rows[3]["bytes"] - rows[1]["bytes"] < 30e6
+
+
+@pytest.mark.parametrize(("before", "then"), [(None, "0"), ("1", "1")])
+def test_a_cluster_of_this_machine_reports_no_usage(monkeypatch, before, then):
+    """To Ray's maker; what the user says of it stays."""
+    import ray
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "not yet")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    if before is not None:
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", before)
+    found = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: found.append(os.environ.get("RAY_USAGE_STATS_ENABLED")))
+    monkeypatch.setattr(ray_engine, "_quiet", lambda: None)
+    with ray_engine.on_cluster(ClusterOptions(engine="ray")):
+        pass
+    assert found == [then]

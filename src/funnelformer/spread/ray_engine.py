@@ -51,6 +51,8 @@ def on_cluster(options: ClusterOptions) -> Iterator[None]:
         return
     try:
         if options.ray_address is None:
+            # Ray would report what is used of it to its maker.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
             )
