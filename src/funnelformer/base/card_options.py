@@ -21,7 +21,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multilingual|code")
 @grouped(output="license language")
 @dataclass(kw_only=True)
 class CardOptions:
-    """What a card says beside what is measured; nothing is made up where nobody says it."""
+    """What a card says beside what is measured. What you do not give is left out of the card."""
 
     license: str | None = None
     "Licence for the card, as the Hub writes it (apache-2.0, mit, cc-by-4.0); by default the one of the source's card."
@@ -29,7 +29,7 @@ class CardOptions:
     "Languages for the card, as ISO codes (en de); by default those of the source's card."
 
     def __post_init__(self) -> None:
-        """Raises UserError for words that the Hub would not take."""
+        """Raises UserError for a licence or language that the Hub would refuse."""
         if self.license is not None and _LICENSE.fullmatch(self.license) is None:
             raise UserError(
                 f"--license is {short(self.license)}; allowed: an identifier of the Hub, such as apache-2.0, mit, "

@@ -66,7 +66,7 @@ def as_seen(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what another library's error says, or its name when it says nothing."""
+    """The first line of another library's error, or the error's class when it has no message."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
@@ -81,7 +81,7 @@ def short(value: Any) -> str:
 
 
 def joined(error: BaseException) -> str:
-    """All that an error says, on one line, or its name when it says nothing."""
+    """The whole message of an error on one line, or the error's class when it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

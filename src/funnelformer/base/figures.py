@@ -67,7 +67,7 @@ def plain(text: str, most: int = _SHOWN_CHARACTERS) -> str:
 
 
 def class_names(labels: Sequence[str], shown: Iterable[int]) -> list[str]:
-    """What a figure calls the classes with these numbers: by their names, where a font of this machine has them.
+    """The names that a figure gives to the classes with these numbers, as far as this machine has a font for them.
 
     Names that would look the same get their number. Those without a font have it in place of the name, which is said on
     stderr, in one line. A dollar sign begins no formula.

@@ -207,7 +207,7 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _open_plain(path: Path) -> BinaryIO:
-    """Open a file as it is. Raises UserError for a pipe with a name that nobody writes to: that would wait for ever.
+    """Open a file as it is. Raises UserError for a named pipe that nobody writes to: reading it would never end.
 
     The pipes that a shell makes for `<(command)` have a writer, and a name that is none.
     """
@@ -353,9 +353,9 @@ _OF_A_MODEL = (".json", ".safetensors", ".bin", ".onnx", ".txt", ".toml", ".md")
 
 
 def check_output(out: Path | None, model: str, data: str | None) -> None:
-    """Raise UserError where writing `out` would destroy what is read: the data, or a file of the model.
+    """Raise UserError if `out` is one of the files that are read: the data, or a file of the model.
 
-    By any name: a link, another way to the folder. What else there is, is replaced as ever.
+    A link and another path to the same file count too. Any other file is replaced, as always.
     """
     if out is None or not os.path.isfile(out):
         return
@@ -370,8 +370,8 @@ def check_output(out: Path | None, model: str, data: str | None) -> None:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield the name of an empty file beside `path`, which takes its place when the block ends without error.
 
-    What processes that were killed left of the same file is removed. The file gets the mode that the umask gives a new
-    one, whoever writes it. Raises UserError when the place cannot be written.
+    Temporary files of killed processes for the same path are removed. The file gets the mode that the umask gives a new
+    one. Raises UserError when the place cannot be written.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -402,8 +402,8 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
 
     overwrite: allow a folder that has files in it. Those of the same name are replaced one by one, others
     stay: a mistyped folder must not cost the user its content.
-    What processes that were killed left of the same folder is removed. Files get the modes that the umask gives new
-    ones, whoever writes them.
+    Temporary folders of killed processes for the same path are removed. Files get the modes that the umask gives new
+    ones.
     Raises UserError when `path` is a file, cannot be written, or is not empty and `overwrite` is False.
     """
     target = Path(os.path.realpath(path))
@@ -431,7 +431,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
 
 
 def move_entries(source: Path, target: Path) -> None:
-    """Move what lies in a folder into another of the same file system, each file in one step; others there stay."""
+    """Move a folder's content into another on the same file system, each file in one step; other files there stay."""
     for entry in sorted(source.iterdir()):
         if entry.is_dir():  # a folder with files cannot be replaced in one step
             shutil.rmtree(target / entry.name, ignore_errors=True)
@@ -450,7 +450,7 @@ def _naming_full(path: str | Path) -> Iterator[None]:
 
 
 def set_default_modes(folder: Path) -> None:
-    """Give all files below a folder that we made the modes that new ones have; some libraries make them private.
+    """Give all files below a folder that we made the modes of new files; some libraries make them private.
 
     The folder itself, made in the ordinary way, tells what the umask leaves.
     """
@@ -469,9 +469,9 @@ def _set_mode(entry: Path, mode: int) -> None:
 
 @contextmanager
 def temporary_folder(purpose: str) -> Iterator[Path]:
-    """Yield a folder for the duration of the block, in the system's place for such.
+    """Yield a folder for the duration of the block, in the system's place for temporary files.
 
-    What killed processes left there for the same purpose is removed.
+    Folders that killed processes left there for the same purpose are removed.
     """
     place = Path(tempfile.gettempdir())
     remove_leftovers(place, f"funnelformer-{purpose}")

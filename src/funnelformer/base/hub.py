@@ -26,10 +26,10 @@ def check_reachable(source: str) -> None:
 
 
 def reach_hub(name: str, kind: str = "model") -> None:
-    """Return when `name` can be asked for: the Hub answers, or its cache on this machine has it.
+    """Return if `name` can be had: the Hub answers, or its cache on this machine has it.
 
-    kind: model or dataset. Without a network the client is told to look into its cache alone, for this process.
-    Raises UserError within 3 s, saying how to use a folder, when there is neither.
+    kind: model or dataset. Without a network, the Hub's client reads only its cache from here on, in this process.
+    If neither has it, raises UserError within 3 s and says how to use a folder instead.
     """
     problem = hub_problem()
     if problem is None:

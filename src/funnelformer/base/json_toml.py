@@ -40,8 +40,8 @@ _LONG_NUMBER = re.compile(rf"\d{{{_MAX_DIGITS + 1}}}")
 def load_json(text: str, name: str, first_line: int = 1) -> Any:
     """Parse JSON that begins on a line of a file.
 
-    Raises UserError naming the line where it ends to be JSON, or for a name that stands twice in an object, nesting
-    deeper than 100, or a number of more than 308 digits.
+    Raises UserError naming the line of a syntax error, and for a key that stands twice in an object, nesting deeper
+    than 100, or a number of more than 308 digits.
     """
     try:
         value = json.loads(
@@ -61,7 +61,8 @@ def load_json(text: str, name: str, first_line: int = 1) -> Any:
 
 
 def load_toml(text: str, name: str) -> dict[str, Any]:
-    """Parse TOML. Raises tomllib.TOMLDecodeError for what is none, UserError for nesting, keys or numbers too long."""
+    """Parse TOML. Raises tomllib.TOMLDecodeError for a syntax error, UserError for too deep nesting or too long keys or
+    numbers."""
     for part in text.split("="):  # a key stands before each, on a line of its own or in an inline table
         key = part.rpartition("\n")[2]
         if key.count(".") >= _MAX_KEY_PARTS:
@@ -102,7 +103,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def read_small_text(path: str | Path, most_bytes: int = _MAX_JSON_BYTES) -> str:
-    """The text of a plain file in UTF-8 that fits in memory. Raises UserError for what is none."""
+    """The text of an uncompressed UTF-8 file of at most `most_bytes`. Raises UserError for any other."""
     try:
         check_file(path)
         # Without waiting: a pipe in the place of a file would never answer.

@@ -16,7 +16,7 @@ _KERNELS = "256"
 
 
 def bound_kernel_cache() -> None:
-    """Keep fewer kernels than torch would; to be called before torch is imported, and a user's own number wins."""
+    """Keep fewer kernels than torch would. Call it before torch is imported; a number that the user has set stays."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, _KERNELS)
 
@@ -43,7 +43,7 @@ def _find(name: str, argument: type, number: int) -> Callable[..., int] | None:
 def give_back_memory() -> None:
     """Return freed memory to the system, where the C library is glibc, which keeps most of it.
 
-    After many arrays of many sizes that can be more than what is in use. It takes milliseconds.
+    After many arrays of many sizes, the freed memory can be more than what is in use. The call takes milliseconds.
     """
     trim = _find("malloc_trim", ctypes.c_size_t, 1)
     if trim is not None:

@@ -27,7 +27,7 @@ def temporary_name(name: str) -> str:
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Remove what processes of this host that are no more left of `name`, and say so on stderr.
+    """Remove what dead processes of this host left of `name`, and say so on stderr.
 
     A process that has the number of an earlier one began later. Of other hosts, and of containers that number their
     processes anew, nothing is touched: whether these live cannot be told from here.

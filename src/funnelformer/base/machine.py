@@ -67,13 +67,13 @@ def _source_commit() -> str | None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until an accelerator of any make has done what it was given; a time read before is that of launches."""
+    """Wait until the accelerator, of any make, has finished its work; a clock read earlier times only the launches."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def load_average() -> float | None:
-    """Processes that wanted a core over the last minute; None where the system does not say."""
+    """Processes that wanted a core, on average over the last minute; None if the system does not say."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 

@@ -96,9 +96,9 @@ Files = Annotated[list[str], Parameter(consume_multiple=True, negative="")]
 
 
 class Range:
-    """The values that an option takes, beside its type in the annotation of its field.
+    """The values that an option takes; it stands beside the type in the annotation of the option's field.
 
-    text: how `--help` and errors say it. holds: whether a value is in it; NaN and infinity are in none of ours.
+    text: how `--help` and errors word it. holds: whether a value is in it; NaN and infinity never are.
     """
 
     def __init__(self, text: str, holds: Callable[[Any], bool]) -> None:
@@ -117,7 +117,7 @@ def above(least: float) -> Range:
 
 
 def between(text: str, holds: Callable[[Any], bool]) -> Range:
-    """A range with two ends, said in `text`, as 0 <= fraction < 1."""
+    """A range with two ends, which `text` words, such as 0 <= fraction < 1."""
     return Range(text, holds)
 
 
@@ -192,9 +192,9 @@ SEED = between(f"0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
 
 
 def check_ranges(config: Any) -> None:
-    """Raise `UserError` for the first field with a value outside its range; None and words are not numbers.
+    """Raise `UserError` for the first field with a value outside its range; None and words have no range.
 
-    Of a list each value is looked at.
+    Every value of a list is checked.
     """
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         value, allowed = getattr(config, name, None), _range_of(hint)
@@ -249,7 +249,7 @@ def grouped(**groups: str) -> Callable[[type[C]], type[C]]:
 
 
 def takes(config_class: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
-    """Decorate a function of one configuration: it is called with what makes one, as predict(model, data)."""
+    """Decorate a function of one configuration: it takes the configuration's arguments, as predict(model, data)."""
 
     def decorate(function: Callable[[C], R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -290,7 +290,7 @@ DECIDED = {
 
 
 def model_options(options: dict[str, Any], free: Collection[str] = ()) -> dict[str, Any]:
-    """`parse_options` of a run's `--set`, without the keys that something else decides, but for the `free` ones.
+    """`parse_options` of a run's `--set`, without keys that something else decides, except the `free` ones.
 
     Raises UserError naming such a key and what decides it.
     """
@@ -301,7 +301,7 @@ def model_options(options: dict[str, Any], free: Collection[str] = ()) -> dict[s
 
 
 def parse_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Read the values of `--set.KEY=VALUE` as TOML does, "none" as None; what is no TOML value stays text."""
+    """Read the values of `--set.KEY=VALUE` as TOML values, and "none" as None; anything that is not TOML stays text."""
     parsed: dict[str, Any] = {}
     for key, value in options.items():
         try:
@@ -316,7 +316,7 @@ def parse_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def num_usable_cores() -> int:
-    """Cores that this process may run on; where the system does not say, those of the machine."""
+    """The number of cores that this process may use; all of the machine's if the system does not say."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -35,7 +35,7 @@ def need(*names: str, extra: str = "onnx") -> None:
 
 
 def missing_from_runtime(name: str | None) -> str | None:
-    """What to tell of a package that could not be imported; None of one that no install of ours brings."""
+    """The message about a package that could not be imported; None if no install of ours brings it."""
     package = (name or "").partition(".")[0]
     if package not in WITH_PYTORCH:
         return None

@@ -1,4 +1,4 @@
-"""One run as several processes, as torchrun starts them: who am I, and what the first alone does."""
+"""One run as several processes, started by torchrun: which one this is, and what only the first does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def say(line: str) -> None:
 
 
 def start_processes(cpu: bool) -> None:
-    """Join the processes that torchrun started; nothing in a run of one."""
+    """Join the processes that torchrun started; in a run of one process it does nothing."""
     if num_processes() > 1:
         from accelerate import PartialState
 
@@ -41,7 +41,7 @@ def start_processes(cpu: bool) -> None:
 
 
 def first(action: Callable[[], T]) -> T:
-    """Let process 0 act while the others wait; its result, or its UserError, is that of all."""
+    """Let process 0 act while the others wait; all get its result, or raise its UserError."""
     if num_processes() == 1:
         return action()
     outcome: list[Any] = [None, None]
@@ -60,7 +60,7 @@ def first(action: Callable[[], T]) -> T:
 
 
 def gather_lists(own: Sequence[T]) -> list[T]:
-    """The items of all processes, of process 0 first; every process calls it, and has them all."""
+    """The items of all processes, those of process 0 first. Every process calls this and gets all items."""
     if num_processes() == 1:
         return list(own)
     parts: list[Any] = [None] * num_processes()

@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 class LiveLine:
-    """A line on stderr, written over; on what is no terminal it writes nothing.
+    """A line on stderr that is written over; if stderr is no terminal, nothing is written.
 
     `row` prints a line to stdout that stays, above the live one.
     """
@@ -65,9 +65,11 @@ class LiveLine:
 def progress_bar(
     title: str | None, total: int, line_every_s: float | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Yield what is told how many of `total` more are done; a bar is shown on a terminal, and under a title.
+    """Yield a function `advance(number)`, which you call when so many more of `total` are done.
 
-    line_every_s: where stderr is no terminal, seconds between lines that say the same; by default there are none.
+    A bar shows them on a terminal, if there is a title.
+
+    line_every_s: seconds between lines that say the same if stderr is no terminal; by default there are none.
     """
     line, done, printed = LiveLine(title is not None), 0, 0.0
 
@@ -96,7 +98,7 @@ def progress_bar(
 
 @contextmanager
 def counting(title: str, show: bool, total_bytes: int | None = None) -> Iterator[Callable[..., None]]:
-    """Give a function `add(documents, tokens, bytes=0)`; the line shows the sums, and the share of the bytes read.
+    """Yield a function `add(documents, tokens, bytes=0)`; the line shows the sums, and the share of the bytes read.
 
     total_bytes: of the files to read, where it is known.
     """

@@ -63,7 +63,7 @@ class SentenceEmbedding:
     """How a text becomes a vector.
 
     pooling: see `FunnelformerConfig.classifier_pooling`. normalize: to length 1.
-    max_length: tokens at which a text is cut; None: as far as tokenizer and positions reach.
+    max_length: number of tokens after which a text is cut; None: as far as tokenizer and positions reach.
     prompts: name -> what is put before a text. default_prompt: the name of the one that is put before every text.
     similarity: the library's name of the function that compares two vectors.
     """
@@ -98,7 +98,7 @@ class SentenceEmbedding:
         return asdict(self)
 
     def prompt(self, name: str | None, where: str) -> str:
-        """The text of a prompt; None: of the default one, or nothing. Raises UserError for a name it does not have."""
+        """The text of the prompt `name`, else of the default one, or "". Raises UserError for an unknown name."""
         name = name or self.default_prompt
         if name is None:
             return ""
@@ -177,7 +177,7 @@ def read_modules(folder: str | Path) -> Modules | None:
 
 
 def write_modules(folder: Path, vectors: SentenceEmbedding, stock_width: int | None = None) -> None:
-    """Make a folder with a model one that `sentence_transformers.SentenceTransformer` loads.
+    """Add to a model's folder what `sentence_transformers.SentenceTransformer` needs to load it.
 
     stock_width: of the states of a model of transformers itself, which the library's own Pooling averages; None where
         the model is ours.
@@ -220,7 +220,7 @@ def write_modules(folder: Path, vectors: SentenceEmbedding, stock_width: int | N
 
 
 def write_length(folder: Path, max_length: int) -> None:
-    """Say at which token a text is cut, in a folder that has no modules."""
+    """Write down, in a folder without modules, the number of tokens after which a text is cut."""
     _write(folder / _SETTINGS[0], {"max_seq_length": max_length})
 
 

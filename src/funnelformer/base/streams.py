@@ -47,7 +47,7 @@ def open_streams() -> None:
 
 @contextmanager
 def output(out: Path | None) -> Iterator[TextIO]:
-    """Open where results go: the file, which appears whole, or stdout. Raises UserError where that is closed."""
+    """Open the place for results: the file, which appears whole, or stdout. Raises UserError if stdout is closed."""
     if out is not None:
         with atomic_writer(out) as file:
             yield file
@@ -58,14 +58,14 @@ def output(out: Path | None) -> Iterator[TextIO]:
 
 
 def stdin_bytes() -> BinaryIO:
-    """What is read of stdin. Raises UserError where that is closed."""
+    """The bytes of stdin. Raises UserError if it is closed."""
     if sys.stdin is None:
         raise UserError("stdin is closed, so there is nothing to read; name a file")
     return sys.stdin.buffer
 
 
 def flush_stdout() -> None:
-    """Write what is still held back, while an error can be told; Python itself would only complain at its end."""
+    """Write what is still buffered, while an error can be reported; Python would complain only when it ends."""
     with contextlib.suppress(ValueError):  # closed by who called us
         sys.stdout.flush()
 

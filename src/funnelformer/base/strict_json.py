@@ -21,7 +21,7 @@ def json_text(value: Any, **settings: Any) -> str:
 
 
 def json_line(value: Any) -> str:
-    """A row of a file of JSON lines, with its end; what JSON does not know, as a date, is text."""
+    """A row of a JSON-lines file, with its newline; a value that JSON does not know, such as a date, becomes text."""
     return json_text(value, ensure_ascii=False, default=str) + "\n"
 
 

@@ -21,9 +21,9 @@ _MEMORY_NOISE = 0.02
 def compare(config: CompareConfig) -> str:
     """Tables in Markdown of what both files measured: times as ratios to the peer, and memory.
 
-    Ratios are what two runs can be compared by, as the peer met the same machine at the same moment. They count as
-    changed where the quartiles do not overlap.
-    Raises UserError for a file that cannot be read or is none of `funnelformer bench`.
+    Two runs are compared by ratios, because the peer was timed on the same machine at the same moment. A ratio counts
+    as changed if the quartiles do not overlap.
+    Raises UserError for a file that cannot be read, or that `funnelformer bench` did not write.
     """
     first, second = (
         read_results(path / "results.json" if path.is_dir() else path)

@@ -82,7 +82,7 @@ prepacked, onnx or onnx-int8."
 
     @property
     def command(self) -> str:
-        """The command that repeats this benchmark: what differs from the defaults, and OUT for the user's folder."""
+        """The command that repeats this benchmark: options that are not the defaults, and OUT for the folder."""
         words, defaults = (
             ["funnelformer", "bench", "--out", "OUT"],
             BenchConfig(out=self.out, quick=self.quick),

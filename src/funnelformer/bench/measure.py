@@ -42,7 +42,7 @@ _LEARNING_RATE = 1e-6  # of a step that learns nothing
 
 @dataclass(frozen=True)
 class Case:
-    """What a model is asked to do. dtype: a key of `DTYPES`.
+    """One measurement: a mode, a dtype (a key of `DTYPES`) and a shape.
 
     Inference has weights and activations in `dtype`. Training has float32 weights, under autocast where `dtype` is
     another; a step is forward, backward from the mean square of the last states, and AdamW.
@@ -68,12 +68,12 @@ def make_ids(case: Case, vocab_size: int) -> Int[Tensor, "B T"]:
 
 
 def on_device(model: nn.Module, case: Case, device: torch.device) -> nn.Module:
-    """The model where and in what it runs."""
+    """The model on its device, in the dtype of the case."""
     return model.to(device, torch.float32 if case.mode == "training" else DTYPES[case.dtype])
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Weights of a model, prepacked ones too."""
+    """The number of weights in a model, prepacked ones too."""
     return num_prepacked(model) + sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -101,7 +101,7 @@ def make_call(model: nn.Module, ids: Int[Tensor, "B T"], case: Case) -> Callable
 
 
 def seconds_of(call: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one call, an accelerator's work included."""
+    """Seconds of one call, until an accelerator too has finished."""
     wait_for(device)
     start = time.perf_counter()
     call()
@@ -116,7 +116,7 @@ def time_pairs(
     rounds: int,
     warmup: int,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each, called in turn: ours, peer, ours, peer ..., so that a slow moment of the machine meets both.
+    """Seconds of each call, made in turn (ours, peer, ours, peer ...), so that a slow moment of the machine hits both.
 
     warmup: pairs before the first that counts.
     """
@@ -134,10 +134,10 @@ def time_pairs(
 def peak_memory(
     subject: Subject, case: Case, device: torch.device, vocab_size: int, num_threads: int
 ) -> tuple[int, int]:
-    """Bytes of the weights, and those that two calls needed at most beyond the loaded model.
+    """Bytes of the weights, and the peak bytes of two calls beyond the loaded model.
 
-    Measured in a process of its own: of an accelerator the memory allocated, else the resident memory.
-    Raises MemoryError or a RuntimeError when memory could not be had, or the process did not live to tell.
+    They are measured in a separate process: the allocated memory of an accelerator, else the resident memory.
+    Raises MemoryError or RuntimeError if there was too little memory, or if the process died.
     """
     # Not a child of this process, which would begin with its memory; imported once for all of them where possible.
     methods = multiprocessing.get_all_start_methods()

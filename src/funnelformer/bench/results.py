@@ -42,7 +42,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles, between two values in proportion; of one value, that value."""
+    """Median and quartiles, interpolated between two values; all are that value if there is only one."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     q25, median, q75 = statistics.quantiles(values, n=4, method="inclusive")
@@ -82,14 +82,14 @@ class Timing:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What two files compare by."""
+        """The key under which two files are compared."""
         ours, peer = self.ours, self.peer
         return (self.case, ours.model, ours.implementation, peer.model, peer.implementation)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one model: its weights, and what calls needed at most beyond the loaded model."""
+    """Bytes of one model: its weights, and the peak of calls beyond the loaded model."""
 
     case: Case
     model: str

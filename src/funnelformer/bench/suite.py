@@ -43,8 +43,8 @@ RESULTS, TABLES, FIGURE = "results.json", "results.md", "results.png"
 def bench(config: BenchConfig) -> Results:
     """Measure every pair, write the folder `config.out`, and return the results.
 
-    The results are written after each pair too, so that an interrupted run leaves what it has measured. What a model
-    could not do, for want of memory or of kernels for a dtype, is a row of `failures`.
+    The results are written after each pair too, so that an interrupted run leaves what it has measured. A model that
+    could not run, for lack of memory or of kernels for a dtype, is a row of `failures`.
     Raises UserError for anything unknown before the first measurement, and when no pair could be timed.
     """
     pairs, cases = _pairs(config), _cases(config)
@@ -144,7 +144,7 @@ def _measure_memory(
 
 @contextmanager
 def _failures(results: Results, case: Case, models: list[str], title: str) -> Iterator[None]:
-    """Note what could not be had, and go on: memory, or a dtype that a model has no kernels for."""
+    """Note a failure and go on: too little memory, or a dtype that a model has no kernels for."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

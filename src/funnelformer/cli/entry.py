@@ -133,7 +133,7 @@ def _quieten_libraries() -> None:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """What an error is to a user, on one line, and the exit code."""
+    """The line that a user gets for an error, and the exit code."""
     if isinstance(error, UserError | cyclopts.CycloptsError):
         return joined(error), 2
     if isinstance(error, ModuleNotFoundError) and (message := missing_from_runtime(error.name)):

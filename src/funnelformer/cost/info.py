@@ -52,7 +52,7 @@ class LengthInfo:
     """Costs of one sequence of `flops.length` tokens.
 
     encoder_ratio, ratio: FLOPs over the baseline's, without and with the decoder (equal where there is none).
-    memory: float32, batch 1, body without head; None when it was not asked for.
+    memory: in float32, for one sequence, of the body without a head; None if you did not ask for it.
     """
 
     flops: Flops
@@ -65,7 +65,7 @@ class LengthInfo:
 class Info:
     """What `describe` finds out.
 
-    source: what the user named. name: the layout in the paper's notation.
+    source: the name or folder you gave. name: the layout in the paper's notation.
     baseline: the Transformer that FLOPs are compared with, see `equal_transformer`.
     shape: the config keys that decide about cost. parameters: of the body, without a head.
     notes: the form a model was read from, and what was left out, and why.
@@ -166,7 +166,7 @@ def render(info: Info) -> RenderableType:
 
 
 def _config_of(source: str | os.PathLike[str]) -> tuple[FunnelformerConfig, list[str]]:
-    """The config, and what there is to say of where it comes from."""
+    """The config, and notes about where it comes from."""
     found = find_model(source)
     if isinstance(found, Layout):
         return FunnelformerConfig(**parse_name(found.name)), []

@@ -81,7 +81,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak so far, where the system lets one: on Linux, and on accelerators."""
+    """Forget the peak so far, if the system allows it: on Linux, and on accelerators."""
     if device.type != "cpu":
         torch.accelerator.reset_peak_memory_stats(device)
     else:

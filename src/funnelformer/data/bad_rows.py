@@ -1,4 +1,4 @@
-"""What is done with a row that cannot be used: it is refused, or left out and counted."""
+"""What happens to a row that cannot be used: it is refused, or left out and counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def refuse(problem: str) -> None:
 
 @dataclass
 class BadRows:
-    """Refuses the first bad row, or with `skip` keeps what is wrong with each, so that none is lost in silence."""
+    """Refuses the first bad row, or with `skip` notes what is wrong with each, so that none is lost in silence."""
 
     skip: bool = False
     problems: list[str] = field(default_factory=list)
@@ -31,7 +31,7 @@ class BadRows:
         self.problems.append(problem)
 
     def report(self) -> str | None:
-        """How many rows were left out and why the first was; None when none was."""
+        """How many rows were left out, and why the first one was; None if none was."""
         if not self.problems:
             return None
         number = len(self.problems)

@@ -16,7 +16,7 @@ def plain_name(name: str) -> str:
 
 
 def check_names(names: Iterable[Any], where: str) -> None:
-    """Raise UserError for a name that stands there twice, two that look alike, or a NUL in one.
+    """Raise UserError if a name stands twice among them, if two look alike, or if one has a NUL character.
 
     One column may have an empty name.
     """

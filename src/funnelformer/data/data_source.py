@@ -19,7 +19,7 @@ _SAVED = ("dataset_dict.json", "state.json")
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file on this machine, a glob, or a name that nothing has; who reads it says so."""
+    """A file on this machine, a glob, or a name that does not exist, which reading it reports."""
 
     path: Path
 
@@ -41,9 +41,10 @@ class HubData:
 
 
 def find_data(source: str | os.PathLike[str]) -> DataFile | DataFolder | HubData:
-    """Say what `source` is; nothing is read or asked for.
+    """Say what `source` is, without reading it and without asking the Hub.
 
-    A mistyped path is not looked up on the Hub: the folder before its name exists, or its suffix is that of a file.
+    A mistyped path is not looked up on the Hub: it is known by the existing folder before its name, or by the suffix of
+    a file.
     """
     text, path = os.fspath(source), Path(source)
     if os.path.isdir(text):

@@ -1,4 +1,4 @@
-"""Rows of examples in memory, by column: what is asked of a `datasets.Dataset`, without the library."""
+"""Rows of examples in memory, by column: the part of `datasets.Dataset` that we use, without the library."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class Rows:
         batch_size: int = 1000,
         **ignored: Any,
     ) -> Rows:
-        """The rows that `function` makes of batches of these, which are all removed.
+        """The rows that `function` makes of batches of these rows, whose columns are all removed.
 
-        ignored: what says how it is stored or shown: features, desc.
+        ignored: arguments about storing and showing it: features, desc.
         """
         assert batched
         assert remove_columns == self.column_names

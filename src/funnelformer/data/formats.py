@@ -200,12 +200,13 @@ FORMATS = (*_TEXT_TABLES, *_JSON_LINES, ".json", ".parquet")
 def iter_rows(
     path: str | Path, *, columns: Sequence[str] | None = None, bad: OnBadRow = refuse
 ) -> Iterator[Row]:
-    """Yield (line number or None, {column: value}) of a file, in constant memory but for a JSON array.
+    """Yield (line number or None, {column: value}) of a file, in constant memory except for a JSON array.
 
     csv has RFC 4180 quoting, tsv has none; both skip blank lines and give every value as text. Any format may be
     compressed (.gz, .bz2, .xz, .zst).
-    columns: of a csv or tsv file that has no header. bad: told of a row of the wrong arity, or a line that is no JSON.
-    Raises UserError for what is no file of its format.
+    columns: the names for a csv or tsv file that has no header. bad: is called with the message about a row with the
+        wrong number of fields, or a line that is not JSON.
+    Raises UserError for a file that is not in its format.
     """
     path = Path(path)
     suffix = plain_suffix(path)

@@ -1,4 +1,4 @@
-"""Rows of tokens as one array: the shorter ones are filled up, as transformers' tokenizers do."""
+"""Rows of tokens as one array: the shorter ones are padded, as transformers' tokenizers do it."""
 
 from __future__ import annotations
 

@@ -24,20 +24,20 @@ _SIDES = ("left", "right")
 
 
 class TokenLists(dict[str, list[list[int]]]):
-    """What a model reads of each text, by the names of its inputs; encodings: of the texts, as tokenizers gave them."""
+    """The model's inputs by name, a list for each text. encodings: the texts as `tokenizers` encoded them."""
 
     def __init__(self, columns: dict[str, list[list[int]]], encodings: list[Encoding]) -> None:
         super().__init__(columns)
         self.encodings = encodings
 
     def word_ids(self, number: int) -> list[int | None]:
-        """The word of each token of a text; None of special tokens."""
+        """The number of the word that each token of a text belongs to; None for special tokens."""
         words: list[int | None] = self.encodings[number].word_ids
         return words
 
 
 class PlainTokenizer:
-    """A `tokenizers.Tokenizer` with the special tokens and settings of a folder; no padding is made here."""
+    """A `tokenizers.Tokenizer` with the special tokens and settings of a folder; it does not pad."""
 
     def __init__(self, backend: Tokenizer, settings: dict[str, Any], where: str) -> None:
         """settings: of tokenizer_config.json. Raises UserError for a wrong value or a missing token."""
@@ -81,7 +81,7 @@ class PlainTokenizer:
     ) -> TokenLists:
         """Tokenise texts, or pairs of texts, with special tokens; the arguments are those of transformers.
 
-        truncation: True and "longest_first" cut to `max_length` tokens, of a pair the longer text first.
+        truncation: True and "longest_first" cut to `max_length` tokens; in a pair the longer text is cut first.
         """
         backend = self.backend_tokenizer
         backend.no_padding()
@@ -105,7 +105,7 @@ class PlainTokenizer:
         return TokenLists(columns, encodings)
 
     def __len__(self) -> int:
-        """Tokens of the vocabulary, added ones included."""
+        """The number of tokens in the vocabulary, added ones included."""
         number: int = self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
         return number
 
@@ -125,7 +125,7 @@ class PlainTokenizer:
 
 
 def load_plain_tokenizer(folder: str | Path) -> PlainTokenizer:
-    """The tokenizer in a folder; where its modules of sentence_transformers lower-case a text, so does it.
+    """The tokenizer in a folder; it lower-cases a text if the folder's modules of sentence_transformers do.
 
     Raises UserError when there is no tokenizer.json, it cannot be read, or a token that the models need is missing.
     """

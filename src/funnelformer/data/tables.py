@@ -70,9 +70,9 @@ class Table:
 
 @dataclass(frozen=True)
 class TaskColumns:
-    """The columns a task uses; None for a column the task does not have.
+    """The columns that a task uses; None for a column that the task does not have.
 
-    separator: what stands between the labels of a text that has several.
+    separator: the text between the labels of an example that has several.
     """
 
     text: str
@@ -85,7 +85,7 @@ class TaskColumns:
 
 
 def collect(rows: Iterable[Row], name: str) -> Table:
-    """Put rows into a table; a column that a row has not is None there. Raises UserError when there are none."""
+    """Put rows into a table, with None for a column that a row lacks. Raises UserError if there are no rows."""
     columns: dict[str, list[Any]] = {}
     lines: list[int | None] = []
     for index, (line, row) in enumerate(rows):
@@ -117,8 +117,8 @@ def read_table(source: str | Path, *, split: str | None = None, bad: OnBadRow = 
     `name:config`.
     split: which part of a folder or Hub data set, needed when it has several; a file has only one. validation may also
     be called valid, val or dev.
-    bad: told of a row that cannot be read, see `iter_rows`.
-    Raises UserError when it cannot be read or has no rows.
+    bad: is called with the message about a row that cannot be read, see `iter_rows`.
+    Raises UserError if the source cannot be read or has no rows.
     """
     found = find_data(source)
     if isinstance(found, DataFolder):
@@ -133,7 +133,7 @@ def _read_file(path: Path, bad: OnBadRow) -> Table:
 
 
 def _names_of(split: str) -> tuple[str, ...]:
-    """What a split may be called, the name that was given first."""
+    """The names that a split may have; the given one comes first."""
     return (split, *_VALIDATION) if split in _VALIDATION else (split,)
 
 
@@ -225,7 +225,7 @@ def _read_hub(found: HubData, name: str, split: str | None) -> Table:
 
 
 def _choose(splits: Iterable[str], name: str, split: str | None) -> str:
-    """The split that is asked for, or the only one. Raises UserError."""
+    """The split that you ask for, or the only one. Raises UserError if there is no such split, or no single one."""
     splits = list(splits)
     known = ", ".join(splits)
     if split is None and len(splits) > 1:
@@ -295,7 +295,7 @@ def check_column(column: str, names: Iterable[str], where: str) -> str:
 
 
 def _first_named(wanted: Iterable[str], names: Iterable[str], where: str) -> str | None:
-    """The column of the first wanted name, whatever its capital letters; UserError where two have it."""
+    """The column of the first wanted name, in any case of letters. Raises UserError if two columns have that name."""
     by_lower: dict[str, list[str]] = {}
     for name in names:
         by_lower.setdefault(name.lower(), []).append(name)
@@ -310,9 +310,9 @@ def _first_named(wanted: Iterable[str], names: Iterable[str], where: str) -> str
 
 
 def guess_text_column(names: Sequence[str], where: str) -> str:
-    """Return the column that is plainly the text: by its name, or the only one beside the label.
+    """Return the column that is clearly the text: by its name, or as the only one beside the label.
 
-    Raises UserError, asking for --text, when it is not plain.
+    Raises UserError, asking for --text, if none is clearly the text.
     """
     label = _first_named(_LABEL_NAMES, names, where)
     # A column without a name is the number of the row, as pandas writes it.
@@ -334,9 +334,9 @@ def guess_columns(
 ) -> tuple[TaskColumns, list[str]]:
     """Check the column names that were given, guess the others, and say in words what was guessed.
 
-    Only plain names are guessed. A pair is guessed only when neither of its texts was given. Without
-    `need_label` no label is guessed. Raises UserError for a name that is not there, one used twice, or no
-    plain guess.
+    Only well-known names are guessed. A pair is guessed only if you name neither of its texts. Without
+    `need_label` no label is guessed. Raises UserError if a name is not there, if one is used twice, or if no
+    guess is clear.
     """
     names = list(table.columns)
     given = [name for name in (text, text_pair, label) if name is not None]
@@ -376,7 +376,7 @@ def guess_columns(
 
 
 def guess_single_text(table: Table, text: str | None) -> tuple[str, list[str]]:
-    """The column of the only text, as `guess_columns`. Raises UserError also where there is plainly a pair of texts."""
+    """The column of the only text, as `guess_columns` finds it. Raises UserError also if there is a pair of texts."""
     columns, messages = guess_columns(table, text=text, need_label=False)
     if columns.text_pair is not None:
         raise UserError(

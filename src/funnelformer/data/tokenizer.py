@@ -1,4 +1,4 @@
-"""WordPiece tokenizers: take one from a released vocab.txt, load one, check it."""
+"""WordPiece tokenizers: build one from a released vocab.txt, load one, check one."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
 def _lower_casing(tokenizer: Any) -> PreTrainedTokenizerFast:
     """The same tokenizer behind lower-casing, of the class whose files say all that it does.
 
-    (Others, as BertTokenizer, make their normalizer anew from a few options when they are read.)
+    (Other classes, such as BertTokenizer, rebuild their normalizer from a few options when they are loaded.)
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -230,12 +230,12 @@ def _check_tokenizer(tokenizer: Any, where: str) -> PreTrainedTokenizerFast:
 
 
 def num_ids(tokenizer: PreTrainedTokenizerFast | PlainTokenizer) -> int:
-    """The size of a vocabulary that has all ids: the largest one, and 1. Between them there may be gaps."""
+    """The size of a vocabulary that holds every id: the largest id + 1, for there may be gaps."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
-    """Write a tokenizer's files. Raises OSError where the disk is full, which the library makes a plain Exception."""
+    """Write a tokenizer's files. Raises OSError if the disk is full; the library's own is a plain Exception."""
     try:
         tokenizer.save_pretrained(folder)
     except OSError:
@@ -248,7 +248,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> No
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A hash of all that decides the ids and segments of a text; where it was cut the last time is no part of that."""
+    """A hash of all that decides the ids and segments of a text, without the length at which it last cut one."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     for name in ("truncation", "padding", "decoder"):
         content.pop(name, None)
@@ -256,7 +256,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
-    """What the config of a new model takes from its tokenizer: the size of the vocabulary and special ids."""
+    """What the config of a new model takes from its tokenizer: the vocabulary's size and the special ids."""
     return {
         "vocab_size": num_ids(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -269,9 +269,9 @@ def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
 def check_vocabulary(
     tokenizer: PreTrainedTokenizerFast | PlainTokenizer, vocab_size: int, where: str
 ) -> None:
-    """Raise UserError when the tokenizer has ids beyond a model's vocabulary of `vocab_size` ids.
+    """Raise UserError if the tokenizer has ids beyond a model's vocabulary of `vocab_size` ids.
 
-    where: what the message names first, a checkpoint or a config key.
+    where: the checkpoint or config key that the message begins with.
     """
     needed = num_ids(tokenizer)
     if needed > vocab_size:
@@ -282,7 +282,7 @@ def check_vocabulary(
 
 
 def check_fits(tokenizer: PreTrainedTokenizerFast | PlainTokenizer, config: Any, where: str) -> None:
-    """Raise UserError when the tokenizer gives a text ids, or a segment, that a model of this config does not have.
+    """Raise UserError if the tokenizer gives ids or a segment that a model of this config does not have.
 
     where: as for `check_vocabulary`.
     """

@@ -1,4 +1,4 @@
-"""Values of a table: what makes a text, a label or an amount, and which rows have one."""
+"""Values of a table: what counts as a text, a label or an amount, and which rows have one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class BadValue(ValueError):  # noqa: N818 - a remark on a value, which `check_ro
 
 
 def text_problem(value: Any) -> str | None:
-    """Say in a few words why a value cannot be tokenised as a text; None when it can."""
+    """Say in a few words why a value cannot be tokenised as a text; None if it can."""
     if not isinstance(value, str):
         return f"is not text but {short(value)}"
     if not value.strip():
@@ -94,7 +94,7 @@ def read_label(value: Any) -> str:
 
 
 def written_list(value: Any) -> list[Any] | None:
-    """The list that a text spells in JSON or Python, as csv files hold lists: '["a", "b"]'; None of any other value."""
+    """The list that a text spells in JSON or Python, as csv files hold them: '["a", "b"]'; None for any other value."""
     if not isinstance(value, str) or not (value.strip().startswith("[") and value.strip().endswith("]")):
         return None
     try:
@@ -163,7 +163,7 @@ class Labels:
         return cls(names)
 
     def id(self, name: str) -> int:
-        """The id of a name; raises BadValue for one that is not known."""
+        """The id of a name. Raises BadValue for an unknown name."""
         if name not in self.id_of:
             shown = ", ".join(self.names[:_SHOWN_LABELS]) + (
                 ", ..." if len(self.names) > _SHOWN_LABELS else ""

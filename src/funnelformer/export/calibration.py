@@ -42,14 +42,14 @@ class Calibration:
     num_examples: int
 
     def scores(self, model: Any) -> dict[str, float] | None:
-        """The scores of a model, PyTorch's or an `OnnxModel`, on all examples; None where they have no labels."""
+        """The scores of a model, PyTorch's or an `OnnxModel`, on all examples; None if they have no labels."""
         if self.kind is None or self.examples is None:
             return None
         predictor = Predictor(model, self.predictor.tokenizer, self.predictor.task)
         return score(predictor, self.kind, self.examples, 32)
 
     def judge(self, folder: Path, file: Path) -> tuple[str, Callable[[Path], float], float]:
-        """What is judged, a function that judges a graph, and the least that is accepted, from the float32 graph."""
+        """What is judged, a function that judges a graph, and the lowest value to accept, from the float32 graph."""
         before = self.scores(OnnxModel(folder, file))
         if before is not None:
             assert self.kind is not None

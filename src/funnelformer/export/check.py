@@ -105,9 +105,9 @@ def check_graph(
 ) -> list[Difference]:
     """Run model and graph on the whole `grid`.
 
-    tolerance: of the relative differences; None takes any that are finite.
-    Raises UserError naming the worst case where one is above the tolerance, the graph's size of an output is another,
-    or the runtime fails.
+    tolerance: the largest relative difference to accept; None accepts any finite one.
+    Raises UserError naming the worst case if a difference is above the tolerance, if an output of the graph has another
+    size than PyTorch's, or if the runtime fails.
     """
     config: Any = model.config
     traced = Traced(model, target).eval()
@@ -185,7 +185,7 @@ def table(differences: Sequence[Difference]) -> str:
 
 
 def summary(differences: Sequence[Difference]) -> str:
-    """How many shapes were compared, from which to which, and the largest difference."""
+    """How many shapes were compared, the smallest and the largest of them, and the largest difference."""
     worst = max(differences, key=lambda difference: difference.relative)
     batches, lengths = ({getattr(d, name) for d in differences} for name in ("batch_size", "length"))
     return (

@@ -47,8 +47,8 @@ _EMBEDDINGS = "embeddings"
 def export(config: ExportConfig) -> dict[str, Any]:
     """Write a folder with `model.onnx`, config, tokenizer, the task's settings and `export.json`; return the last.
 
-    int8: "dynamic", or "static" with ranges from `calibration`, a file of texts on which is also measured what the
-        outputs are most sensitive to: that stays in float32 while the score, or without labels the answers, suffer.
+    int8: "dynamic", or "static" with ranges from `calibration`. That file of texts also shows which products the
+        outputs are most sensitive to: these stay in float32 until the score, or without labels the answers, hold.
     Raises UserError when the model cannot be exported, or the graph differs; then nothing is written.
     """
     need("onnx", "onnxscript", "onnxruntime")
@@ -160,7 +160,7 @@ def _tokenizer(model: str, config: Any) -> Any:
 
 
 def _settings(model: str, config: Any) -> dict[str, Any]:
-    """What the fine-tuning noted of its task; without that, the length that absolute positions reach."""
+    """The settings that fine-tuning noted of its task; without these, the length that absolute positions reach."""
     if settings := read_settings(model):
         return settings
     return {"max_length": min(512, config.max_position_embeddings)} if config.position == "absolute" else {}
@@ -193,7 +193,7 @@ def _make_int8(
     check_to: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Put the int8 graph in the place of the float32 one, and say what that did."""
+    """Replace the float32 graph by the int8 one, and say what that changed."""
     file, quantised = folder / MODEL_FILE, folder / _INT8_FILE
     report: dict[str, Any] = {"mode": mode}
     if examples is None:

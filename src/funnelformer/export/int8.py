@@ -91,7 +91,7 @@ def _group(path: str) -> str:
 def quantise(
     file: Path, target: Path, mode: Int8, nodes: Sequence[str], batches: Sequence[Batch] = ()
 ) -> None:
-    """Write the graph with these nodes in int8; batches: the inputs that ranges are taken from, of the static mode."""
+    """Write the graph with these nodes in int8. batches: inputs from which the static mode takes its ranges."""
     import onnx
 
     import_onnxruntime()
@@ -143,9 +143,9 @@ def quantise_measured(
     judge: Callable[[Path], float],
     least: float,
 ) -> Quantised:
-    """Quantise every group, then, while `judge` gives less than `least`, one less: the most sensitive first.
+    """Quantise every group; while `judge` gives less than `least`, put one more back, the most sensitive first.
 
-    judge: scores the graph in a file, as accuracy, or the share of the answers that stay.
+    judge: scores the graph in a file, by its accuracy, or the share of answers that stay the same.
     batches: inputs that each group's sensitivity is measured on, and that static ranges are taken from.
     """
     groups = groups_of(file)

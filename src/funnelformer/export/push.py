@@ -51,9 +51,10 @@ _WEIGHTS = (
 
 @dataclass(frozen=True)
 class Pushed:
-    """What went, or would go. files: paths in the folder with their bytes, the card first. left: paths that stay.
+    """What was uploaded, or would be.
 
-    url: of the commit; None of a dry run. licence: what the card says; None where it says nothing.
+    files: paths in the folder with their sizes in bytes, the card first. left: paths that stay behind.
+    url: that of the commit; None for a dry run. licence: the card's; None if it names none.
     """
 
     files: dict[str, int]
@@ -66,8 +67,8 @@ class Pushed:
 def push(config: PushConfig) -> Pushed:
     """Upload the model in the folder `model` to `name` on the Hub, in one commit; the repository is made if need be.
 
-    The token is that of the environment (`HF_TOKEN`) or of `hf auth login`.
-    Raises UserError for a folder without a model or a card, without a token, and for what the Hub refuses.
+    The token comes from the environment (`HF_TOKEN`) or `hf auth login`.
+    Raises UserError for a folder without a model or a card, if there is no token, and if the Hub refuses.
     """
     folder = config.model
     files = _files(folder, everything=config.everything)
@@ -97,7 +98,7 @@ def push(config: PushConfig) -> Pushed:
 
 
 def _files(folder: Path, *, everything: bool) -> dict[str, int]:
-    """The files that go, by path, with their bytes. Raises UserError for a folder that is no model, or has no card."""
+    """The files to upload: path and size in bytes. Raises UserError if the folder holds no model or no card."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     if not (folder / "config.json").is_file() or not any(any(folder.glob(name)) for name in _WEIGHTS):
@@ -116,7 +117,7 @@ def _files(folder: Path, *, everything: bool) -> dict[str, int]:
 
 
 def _every(folder: Path) -> Iterator[Path]:
-    """All files but hidden ones."""
+    """All files except hidden ones."""
     for path in folder.rglob("*"):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             yield path

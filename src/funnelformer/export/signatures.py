@@ -63,7 +63,7 @@ def of_head(target: Target, config: FunnelformerConfig) -> Target:
 
 
 def find_target(task: str) -> Target:
-    """The target of a name. Raises UserError with the nearest one."""
+    """The target with this name. Raises UserError, naming the nearest one, if there is none."""
     if task not in TARGETS:
         raise UserError(
             f"--task {task!r} is unknown; allowed: {', '.join(TARGETS)}{did_you_mean(task, TARGETS)}"
@@ -72,7 +72,7 @@ def find_target(task: str) -> Target:
 
 
 def target_of(architecture: str) -> str:
-    """The task of a model's class, by its name. Raises UserError for a class that has none."""
+    """The task of a model's class. architecture: the class's name. Raises UserError for a class without a task."""
     for task, target in TARGETS.items():
         if target.model_class.__name__ == architecture:
             return task

@@ -143,7 +143,7 @@ def _signature(result: dict[str, Any]) -> str:
 
 
 def _difference(result: dict[str, Any]) -> str:
-    """In what a run differs from the recipe; empty when in nothing."""
+    """The ways in which a run differs from the recipe; empty if there are none."""
     task: Task = TASKS[result["task"]]
     settings = result["settings"]
     recipe = {

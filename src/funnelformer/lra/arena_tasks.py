@@ -80,7 +80,7 @@ GENERATED = ("listops", "pathfinder", "path-x")
 
 
 def find_task(name: str) -> Task:
-    """The task of this name. Raises UserError with the nearest one."""
+    """The task with this name. Raises UserError, naming the nearest one, if there is none."""
     if name not in TASKS:
         raise UserError(f"no task {name!r}; known: {', '.join(TASKS)}{did_you_mean(name, TASKS)}")
     return TASKS[name]

@@ -79,7 +79,7 @@ class LraConfig(RunConfig):
         self.parsed_options()
 
     def parsed_options(self) -> dict[str, Any]:
-        """What `--set` says. Raises UserError for a key that the task decides."""
+        """The values of `--set`. Raises UserError for a key that the task decides."""
         return model_options(self.model_options, ("cls_token_id", "sep_token_id", "mask_token_id"))
 
 

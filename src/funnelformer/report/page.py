@@ -41,7 +41,7 @@ def write_page(config: ReportConfig) -> int:
 
 @dataclass(frozen=True)
 class _Cell:
-    """What stands in a cell, and what it is sorted by; an empty value goes last."""
+    """The text of a cell, and the value it is sorted by; empty values come last."""
 
     text: str
     value: str

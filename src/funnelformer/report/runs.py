@@ -31,10 +31,11 @@ Curve = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Row:
-    """One run, or several that differ in the seed alone; what is not known is None.
+    """One run, or several that differ only in the seed; unknown values are None.
 
-    task: what was learned, which runs of one chart share. score_name: of `score`, the mean over the runs; spread is its
-    standard deviation (of a sample). seconds: of training. loss, scores: of the first run, against the step.
+    task: what was learned; the runs of one chart share it. score_name: the name of `score`, which is the mean over the
+    runs; spread is its standard deviation (of a sample).
+    seconds: of training. loss, scores: of the first run, against the step.
     settings: the options in which it differs from other rows of its command.
     """
 

@@ -38,12 +38,12 @@ Feature = dict[str, list[int]]
 class Backend(Protocol):
     """A model with its tokenizer. Its calls come from one thread, a batch at a time; a batch fits in memory.
 
-    predictor: labels, kind of task, `max_length`, and what is said of logits.
-    questions: of a model that answers them, how.
-    abilities: the calls below that this model can answer; `served` adds what is made of them.
+    predictor: the labels, the kind of task, `max_length`, and how logits become answers.
+    questions: how the model answers questions, if it does.
+    abilities: the calls below that this model can answer; `served` adds the routes made of them.
     most_padding: tokens of padding that are worth a shared batch.
-    batch_tokens: tokens of a batch beyond which it is not worth to grow.
-    vector_length: tokens at which a text is cut for its vector; None: as for all else.
+    batch_tokens: number of tokens beyond which a larger batch is no faster.
+    vector_length: number of tokens after which a text is cut for its vector; None: as for the other calls.
     dtype: what the model computes in, as "float32".
     """
 
@@ -56,7 +56,7 @@ class Backend(Protocol):
     dtype: str
 
     def logits(self, features: list[Feature]) -> list[np.ndarray]:
-        """Of each text [num_labels], of a model of tokens [T, num_labels], T at least the text's own tokens."""
+        """The logits of each text: [num_labels]; of a model of tokens [T, num_labels], T at least the text's tokens."""
 
     def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
         """The encoder's vector [D] of each text."""
@@ -88,7 +88,7 @@ class LoadedModel:
 
 
 def checked(output: Any, *, may_be_lowest: bool = False) -> Any:
-    """What the model gave, an array or a tensor. Raises Refused (500) when it is NaN or infinite."""
+    """The model's output, an array or a tensor. Raises Refused (500) if it holds NaN or infinity."""
     try:
         return refuse_not_finite(output, may_be_lowest=may_be_lowest)
     except UserError as error:
@@ -96,7 +96,7 @@ def checked(output: Any, *, may_be_lowest: bool = False) -> Any:
 
 
 def vector_length(model_config: Any, config: ServeConfig) -> int | None:
-    """As asked for, or as the model says of itself, as far as its positions reach."""
+    """The length you asked for, or the model's own, as far as its positions reach."""
     own = None if model_config.vectors is None else model_config.vectors.max_length
     if config.max_length is not None or own is None:
         return config.max_length
@@ -104,14 +104,14 @@ def vector_length(model_config: Any, config: ServeConfig) -> int | None:
 
 
 def _questions(predictor: Predictor) -> Questions:
-    """As the model's folder says; by default the task that its head is for."""
+    """The settings in the model's folder; by default those of the task that its head is for."""
     check_room(predictor.task["max_length"])
     default = "squad2" if predictor.model.config.qa_head == "conditional" else "squad"
     return questions_of(predictor, find_task(predictor.task.get("task", default)), labelled=False)
 
 
 def limited(model: Any, tokenizer: Any, config: ServeConfig) -> Predictor:
-    """A model with its tokenizer, and the tokens at which it cuts a text."""
+    """A model with its tokenizer, and the number of tokens after which it cuts a text."""
     check_fits(tokenizer, model.config, config.model)
     task = read_settings(config.model)
     own = None if model.config.vectors is None else model.config.vectors.max_length

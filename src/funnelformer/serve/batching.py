@@ -98,13 +98,13 @@ class Lane:
         self.waiting = [item for item in self.waiting if not item.request.future.done()]
 
     def wait_s(self, max_delay_s: float) -> float:
-        """How long the next batch may still wait for company; 0 and less: it is due."""
+        """Seconds that the next batch may still wait for more texts; 0 or less: it is due."""
         if sum(item.length for item in self.waiting) >= self.most_tokens:
             return 0.0
         return self.waiting[0].arrived + max_delay_s - time.monotonic()
 
     def take_batch(self) -> list[_Item]:
-        """Of the oldest text, with those of its key whose length is near its own."""
+        """Take the oldest text, and those with its key whose length is near its own."""
         oldest = self.waiting[0]
         alike = [item for item in self.waiting if item.request.work.key == oldest.request.work.key]
         alike.sort(key=lambda item: -item.length)
@@ -121,7 +121,7 @@ class Lane:
         self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * speed if self._tokens_per_s else speed
 
     def retry_after_s(self, num_busy: int) -> int:
-        """Seconds until what waits is done at the speed of late, beside the other lanes, as far as one can say."""
+        """An estimate of the seconds until all waiting texts are done, at the recent speed, beside the other lanes."""
         if not self._tokens_per_s:
             return 1
         seconds = num_busy * sum(item.length for item in self.waiting) / self._tokens_per_s
@@ -199,7 +199,7 @@ class Batcher:
             raise
 
     def close(self) -> None:
-        """Finish what waits, then end the thread."""
+        """Finish the waiting texts, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -31,7 +31,7 @@ def check_coding(coding: str) -> None:
 
 
 def decompress(body: bytes, coding: str, most_bytes: int) -> bytes | None:
-    """The plain body; None when it has more than `most_bytes`, of which no more than a few blocks are made.
+    """The plain body; None if it has more than `most_bytes`; hardly more than these are ever made.
 
     Raises Refused (400) for a body that is damaged, ends early, or has more behind its end.
     """

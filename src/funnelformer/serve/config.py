@@ -130,7 +130,7 @@ class ServeConfig(WindowOptions):
 
 
 def name_models(arguments: Sequence[str]) -> dict[str, str]:
-    """What `serve` is given, NAME=FOLDER or FOLDER, as folders by their names; a folder without one has its own.
+    """Read the arguments of `serve`, NAME=FOLDER or FOLDER, into folders by name; the default is the folder's name.
 
     Raises UserError for two models of one name, and for none.
     """

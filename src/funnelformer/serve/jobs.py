@@ -1,4 +1,4 @@
-"""What each route asks of the model: the tokens of a request, and the answer from the model's numbers."""
+"""The work of each route: a request becomes tokens for the model, and the model's numbers become the answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Text = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Job:
-    """Work for the queue, and what makes the answer of its results."""
+    """Work for the queue, and the function that makes an answer of its results."""
 
     work: Work
     finish: Callable[[list[Any]], Any]
@@ -76,7 +76,7 @@ def classify(backend: Backend, texts: Sequence[Text]) -> Job:
 def logits(backend: Backend, texts: Sequence[Text], *, field: str = "texts", may_cut: bool = True) -> Job:
     """Logits [N, num_labels] of a model of texts, and which texts were cut.
 
-    field: what the texts are called in the request. may_cut: else a text longer than the model reads is refused.
+    field: the name of the texts in the request. may_cut: if False, a text longer than the model reads is refused.
     """
     predictor = backend.predictor
     if predictor.task.get("text_pair"):
@@ -92,7 +92,7 @@ def logits(backend: Backend, texts: Sequence[Text], *, field: str = "texts", may
 
 
 def _windows(backend: Backend, texts: Sequence[Text], field: str) -> Job:
-    """Of a model of long texts: what the logits of their windows combine to."""
+    """For a model of long texts: the logits combined from those of their windows."""
     predictor = backend.predictor
     windowing = predictor.windowing
     assert windowing is not None
@@ -111,7 +111,7 @@ def _windows(backend: Backend, texts: Sequence[Text], field: str) -> Job:
 def predictions(
     backend: Backend, texts: Sequence[Text], *, field: str, may_cut: bool, raw: bool = False
 ) -> Job:
-    """Of each text the pairs (label, score), best first: probabilities, or with `raw` logits.
+    """The pairs (label, score) of each text, best first: probabilities, or with `raw` logits.
 
     An amount has one label and, unless raw, its sigmoid, as text-embeddings-inference has it.
     """
@@ -132,7 +132,7 @@ def predictions(
 
 
 def can_rank(backend: Backend) -> bool:
-    """Whether the model says of pairs of texts what documents can be ranked by."""
+    """Whether the model scores pairs of texts, so that documents can be ranked by it."""
     if "classify" not in backend.abilities or backend.predictor.windowing is not None:
         return False  # windows are of single texts
     try:
@@ -217,7 +217,7 @@ def _tags(backend: Backend, texts: Sequence[Text]) -> Job:
 def embed(
     backend: Backend, texts: Sequence[Text], pooling: Pooling | None = None, normalize: bool | None = None
 ) -> Job:
-    """A vector a text, as `funnelformer embed` makes it; pooling, normalize: by default as the model says of itself."""
+    """A vector for each text, as `funnelformer embed` makes it. pooling, normalize: by default the model's own."""
 
     def finish(found: tuple[np.ndarray, list[bool]]) -> Any:
         return [
@@ -237,7 +237,7 @@ def vectors(
     field: str = "texts",
     may_cut: bool = True,
 ) -> Job:
-    """Vectors [N, D] in float32, and which inputs were cut; by default as the model says of itself.
+    """Vectors [N, D] in float32, and which inputs were cut. pooling, normalize: by default the model's own.
 
     inputs: texts or pairs, or all of them lists of token ids, with the special tokens around them or without.
     prompt: the name of one of the model's prompts. field, may_cut: see `logits`.
@@ -269,7 +269,7 @@ def vectors(
 
 
 def fill(backend: Backend, texts: Sequence[str], top: int) -> Job:
-    """For every mask of every text the likeliest tokens."""
+    """The likeliest tokens for every mask of every text."""
     tokenizer = backend.predictor.tokenizer
     mask, mask_id = tokenizer.mask_token, tokenizer.mask_token_id
     features, _ = _encode(backend, texts)

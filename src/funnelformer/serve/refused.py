@@ -1,4 +1,4 @@
-"""What a client is told when its request is not answered."""
+"""The error that a client gets in place of an answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Reason = Literal["empty", "too_many", "too_long", "no_such_model"]
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
     """A request that cannot be answered: HTTP status, one line, and headers that go with it.
 
-    The status is that of our own routes; `protocols` says what it is in another's.
-    field: of the body, the one that is wrong.
+    The status is that of our own routes; `protocols` translates it for the others.
+    field: the field of the body that is wrong.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ class ServedModel:
 
 
 class Served:
-    """All models of a service. What is asked of one does not fill the queue of another, nor take all requests."""
+    """All models of a service. Requests for one model do not fill the queue of another, nor take up all places."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Served:
         return list(self.models)
 
     def named(self, name: str) -> ServedModel:
-        """Raises Refused (404) when there is none."""
+        """The model with this name. Raises Refused (404) if there is none."""
         if name not in self.models:
             raise Refused(
                 404, f"no model {name[:80]!r}; {self._list()}", field="model", reason="no_such_model"

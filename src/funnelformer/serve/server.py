@@ -24,9 +24,9 @@ _IDLE_S = 30  # of a connection between two requests
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which says where it listens, and ends without error after SIGTERM or Ctrl-C.
+    """uvicorn's server, which prints where it listens, and ends without an error after SIGTERM or Ctrl-C.
 
-    The first signal lets what was accepted end; a second Ctrl-C does not wait for it.
+    After the first signal it answers what it has accepted; a second Ctrl-C ends it at once.
     """
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, settings: ServeConfig) -> None:
@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve models until SIGTERM or Ctrl-C; what was accepted by then is answered.
+    """Serve models until SIGTERM or Ctrl-C; requests accepted by then are answered.
 
     Raises UserError for a model, an address or a token that cannot be used.
     """
@@ -70,7 +70,7 @@ def serve(config: ServeConfig) -> None:
 
 
 def make_server(config: ServeConfig, token: str | None = None) -> Server:
-    """The server of some models, bound to its address and ready to listen."""
+    """Make the server of the configured models, bound to its address and ready to listen."""
     listener = _bind(config.host, config.port)
     try:
         backends = {

@@ -29,7 +29,7 @@ _FIRST_ROWS = 4096
 
 
 class Job(Protocol):
-    """What is done with the rows of a part. It is pickled, without its model."""
+    """The work on the rows of a part. A job is pickled without its model."""
 
     command: str
     reader: RowReader
@@ -127,7 +127,7 @@ class PartMaker:
     out: str
 
     def __call__(self, item: WorkItem) -> None:
-        """Raises UserError when the item's source is not as it was."""
+        """Make the part, unless it is there. Raises UserError if the item's source has changed since the scan."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -75,7 +75,7 @@ class RowReader(Protocol):
     def is_whole(self) -> bool: ...
 
     def rows(self, path: Path) -> Iterator[Row]:
-        """Raises UserError for what cannot be read."""
+        """The rows of a file. Raises UserError if it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def first_rows(source: str, number: int, reader: RowReader = TEXT_ROWS) -> Table
 
 
 def has_places(source: str) -> bool:
-    """Whether rows of a source begin at bytes that can be looked for; otherwise it is read from its beginning."""
+    """Whether one can seek to the rows of a source; any other source is read from its beginning."""
     return Path(source).suffix.lower() in _BY_BYTES
 
 
@@ -197,7 +197,7 @@ def source_copy(source: str) -> Iterator[Path]:
 
 
 def read_item(item: WorkItem, reader: RowReader = TEXT_ROWS) -> Table:
-    """The rows of an item, read as those of a whole file are. Raises UserError when the source is not as it was."""
+    """The rows of an item, read like those of a whole file. Raises UserError if the source has changed since."""
     rows = list(item_rows(item, reader))
     if len(rows) != item.rows:
         raise UserError(f"{item.source}: changed while it was read")

@@ -26,9 +26,10 @@ _LEAST_HELD_OUT = 2
 
 @dataclass(frozen=True)
 class AnswerInputs:
-    """Texts, or pairs of them. columns: theirs in the tables. digest: of all in their order.
+    """Texts, or pairs of them.
 
-    train, held_out: numbers of rows; of a text that is the first of several pairs all are in one of the two.
+    columns: the columns they stand in. digest: a hash of all of them in their order.
+    train, held_out: numbers of rows. Pairs with the same first text are all in one of the two.
     """
 
     rows: Rows
@@ -44,7 +45,9 @@ class AnswerInputs:
 
 
 def read_inputs(config: DistillConfig) -> AnswerInputs:
-    """Raises UserError for a row that cannot be used, files of which some have pairs and some texts, and too few."""
+    """Read the texts or pairs of the files.
+
+    Raises UserError for a row that cannot be used, for pairs in some files and texts in others, and too few rows."""
     bad = BadRows(config.skip_bad_rows)
     columns = TaskColumns("text")
     found: dict[str, list[str]] = {}

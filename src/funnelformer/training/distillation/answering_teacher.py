@@ -44,7 +44,7 @@ _MOST_LABELS = 100_000
 
 @dataclass(frozen=True)
 class Answerer:
-    """A teacher that is loaded. ask: its outputs for a batch of inputs, of which it takes those that it knows.
+    """A loaded teacher. ask: gives its outputs for a batch; inputs that it does not know are left out.
 
     most_padding: tokens of padding that are worth a shared batch.
     """
@@ -73,12 +73,12 @@ class AnsweringTeacher:
     digest: str
 
     def order(self, labels: Sequence[str]) -> list[int]:
-        """Of each of these labels the id that it has here."""
+        """The teacher's id of each of these labels."""
         assert self.labels is not None
         return [self.labels.index(name) for name in labels]
 
     def load(self, device: str, precision: str) -> Answerer:
-        """Raises UserError for weights that cannot be loaded, or that lack the head."""
+        """Load the weights. Raises UserError if they cannot be loaded, or lack the head."""
         model = self._load_ours(device, precision) if self.is_ours else self._load_foreign(device)
         known = inspect.signature(type(model).forward).parameters
         wanted = [*self.tokenizer.model_input_names, "answer_mask"]
@@ -129,7 +129,7 @@ class AnsweringTeacher:
 def find_teacher(source: str, kind: Kind) -> AnsweringTeacher:
     """The teacher of a task, whose weights are not read yet.
 
-    Raises UserError for what is no model with a head of that kind, or has other labels than the task.
+    Raises UserError if the source is no model with a head of that kind, or has other labels than the task.
     """
     folder, content = _open(source)
     head = kind.head
@@ -147,7 +147,7 @@ def find_teacher(source: str, kind: Kind) -> AnsweringTeacher:
 
 
 def task_of(source: str, columns: TaskColumns) -> Task:
-    """The task of texts or pairs that a teacher has learned, as its config says. Raises UserError where it has none."""
+    """The task on texts or pairs that a teacher has learned, by its config. Raises UserError if it has learned none."""
     _, content = _open(source)
     _check_architecture(source, content, HEADS["sequence_classification"], "what is learned of texts")
     names = _names(source, content)
@@ -161,7 +161,7 @@ def task_of(source: str, columns: TaskColumns) -> Task:
 
 
 def _open(source: str) -> tuple[Path, dict[str, Any]]:
-    """The folder of a teacher, and its config. Raises UserError for what has none, or names code to run."""
+    """The folder of a teacher, and its config. Raises UserError if there is no config, or if it names code to run."""
     if isinstance(find_model(source), Layout):
         raise UserError(
             f"--teacher {source}: is a layout, which has no trained weights; name a fine-tuned model"
@@ -185,7 +185,7 @@ def _check_architecture(source: str, content: Mapping[str, Any], head: Head, wha
 
 
 def teacher_files(source: str) -> list[Path]:
-    """The files of a local teacher that decide what it says; none of a name on the Hub."""
+    """The files of a local teacher that decide its answers; an empty list for a name on the Hub."""
     folder = Path(located(source))
     return _deciding(model_folder(folder)) if folder.is_dir() else []
 
@@ -201,7 +201,7 @@ def _is_known(folder: Path) -> bool:
 
 
 def _labels(source: str, content: Mapping[str, Any], kind: Kind) -> tuple[str, ...] | None:
-    """Raises UserError where the teacher's labels are not those of the task."""
+    """The teacher's labels. Raises UserError if they are not those of the task."""
     if not kind.has_class_names:
         return None
     theirs = _names(source, content)
@@ -253,7 +253,7 @@ def _foreign_tokenizer(source: str, folder: Path) -> Any:
 
 
 def _length(source: str, folder: Path, tokenizer: Any, content: Mapping[str, Any], is_ours: bool) -> int:
-    """Tokens that the model can read: relative positions reach everywhere."""
+    """The number of tokens that the model can read; ours with relative positions read any number."""
     if is_ours:
         try:
             config = FunnelformerConfig.from_pretrained(folder, trust_remote_code=False)

@@ -1,4 +1,4 @@
-"""`distill --learn logits` and `scores`: a student with a head learns what that of a teacher says of texts."""
+"""`distill --learn logits` and `scores`: a student with a head learns the answers of a teacher's head."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ _SCORES_OF_RANKS = ("spearman", "pearson", "mse")
 def distill_answers(config: DistillConfig) -> dict[str, Any]:
     """Train a student with a head, keep its best checkpoint, return its metrics (also in metrics.json).
 
-    Its labels are the teacher's, and the folder is that of a fine-tuned model. The loss is the distance to the
-    teacher's answers alone, see `answer_losses`: of logits their divergence, of scores the squared difference.
+    The labels are the teacher's, and the folder is like that of a fine-tuned model. The loss is the distance to the
+    teacher's answers alone, see `answer_losses`: the divergence of logits, or the squared difference of scores.
     Raises UserError for input that cannot be used, before the teacher reads the first text.
     """
     first(lambda: check_run(config))
@@ -111,7 +111,7 @@ def distill_answers(config: DistillConfig) -> dict[str, Any]:
 
 
 def _task(config: DistillConfig, inputs: AnswerInputs, lesson: str) -> Task:
-    """What is learned. Raises UserError where the teacher, or the texts, are of something else."""
+    """The task to learn. Raises UserError if the teacher or the texts do not fit `--learn`."""
     task = task_of(config.teacher, inputs.columns)
     if lesson == "logits":
         if task.kind == "regression" and config.temperature is not None:
@@ -130,14 +130,14 @@ def _task(config: DistillConfig, inputs: AnswerInputs, lesson: str) -> Task:
 
 
 def _length(config: DistillConfig, teacher: AnsweringTeacher) -> int:
-    """Tokens at which the student cuts a text."""
+    """The number of tokens after which the student cuts a text."""
     if config.max_length is not None:
         return config.max_length
     return min(teacher.max_length, int(read_settings(str(teacher.folder)).get("max_length", _NUM_TOKENS)))
 
 
 def _as_finetuning(config: DistillConfig, task: Task, length: int) -> FinetuneConfig:
-    """The same training in the words of `finetune`."""
+    """The same training as a configuration of `finetune`."""
     shared = {entry.name: getattr(config, entry.name) for entry in fields(RunConfig)}
     return FinetuneConfig(
         **shared,
@@ -164,7 +164,7 @@ def _tokenizer(config: DistillConfig, teacher: AnsweringTeacher) -> Any:
 def _ask(
     config: DistillConfig, inputs: AnswerInputs, teacher: AnsweringTeacher, task: Task, length: int
 ) -> np.ndarray:
-    """[N, L] what the teacher says of all texts, which it reads by its own tokenizer. Raises UserError for too few."""
+    """The teacher's answers to all texts, [N, L], read by its own tokenizer. Raises UserError for too few texts."""
     per_step = sequences_per_step(config)
     if len(inputs.train) < per_step:
         raise UserError(

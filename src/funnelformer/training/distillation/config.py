@@ -136,11 +136,11 @@ those of --model."
 
     @property
     def learns_answers(self) -> bool:
-        """Whether the student has a head, and learns what the teacher's head says."""
+        """Whether the student has a head, and learns the answers of the teacher's head."""
         return any(name in ANSWERS for name in self.lessons)
 
     def _check_answers(self) -> None:
-        """Raises UserError for options that say nothing beside what is learned."""
+        """Raises UserError for options that do not go with `--learn`."""
         names = list(self.lessons)
         if not self.learns_answers:
             for name in ("temperature", "text_pair"):
@@ -165,7 +165,7 @@ those of --model."
 
     @property
     def lessons(self) -> dict[str, float]:
-        """What is learned, with its weight in the loss. Raises UserError for what cannot be."""
+        """What is learned, with its weight in the loss. Raises UserError for unknown or incompatible lessons."""
         found: dict[str, float] = {}
         for entry in self.learn:
             name, _, weight = entry.partition("=")

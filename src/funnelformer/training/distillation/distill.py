@@ -1,4 +1,4 @@
-"""`distill`: a student learns from texts what a teacher says of them."""
+"""`distill`: a student learns from texts the vectors, states or answers that a teacher gives them."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a run reads in its steps: the student's tokens, and what the teacher says.
+    """What the steps of a run read: the student's tokens, and the teacher's outputs.
 
-    state_rows: the texts whose states there are.
+    state_rows: the texts that have states.
     """
 
     tokens: TokenRows
@@ -163,7 +163,7 @@ class _Known:
 
 
 def _read_texts(config: DistillConfig) -> _Texts:
-    """Raises UserError for a row that cannot be used, and for too few."""
+    """Read the texts. Raises UserError for a row that cannot be used, and for too few texts."""
     files = TextFiles.find(config.train, config.text)
     bad = BadRows(config.skip_bad_rows)
     survey = files.survey(bad, config.validation_fraction)
@@ -220,7 +220,7 @@ def _ask(
 
 
 def _rate(config: DistillConfig, width: int) -> float:
-    """The learning rate that was asked for, or the one of such a student."""
+    """The learning rate that you asked for, or the default for such a student."""
     if config.learning_rate != "auto":
         return config.learning_rate
     rate = auto_rate(width, from_nothing=True) if is_layout(config.model) else _RATE

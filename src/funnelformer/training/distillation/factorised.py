@@ -27,7 +27,7 @@ _NUM_TOLD = 256
 
 
 def check_size(model: FunnelformerModel, size: int) -> None:
-    """Raise UserError for a width of the embeddings that is none to make of this model's."""
+    """Raise UserError if this model's embeddings cannot be narrowed to `size`."""
     width = model.config.hidden_size
     if model.embeddings.projection is not None:
         raise UserError(f"--embedding-size {size}: the model's embeddings have a projection already")

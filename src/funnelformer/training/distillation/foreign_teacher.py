@@ -40,9 +40,9 @@ class ForeignEncoder(nn.Module):
 
 
 def load_foreign_encoder(source: str, device: str) -> tuple[ForeignEncoder, Any, int, SentenceEmbedding, str]:
-    """The model, its tokenizer, its most tokens, what it does to a text, and a digest of its weights.
+    """The model, its tokenizer, its longest input in tokens, what it does to a text, and a digest of its weights.
 
-    Its code is that of the installed libraries alone: code of the model's own is refused.
+    Only the installed libraries run: a model that brings code of its own is refused.
     Raises UserError when it cannot be loaded.
     """
     refuse_foreign_code(source)

@@ -72,7 +72,7 @@ class Pairs:
 
 
 def read_pairs(files: Sequence[str]) -> list[Pairs]:
-    """Raises UserError for a table that does not have two texts and an amount in every row."""
+    """Read tables of pairs. Raises UserError if a row of one lacks one of the two texts or the amount."""
     found = []
     for file in files:
         table = read_table(file)
@@ -104,7 +104,9 @@ def read_pairs(files: Sequence[str]) -> list[Pairs]:
 
 
 def neighbour_overlap(ours: np.ndarray, theirs: np.ndarray, number: int = _NEIGHBOURS) -> float:
-    """Of each vector's nearest the share that is among its nearest in the other space; both of length 1, [N, D]."""
+    """The share of each vector's nearest neighbours that are its nearest in the other space too, on average.
+
+    ours, theirs: [N, D] and [N, E], of length 1."""
     mine, other = _nearest(ours, number), _nearest(theirs, number)
     return float(np.mean([len(np.intersect1d(a, b)) / number for a, b in zip(mine, other, strict=True)]))
 
@@ -126,4 +128,4 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def quiet(number: int) -> None:
-    """No bar of its own: it is shown beside the training's line."""
+    """Show no progress bar, because the training shows its own line."""

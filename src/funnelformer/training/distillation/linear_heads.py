@@ -47,7 +47,7 @@ class LinearHead:
 
 
 def read_labelled(file: str) -> tuple[list[str], list[str]]:
-    """Texts and labels of a table. Raises UserError for a row without a text or a label."""
+    """Read the texts and labels of a table. Raises UserError for a row without a text or a label."""
     table = read_table(file)
     columns, _ = guess_columns(table)
     if columns.text_pair is not None or columns.label is None:
@@ -66,7 +66,7 @@ def read_labelled(file: str) -> tuple[list[str], list[str]]:
 
 
 def read_heads(files: Sequence[str]) -> list[LinearHead]:
-    """Of each table a fifth, chosen by a hash of the text, is for the test. Raises UserError for what is too little."""
+    """Read tables; a hash of the text chooses a fifth of each for the test. Raises UserError for too few rows."""
     found = []
     for file in files:
         texts, labels = read_labelled(file)

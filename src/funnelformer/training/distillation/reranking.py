@@ -47,7 +47,7 @@ class Reranking:
 
 
 def read_reranking(files: Sequence[str]) -> list[Reranking]:
-    """Of each file up to 100 questions, with their passage and the 19 others that TF-IDF finds nearest to them.
+    """Up to 100 questions of each file, with their passage and the 19 other passages that TF-IDF finds nearest.
 
     Raises UserError as `read_retrieval`.
     """

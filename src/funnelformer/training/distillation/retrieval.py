@@ -60,9 +60,9 @@ def ranks(queries: np.ndarray, documents: np.ndarray, owner: np.ndarray) -> np.n
 
 
 def read_retrieval(files: Sequence[str]) -> list[Retrieval]:
-    """From files in SQuAD's form, or tables with the columns question and context; equal passages are one.
+    """Read files in SQuAD's form, or tables with the columns question and context; equal passages are one.
 
-    Raises UserError for others, and for a row without a question or a passage.
+    Raises UserError for any other file, and for a row without a question or a passage.
     """
     found = []
     (task,) = (task for task in SQUAD if task.spans is not None and task.spans.may_lack_answer)
@@ -87,7 +87,7 @@ def read_retrieval(files: Sequence[str]) -> list[Retrieval]:
 
 
 def name_of(file: str) -> str:
-    """Of a file without its endings, with that of its folder where several are called train, dev and test."""
+    """The name of a file without its suffixes; for train, dev and test that of the folder goes before it."""
     path = Path(file)
     name = path.name.partition(".")[0]
     return f"{path.absolute().parent.name}_{name}" if name in ("train", "dev", "test", "validation") else name

@@ -149,7 +149,7 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
 
 
 def _with_mixers(encoder: FunnelformerModel, mixer: Any, tokenizer: Any) -> FunnelformerModel:
-    """The same weights, with other mixers in some blocks, which begin from nothing as far as they have other weights.
+    """The same weights with other mixers in some blocks; weights that only the new mixers have are drawn anew.
 
     Raises UserError for mixers that the config does not take.
     """
@@ -161,7 +161,7 @@ def _with_mixers(encoder: FunnelformerModel, mixer: Any, tokenizer: Any) -> Funn
 
 
 def _with_positions(encoder: FunnelformerModel, length: int) -> FunnelformerModel:
-    """The same model for longer texts: the table of positions again and again, as Beltagy et al. 2020 begin theirs."""
+    """The same model for longer texts: the table of positions is repeated, as Beltagy et al. 2020 initialise theirs."""
     before = encoder.config.max_position_embeddings
     say(f"--max-length {length}: the model has {before} positions, which are repeated")
     config = make_config({**encoder.config.to_dict(), "max_position_embeddings": length}, "--max-length")

@@ -63,7 +63,7 @@ def write_card(
 def write_answers_card(
     config: DistillConfig, task: Task, max_length: int, metrics: Mapping[str, Any]
 ) -> None:
-    """The same of a student with a head, of whose scores metrics.json has all."""
+    """Write the card of a student with a head; metrics.json has all its scores."""
     teacher = source_name(config.teacher)
     what = {
         "classification": "tells which of {n} classes a text is of",
@@ -132,7 +132,7 @@ def _training(
 
 
 def _heir(config: DistillConfig) -> str:
-    """Whose licence the student has: that of the model it was made of, or whose knowledge alone it has."""
+    """The model whose licence the student inherits: the one it was made from, or else the one it only learned from."""
     return config.teacher if is_layout(config.model) else config.model
 
 

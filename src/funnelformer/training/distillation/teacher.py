@@ -1,4 +1,4 @@
-"""What teaches: the vectors and states that a model gives texts."""
+"""The teacher: a model whose vectors and states of texts a student learns."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ _FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model")
 class Teacher:
     """A model that gives vectors of texts, ready to run.
 
-    source: as it was named. digest: of what decides its outputs. max_length: tokens that it reads at once.
-    settings: what it does to a text beside that. reach: tokens of a text that are read, in windows where it is more.
+    source: the name you gave it. digest: a hash of all that decides its outputs. max_length: tokens that it reads at
+        once.
+    settings: what else it does to a text. reach: tokens of a text that it reads, in windows if that is more than
+        max_length.
     """
 
     source: str
@@ -57,7 +59,7 @@ class Teacher:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What decides its outputs, beside the texts."""
+        """All that decides its outputs, apart from the texts."""
         return {
             "teacher": self.digest,
             "max_length": self.max_length,
@@ -78,7 +80,7 @@ class Teacher:
         )
 
     def vectors(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """[B, D] in float32. Raises UserError for what is not finite."""
+        """The vectors [B, D] of a batch in float32. Raises UserError if one is not finite."""
         with torch.inference_mode(), self._arithmetic():
             found = refuse_not_finite(self.model.sequence_vectors(**self._on_device(batch)).float())
         return F.normalize(found, dim=-1) if self.settings.normalize else found
@@ -104,7 +106,7 @@ class Teacher:
 
 
 def load_teacher(source: str, precision: str, device: str, max_length: int | None) -> Teacher:
-    """Load the model to learn from. Raises UserError for what gives no vectors of texts.
+    """Load the model to learn from. Raises UserError if it gives no vectors of texts.
 
     max_length: of the student. A teacher that reads more is cut there; one that reads less reads windows.
     """

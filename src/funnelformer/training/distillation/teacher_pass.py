@@ -28,7 +28,7 @@ class Pass(Protocol[T_contra]):
     def parts(self) -> StoredParts: ...
 
     def make(self, number: int, teacher: T_contra, advance: Callable[[int], None]) -> None:
-        """Write one part. advance: told how many of its rows more are done."""
+        """Write one part. advance: is called with the number of rows that were done since the last call."""
 
 
 def check_cluster(where: ClusterOptions) -> None:
@@ -39,10 +39,10 @@ def check_cluster(where: ClusterOptions) -> None:
 
 
 def make_missing(own: Pass[T], load: Callable[[], T], where: ClusterOptions) -> None:
-    """Make the parts of a pass that are not there; all processes have them when it returns.
+    """Make the missing parts of a pass; when it returns, every process can read them all.
 
-    Of several processes each makes some. On a cluster every worker loads the teacher for itself, and must see its
-    folder and that of the parts. load: gives the teacher; of a worker it is called once.
+    Several processes share the parts. On a cluster every worker loads the teacher itself, and must see its folder and
+    that of the parts. load: gives the teacher; each worker calls it once.
     """
     if where.engine == "ray":
         first(lambda: _on_cluster(own, load, where))

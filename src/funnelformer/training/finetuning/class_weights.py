@@ -45,7 +45,7 @@ def class_weights(text: str, labels: tuple[str, ...], counts: np.ndarray) -> np.
 
 
 def task_weights(text: str | None, task: Task, examples: datasets.Dataset) -> np.ndarray | None:
-    """The weight of each class for `--class-weights`; None without. Raises UserError where it cannot be."""
+    """The weights of `--class-weights`; None without the option. Raises UserError if the task has no such classes."""
     if text is None:
         return None
     if task.kind != "classification" or task.labels is None:

@@ -166,7 +166,7 @@ vectors."
 
     @property
     def chosen_weight(self) -> float:
-        """The teacher's share of the loss."""
+        """The teacher's share of the loss, 0 to 1."""
         return self.teacher_weight or _TEACHER_WEIGHT
 
     @property
@@ -174,7 +174,7 @@ vectors."
         return self.cache or self.out.absolute().parent / "teacher-outputs"
 
     def _check_taught(self) -> None:
-        """Raises UserError for options of a teacher without one, and for a teacher whom nobody would listen to."""
+        """Raises UserError for a teacher's options without one, and if a teacher or its temperature has no effect."""
         if self.teacher is None:
             for name in ("temperature", "teacher_weight", "cache"):
                 if self._is_given(name):
@@ -188,7 +188,7 @@ vectors."
             raise UserError("--temperature is for classes, and --regression has none; leave it out")
 
     def _check_fitted(self) -> None:
-        """Raises UserError for options that would say nothing beside --frozen or --few-shot."""
+        """Raises UserError for options that have no effect with --frozen or --few-shot."""
         if self.frozen and self.few_shot:
             raise UserError(
                 "--frozen and --few-shot exclude each other: one keeps the encoder, one trains it"

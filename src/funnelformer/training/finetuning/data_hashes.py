@@ -1,4 +1,4 @@
-"""What data a run had: its files, as they lay there, and the rows that were made of them."""
+"""The data of a run: hashes of its files, and of the rows that were read from them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def describe_data(config: DataConfig, data: TaskData) -> dict[str, dict[str, Any
 
 
 def data_files(config: DataConfig) -> list[Path]:
-    """All local files that a run's data are read from; of a folder of tasks those of the task alone."""
+    """All local files that a run reads its data from; in a folder of several tasks only those of the task."""
     task = None if config.task is None else find_task(config.task)
     found: list[Path] = []
     for source in (config.train, config.dev, config.data):

@@ -63,7 +63,7 @@ _DECODER = "funnelformer.decoder."
 
 @input_files.register
 def _(config: FinetuneConfig) -> list[Path]:
-    """The tables, or the files of the task's parts, and those of the tokenizer and the teacher."""
+    """The files of the tables or of the task's parts, and those of the tokenizer and the teacher."""
     taught = [] if config.teacher is None else teacher_files(config.teacher)
     return [*data_files(config), *tokenizer_files(config.tokenizer or config.model), *taught]
 
@@ -80,7 +80,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _read(config: FinetuneConfig) -> Inputs:
-    """Raises UserError for all that cannot be used."""
+    """Read and check all inputs. Raises UserError for any that cannot be used."""
     tokenizer = load_tokenizer(config.tokenizer or _tokenizer_of(config.model))
     start = None if is_layout(config.model) else start_labels(config.model)
     data = load_task_data(config, start)
@@ -107,7 +107,7 @@ def _read(config: FinetuneConfig) -> Inputs:
 
 
 def _check(config: FinetuneConfig) -> None:
-    """Read all, and keep and print nothing. Raises UserError."""
+    """Check all inputs as `_read` does, and keep and print nothing."""
     with contextlib.redirect_stdout(io.StringIO()):
         _read(config)
 
@@ -188,7 +188,7 @@ def train_model(
 ) -> Trained:
     """Train encoder and head together, and keep the best checkpoint.
 
-    measure: further scores of a model, at every evaluation and of the one that is kept.
+    measure: gives further scores of a model; called at every evaluation, and for the checkpoint that is kept.
     """
     tokenizer, data, model = inputs.tokenizer, inputs.data, inputs.model
     kind = data.kind
@@ -269,7 +269,8 @@ def _evaluations(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _scorer(kind: Kind, dev: Mapping[str, Encoded]) -> Any:
-    """What the Trainer calls; of several dev parts it does not say which, and no kind with several needs to know."""
+    """The function that the Trainer scores with. It does not learn which of several dev parts it scores, and no kind of
+    task with several needs to know."""
     (encoded, *_) = dev.values()
 
     def score(prediction: EvalPrediction) -> dict[str, float]:

@@ -111,7 +111,7 @@ def _logistic(scaled: np.ndarray, gold: np.ndarray, weights: dict[int, float] | 
 
 
 def put_in(model: Any, head: FittedHead) -> None:
-    """Make it the head of a `FunnelformerForSequenceClassification` with `classifier_head="linear"`."""
+    """Put it into a `FunnelformerForSequenceClassification` with `classifier_head="linear"`, as its head."""
     output = model.classifier.output
     with torch.no_grad():
         output.weight.copy_(torch.from_numpy(head.weight))

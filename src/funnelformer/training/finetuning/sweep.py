@@ -67,7 +67,7 @@ def grid(config: FinetuneConfig) -> list[Point]:
 
 
 def _axis(config: FinetuneConfig, text: str) -> tuple[str, dict[str, Any]]:
-    """An option's name as the config has it, and its values by what is written for them."""
+    """An option's name in the config, and its values, each under the text that stands for it."""
     given, equals, rest = text.partition("=")
     given = given.strip().removeprefix("--")
     written = [part.strip() for part in rest.split(",")]
@@ -93,7 +93,7 @@ def _axis(config: FinetuneConfig, text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _read(text: str, hint: Any, problem: str) -> Any:
-    """A value of the type that an option has. Raises UserError."""
+    """Read a value of the option's type. Raises UserError if the text is no such value."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for kind in kinds:
         if get_origin(kind) is Literal and text in get_args(kind):
@@ -129,6 +129,6 @@ def _flag(name: str) -> str:
 
 
 def _folder_name(name: str, taken: Sequence[str] | set[str], number: int) -> str:
-    """What a folder can be called; two points that would share a name, or have a long one, have their number."""
+    """The name of a point's folder; its number, if the name is taken or too long."""
     plain = re.sub(r"[^\w.,=+-]", "_", name)
     return plain if plain not in taken and len(plain) <= 120 else f"point-{number + 1}"

@@ -32,7 +32,7 @@ _PASSAGES = {"span": "context", "choice": "article"}
 
 
 class DataConfig(Protocol):
-    """What `FinetuneConfig` says of the data."""
+    """The part of `FinetuneConfig` that is about the data."""
 
     task: str | None
     data: str | None
@@ -70,7 +70,7 @@ class TaskData:
 def load_task_data(config: DataConfig, start: Sequence[str] | None = None) -> TaskData:
     """Read and check all data of a run; print what was guessed, left out or split off.
 
-    start: class names of the model to start from, whose order counts where the data have the same.
+    start: class names of the model to start from; if the data have the same names, they take its order.
 
     Raises UserError for input that cannot be used.
     """
@@ -187,7 +187,7 @@ def _from_release(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None
 def _split(
     train: datasets.Dataset, task: Task, config: DataConfig, source: str
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Draw the part that selects the checkpoint, from every class alike; of passages with all their questions."""
+    """Draw the part that selects the checkpoint: the same share of every class; passages with all their questions."""
     if task.kind in _PASSAGES:
         return _split_passages(train, _PASSAGES[task.kind], config, source)
     by_class = task.kind == "classification"
@@ -212,7 +212,7 @@ def _split(
 def _split_passages(
     train: datasets.Dataset, column: str, config: DataConfig, source: str
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """A passage is in one of the two parts: its questions share what answers them."""
+    """Split by passages, so that all questions to one passage are in the same part."""
     _, passage = np.unique(np.asarray(train[column][:], dtype=object), return_inverse=True)
     order = np.random.default_rng(_split_seed(config)).permutation(passage.max() + 1)
     number = round(config.dev_fraction * len(order))

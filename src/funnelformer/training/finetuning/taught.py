@@ -39,7 +39,7 @@ ROW, TAUGHT = "teacher_row", "teacher_answers"
 
 @dataclass(frozen=True)
 class Teaching:
-    """What a run learns of a teacher. answers: of its training features.
+    """What a run learns from a teacher. answers: the teacher's, to the training features.
 
     The loss is (1 - weight) of the labels' and weight of the distance to the teacher's answers, see `answer_losses`.
     class_weights: by which rows count whose classes exclude each other, in both parts.
@@ -80,21 +80,21 @@ class TaughtCollator:
 
 
 def taught_by(config: FinetuneConfig, kind: Kind) -> dict[str, Any]:
-    """What metrics.json says of the teacher."""
+    """The entries of metrics.json about the teacher."""
     assert config.teacher is not None
     of_classes = {} if kind.task.kind == "regression" else {"temperature": config.chosen_temperature}
     return {"name": source_name(config.teacher), **of_classes, "weight": config.chosen_weight}
 
 
 def with_rows(features: datasets.Dataset) -> datasets.Dataset:
-    """The features with their numbers."""
+    """The features with a column of their numbers, `ROW`."""
     return features.add_column(ROW, list(range(len(features))))
 
 
 def check_teacher(
     config: FinetuneConfig, kind: Kind, tokenizer: Any, max_length: int, model: Any
 ) -> AnsweringTeacher:
-    """The teacher of a run, by its config. Raises UserError where it cannot teach this task."""
+    """Find the teacher of a run, and check its config. Raises UserError if it cannot teach this task."""
     assert config.teacher is not None
     if config.temperature is not None and kind.task.kind == "regression":
         raise UserError("--temperature is for classes, and amounts have none; leave it out")

@@ -196,7 +196,7 @@ class FinetuneTrainer(RunTrainer):
 
 
 class _Begin(TrainerCallback):
-    """A process has its own dropout."""
+    """Give every process its own dropout when training begins."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if rank():

@@ -40,7 +40,7 @@ __all__ = ["check_fit", "fit", "steps_of_epochs"]
 
 
 def check_fit(config: FinetuneConfig, kind: Kind, train: datasets.Dataset) -> None:
-    """Raise UserError where a head that is fitted to vectors cannot learn the task of these examples."""
+    """Raise UserError if a head fitted to vectors cannot learn the task of these examples."""
     flag = "--frozen" if config.frozen else "--few-shot"
     if not isinstance(kind, Texts):
         raise UserError(
@@ -60,9 +60,9 @@ def check_fit(config: FinetuneConfig, kind: Kind, train: datasets.Dataset) -> No
 def fit(config: FinetuneConfig, inputs: Inputs, train: Encoded) -> Trained:
     """Fit the head to the vectors of the training texts, save the model, and score the other parts.
 
-    Of a text in windows the vector is the mean of theirs. Every text is encoded once, after the training on pairs of
-    `--few-shot`. Under torchrun the processes share the encoding, and each fits the same head.
-    Raises UserError for data that no head can be fitted to, or vectors that are not finite.
+    The vector of a text in windows is the mean of the windows' vectors. Every text is encoded once, after the
+    training on pairs of `--few-shot`. Under torchrun the processes share the encoding, and each fits the same head.
+    Raises UserError if no head can be fitted to the data, or if a vector is not finite.
     """
     model, kind, tokenizer = inputs.model, inputs.data.kind, inputs.tokenizer
     trainer = _train_on_pairs(config, inputs, train) if config.few_shot else None
@@ -118,7 +118,7 @@ def fit(config: FinetuneConfig, inputs: Inputs, train: Encoded) -> Trained:
 
 
 def steps_of_epochs(config: FinetuneConfig, epochs: float, num_features: int) -> int:
-    """Optimizer steps of so many passes."""
+    """The number of optimizer steps in so many passes."""
     return max(1, round(epochs * math.ceil(num_features / sequences_per_step(config))))
 
 

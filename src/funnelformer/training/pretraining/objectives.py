@@ -24,9 +24,9 @@ class Objective:
     """A way to pretrain.
 
     model_class: its forward gives the loss from what `MaskedBlocks.collate` makes.
-    heads: prefixes of the parameters that the weights of a model to go on from may lack.
-    logged: fields of its output, numbers, that go to the log beside the loss, and what they are means over. Losses
-        among them add up to the loss.
+    heads: prefixes of the parameters that a model to start from may lack.
+    logged: the fields of the output that go to the log beside the loss, and what each is a mean over. The losses among
+        them add up to the loss.
     pairs: it needs rows of the form "structure", and their labels.
     trainer_class: takes `logged`.
     """

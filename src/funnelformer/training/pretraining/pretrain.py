@@ -38,7 +38,7 @@ __all__ = ["pretrain"]
 
 @input_files.register
 def _(config: PretrainConfig) -> list[Path]:
-    """Of prepared data the list of what is in them, which has the counts and settings of all files."""
+    """The manifest of prepared data, which has the counts, hashes and settings of all files."""
     files: list[Path] = tokenizer_files(config.tokenizer)
     for name in config.train:
         if is_prepared(name):
@@ -233,7 +233,7 @@ def _prepared_folder(config: PretrainConfig) -> str | None:
 
 
 def _check_rows(config: PretrainConfig, blocks: dict[Split, Any]) -> None:
-    """Prepared data have their own hold-out; without any, nothing is measured."""
+    """Check the rows. Prepared data have their own held-out part; without one nothing is measured."""
     if not config.validation_fraction:
         blocks.pop("validation", None)
     num_rows = len(blocks["train"])

@@ -1,4 +1,4 @@
-"""What the encoder is worth so far: a short fine-tuning of a copy of the model while it is pretrained."""
+"""How good the encoder is so far: a short fine-tuning of a copy of the model during pretraining."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OF_PROCESSES = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "
 class Probe:
     """`finetune` with its defaults, in a process of its own: it shares no random state and no device's settings.
 
-    settings: what `finetune` is told, but for its model and its folder.
+    settings: the options of `finetune`, except its model and its folder.
     tokenizer: of the model.
     out: folder of the run, in which temporary ones are made.
     """
@@ -39,11 +39,11 @@ class Probe:
     out: Path
 
     def check(self) -> None:
-        """Read the tables. Raises UserError as `finetune` does for what cannot be used."""
+        """Read the tables. Raises UserError as `finetune` does if one cannot be used."""
         load_task_data(self._config(self.out))
 
     def measure(self, model: Any, state: dict[str, Tensor] | None) -> dict[str, float]:
-        """The dev metrics, as probe_accuracy ...; none, and a warning, when the fine-tuning fails.
+        """The dev metrics under names such as probe_accuracy; if the fine-tuning fails, none and a warning.
 
         state: whole weights, where those of the model are not.
         """
@@ -82,7 +82,7 @@ def _flags(config: FinetuneConfig) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Of one process, with the one accelerator that process 0 has."""
+    """The environment of a single process that sees only process 0's accelerator."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_OF_PROCESSES)}
     if torch.cuda.is_available():
         kept["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]

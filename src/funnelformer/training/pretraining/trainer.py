@@ -1,4 +1,4 @@
-"""The Trainer of pretraining: what it logs, and what it does about losses that are no numbers."""
+"""The Trainer of pretraining: what it logs, and what it does about a loss that is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ class PretrainTrainer(ShardedTrainer):
     log, so that a resumed run logs what an uninterrupted one does. A loss above `spike_factor` times the running mean
     is a warning, and an entry `loss_spike`.
 
-    Of the held-out rows every one counts once, on any number of processes: the loss and what is logged are means over
-    all of their targets, tokens or rows. `masked_accuracy` is the share of the targets whose likeliest token is the
+    Every held-out row counts once, on any number of processes: the loss and the logged fields are means over all their
+    targets, tokens or rows. `masked_accuracy` is the share of the targets whose likeliest token is the
     right one, `perplexity` the exponential of their mean cross-entropy; with ELECTRA both are the generator's.
 
     logged: names, and what each is a mean over; those that end in "_loss" add up to the loss.
@@ -188,7 +188,7 @@ class PretrainTrainer(ShardedTrainer):
     def _note(
         self, values: dict[str, Tensor], outputs: Any, inputs: dict[str, Any], in_training: bool
     ) -> None:
-        """Keep what the model says of a micro-batch. Every step weighs as much as another, as in the logged loss."""
+        """Keep the logged fields of a micro-batch. All steps weigh the same, as in the logged loss."""
         if in_training:
             weight = 1 / self.current_gradient_accumulation_steps
             self._in_step.add(values, dict.fromkeys(values, weight))
@@ -223,7 +223,7 @@ class PretrainTrainer(ShardedTrainer):
         return loss
 
     def follow(self, loss: float) -> None:
-        """Keep the running mean of an update's loss; a spike counts in it no more than it must to be one."""
+        """Put an update's loss into the running mean; a spike counts as the lowest loss that would be one."""
         self._step_batches = []
         self._in_training.take(self._in_step)
         mean = self._running_loss

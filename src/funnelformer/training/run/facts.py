@@ -1,4 +1,4 @@
-"""metrics.json: what a run of any kind came to, what it cost, and which versions made it."""
+"""metrics.json: the results of a run of any kind, what it cost, and which versions made it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["cost_on", "run_cost", "write_metrics"]
 
 
 def run_cost(trainer: RunTrainer, **more: Any) -> dict[str, Any]:
-    """Seconds of the steps, the most memory, and the devices; `more` is what one kind of run knows beside that."""
+    """The seconds of the steps, the peak memory in bytes, and the devices; `more` is what a kind of run adds."""
     return cost_on(trainer.args.device, train_seconds=trainer.train_seconds, **more)
 
 
 def cost_on(device: torch.device, **known: Any) -> dict[str, Any]:
-    """What is `known` of a cost, the most memory, and the devices."""
+    """The cost that is `known`, the peak memory in bytes, and the devices."""
     return {
         **known,
         "peak_memory_bytes": peak_memory_bytes(device),
@@ -35,7 +35,7 @@ def cost_on(device: torch.device, **known: Any) -> dict[str, Any]:
 
 
 def write_metrics(out: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Write the file that says a run has come to its end, so the last one; the first process alone calls it.
+    """Write the file that says a run is finished, so after all others; only the first process calls this.
 
     Returns what the file holds: the metrics, with the versions of what made them.
     """

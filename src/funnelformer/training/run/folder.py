@@ -58,7 +58,7 @@ _PARTS_OF_STEP = {"batch-size", "gradient-accumulation"}
 
 
 def config_from_name(name: str, settings: dict[str, Any]) -> FunnelformerConfig:
-    """Build a config from a layout or preset; a name that is none may be a mistyped folder."""
+    """Build a config from a layout or preset. Raises UserError for any other name, which may be a mistyped folder."""
     find_model(name)
     try:
         return FunnelformerConfig.from_name(name, **settings)
@@ -100,9 +100,9 @@ def check_run(config: RunConfig) -> Path | None:
 
 
 def finished_before(config: RunConfig) -> dict[str, Any] | None:
-    """The metrics of a run that is to go on and came to its end, which is said; else None. Every process calls it.
+    """The metrics of a run that should go on but is finished, which it prints; else None. Every process calls this.
 
-    Raises UserError when it was asked for something else than now.
+    Raises UserError if the run began with other options.
     """
     metrics = first(lambda: _finished_metrics(config))
     if metrics is not None:
@@ -111,7 +111,7 @@ def finished_before(config: RunConfig) -> dict[str, Any] | None:
 
 
 def _finished_metrics(config: RunConfig) -> dict[str, Any] | None:
-    """Those of metrics.json, which a run writes last."""
+    """The metrics in metrics.json, which a run writes last."""
     file = config.out / METRICS_FILE
     if not (config.resume or config.auto_resume) or not file.is_file():
         return None
@@ -187,7 +187,7 @@ def save_final(model: Any, tokenizer: Any, out: Path, state: dict[str, torch.Ten
 
 
 def write_log(out: Path, entries: Iterable[Mapping[str, Any]]) -> None:
-    """Put the Trainer's entries into log.jsonl, none where it made no step."""
+    """Write the Trainer's entries to log.jsonl; it is empty if no step was made."""
     with atomic_writer(out / "log.jsonl") as file:
         file.writelines(json_text(entry) + "\n" for entry in entries)
 
@@ -211,7 +211,7 @@ def saved_for_all(model: Any) -> Iterator[None]:
 
 @contextmanager
 def one_line_errors(out: Path) -> Iterator[None]:
-    """Say in one line what is left of the run when it is interrupted or the disk is full."""
+    """If the run is interrupted or the disk is full, say in one line what is left of it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -293,7 +293,7 @@ def _reject_changes(config: RunConfig, file: Path) -> None:
 
 
 def sequences_per_step(config: RunConfig) -> int:
-    """Sequences in a step, over all processes and accumulation steps."""
+    """The number of sequences in a step, over all processes and accumulation steps."""
     return config.batch_size * config.gradient_accumulation * num_processes()
 
 

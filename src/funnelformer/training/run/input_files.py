@@ -1,4 +1,4 @@
-"""The files that a run reads, by their SHA-256: a run goes on with the data it began with, or not at all."""
+"""The files that a run reads, by their SHA-256: a resumed run needs the data it began with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def input_files(config: Any) -> list[Path]:
 
 
 def files_of(source: str | Path | None) -> list[Path]:
-    """The file that a source is, or all files below the folder; none of a name on the Hub."""
+    """The file itself, or all files below a folder; none for a name on the Hub."""
     if source is None:
         return []
     path = Path(located(source))
@@ -50,7 +50,7 @@ def tokenizer_files(source: str | Path) -> list[Path]:
 
 
 def write_inputs(folder: Path, files: Iterable[Path]) -> None:
-    """Note the files of a run that begins."""
+    """Write down the files of a new run."""
     write_json(folder / INPUTS_FILE, {"sha256": _hashes(files)})
 
 

@@ -15,7 +15,7 @@ __all__ = ["LogFile"]
 
 
 class LogFile(TrainerCallback):
-    """Write the log while it grows; a resumed run goes on from what its checkpoint holds."""
+    """Write the log as it grows; a resumed run goes on from the log in its checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.is_open = path, False

@@ -71,5 +71,5 @@ class NanWatch(TrainerCallback):
         """An update was left out."""
 
     def kept(self, step: int, loss: float, norm: float) -> str:
-        """Keep what helps to find the reason, before the run stops; the message's part that says what to do."""
+        """Keep what helps to find the reason before the run stops; return the message's part on what to do."""
         return "nothing more is saved; try a lower --learning-rate, or "

@@ -39,9 +39,9 @@ _LAYER = re.compile(r"(?:encoder\.blocks\.(\d+)|decoder\.layers)\.(\d+)\.")
 
 
 def is_decayed(name: str, no_decay: str | None = BIAS_AND_NORM) -> bool:
-    """Whether the weights of that name decay: the one rule of pretraining, fine-tuning and the Arena.
+    """Whether the weights with this name decay: the one rule of pretraining, fine-tuning and the Arena.
 
-    no_decay: pattern of whole names that do not; None: all do.
+    no_decay: pattern of the whole names of weights that do not; None: all do.
     """
     return no_decay is None or re.fullmatch(no_decay, name) is None
 

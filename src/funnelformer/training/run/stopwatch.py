@@ -14,13 +14,13 @@ __all__ = ["Stopwatch", "now"]
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a clock that only rises, once the device has done what it was given."""
+    """Seconds of a clock that only rises, read when the device has finished its work."""
     wait_for(device)
     return time.perf_counter()
 
 
 class Stopwatch:
-    """Seconds, but for those of pauses."""
+    """A watch that counts seconds, except those of pauses."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -39,7 +39,7 @@ class Stopwatch:
         self._before, self._since = seconds, now(self.device)
 
     def stand_at(self, seconds: float) -> None:
-        """Show `seconds` and stand still."""
+        """Stop at `seconds`."""
         self._before, self._since = seconds, None
 
     def stop(self) -> None:
@@ -47,7 +47,7 @@ class Stopwatch:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Time that is not training; a watch that stands still goes on doing so."""
+        """Leave out the time inside the block; a watch that stood still before it stands still after it."""
         runs = self.is_running
         self.stop()
         yield

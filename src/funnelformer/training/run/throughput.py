@@ -81,7 +81,7 @@ class Throughput:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Time that is not training."""
+        """Leave out the time inside the block, which is not training."""
         with self._watch.pause():
             yield
 

@@ -13,9 +13,9 @@ __all__ = ["choose_tracker", "tracker_settings"]
 
 
 def choose_tracker(name: Tracker | None) -> Tracker:
-    """The tracker to use: what was asked for, or TensorBoard where it is installed.
+    """The tracker to use: the one you asked for, or TensorBoard if it is installed.
 
-    Raises UserError when what was asked for is not installed.
+    Raises UserError if the one you asked for is not installed.
     """
     if name is None:
         return "tensorboard" if find_spec("tensorboard") else "none"

@@ -74,12 +74,12 @@ def training_arguments(
 
 
 def _seconds_in(log: Sequence[dict[str, float]]) -> float:
-    """Seconds of the steps up to a checkpoint, from its log; 0 of one that has noted none."""
+    """Seconds of the steps up to a checkpoint, from its log; 0 if the log has none."""
     return next((entry[_SECONDS] for entry in reversed(log) if _SECONDS in entry), 0.0)
 
 
 class _Watched(TrainerCallback):
-    """A resumed run goes on counting its seconds."""
+    """Start and stop the watch with the training; a resumed run goes on counting."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self.watch = watch
@@ -173,7 +173,7 @@ class RunTrainer(Trainer):
     # ---- rows that no step is made with
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
-        """In their order; the Trainer would sort them by length where it does so with those to train on."""
+        """Keep held-out rows in their order; the Trainer would sort them by length if it sorts the training rows."""
         return SequentialSampler(eval_dataset)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
