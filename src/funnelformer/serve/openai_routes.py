@@ -70,13 +70,8 @@ REFUSALS = refusals(
     {
         400: "The body cannot be read, a field is wrong, missing or unknown, or a text too long.",
         401: "The API key is missing or wrong.",
-        404: "There is no such model.",
-        408: "The body came too slowly.",
         413: "The body is too large.",
-        415: "The body is not said to be JSON, or is compressed in a way not known.",
-        429: "Too much is waiting; Retry-After says when to come again.",
         500: "The model failed.",
-        503: "The service is stopping.",
     },
 )
 

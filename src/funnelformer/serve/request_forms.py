@@ -26,9 +26,25 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+# What a status means in every protocol.
+_IN_ALL = {
+    404: "There is no such model.",
+    408: "The body came too slowly.",
+    415: "The Content-Type is not JSON, or the Content-Encoding is unknown.",
+    429: "Too many requests are waiting; Retry-After says when to try again.",
+    503: "The service is stopping.",
+}
+
+
 def refusals(form: Any, descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """A protocol's answers to what it refuses, as the document of the routes has them: of one form, by status."""
-    return {status: {"model": form, "description": text} for status, text in descriptions.items()}
+    """The errors of a protocol by status, as the OpenAPI document of the routes describes them.
+
+    form: that of every error's body. descriptions: of the statuses whose meaning the protocol decides.
+    """
+    return {
+        status: {"model": form, "description": text}
+        for status, text in sorted({**_IN_ALL, **descriptions}.items())
+    }
 
 
 class Forms:

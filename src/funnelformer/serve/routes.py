@@ -242,15 +242,10 @@ def create_app(backends: Mapping[str, Backend], config: ServeConfig, token: str 
         {
             400: "The body is no JSON, no UTF-8, or cannot be decompressed.",
             401: "The bearer token is missing or wrong.",
-            408: "The body came too slowly.",
-            404: "There is no such model.",
             409: "The model has no such head.",
             413: "The body is too large.",
-            415: "The body is not said to be JSON, or is compressed in a way not known.",
             422: "A field is wrong, missing, unknown or beyond its limit.",
-            429: "Too much is waiting; Retry-After says when to come again.",
             500: "The model failed.",
-            503: "The service is stopping.",
         },
     )
     bearer: dict[str, Any] = {} if token is None else {"openapi_extra": {"security": [{"bearer": []}]}}

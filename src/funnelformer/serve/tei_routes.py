@@ -62,14 +62,9 @@ REFUSALS = refusals(
     {
         400: "The body is no JSON, no UTF-8, or cannot be decompressed; or nothing is in it.",
         401: "The bearer token is missing or wrong.",
-        404: "There is no such model.",
-        408: "The body came too slowly.",
         413: "The body is too large, or has too many texts, or one is too long.",
-        415: "The body is not said to be JSON, or is compressed in a way not known.",
         422: "A field is wrong, missing, unknown or beyond its limit.",
         424: "The model cannot do this, or failed.",
-        429: "Too much is waiting; Retry-After says when to come again.",
-        503: "The service is stopping.",
     },
 )
 
