@@ -103,9 +103,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     transformers.set_seed(config.seed)
     first(lambda: check_run(config))
     assert config.length is not None
-    assert config.steps is not None
     assert config.batch_size is not None
-    assert config.evaluate_every is not None
     model_config = build_config(task, config.model, config.length, config.parsed_options())
     data = _load(config, task)
     model = build_model(task, model_config)
@@ -118,28 +116,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         say(note)
     rate = choose_rate(config.learning_rate, model_config.hidden_size, from_nothing=True)
     clock = Clock()
-    # Transformers saves where it evaluates; without a validation part of its own a run keeps its last state.
-    selection: dict[str, Any] = {"save_strategy": "steps", "save_steps": config.evaluate_every}
-    if task.selects:
-        selection |= {
-            "eval_strategy": "steps",
-            "eval_steps": config.evaluate_every,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "accuracy",
-            "greater_is_better": True,
-        }
-    trainer = RunTrainer(
-        model=model,
-        args=training_arguments(
-            config, config.steps, learning_rate=rate, remove_unused_columns=False, **selection
-        ),
-        train_dataset=data.train,
-        eval_dataset=data.validation,
-        data_collator=collate,
-        compute_metrics=_score,
-        preprocess_logits_for_metrics=_predicted,
-        callbacks=[clock],
-    )
+    trainer = _trainer(config, task, model, data, rate, clock)
     watch = NanWatch(trainer, config.on_nan)
     trainer.add_callback(watch)
     reset_peak_memory(trainer.args.device)
@@ -163,21 +140,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "peak_memory_of": cost["peak_memory_of"],
         "cost": cost,
         "num_parameters": model.num_parameters(),
-        "settings": {
-            "length": config.length,
-            "steps": config.steps,
-            "examples_a_step": num_a_step,
-            "num_train": len(data.train),
-            "num_test": len(data.test),
-            "generated": config.generate is not None,
-            "data_seed": None if config.generate is None else config.data_seed,
-            "learning_rate": rate,
-            "warmup": config.warmup,
-            "schedule": config.schedule,
-            "weight_decay": config.weight_decay,
-            "precision": config.precision,
-            "set": dict(config.model_options),
-        },
+        "settings": _settings(config, data, rate, num_a_step),
         "seed": config.seed,
         "mean_length": statistics.fmean(data.test.sequences[0].lengths.tolist()),
     }
@@ -186,6 +149,55 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         return write_metrics(config.out, metrics)
 
     return first(finish)
+
+
+def _trainer(
+    config: LraConfig, task: Task, model: Any, data: LraData, rate: float, clock: Clock
+) -> RunTrainer:
+    """The Trainer of a run, which keeps the checkpoint that the task selects by."""
+    assert config.steps is not None
+    assert config.evaluate_every is not None
+    # Transformers saves where it evaluates; without a validation part of its own a run keeps its last state.
+    selection: dict[str, Any] = {"save_strategy": "steps", "save_steps": config.evaluate_every}
+    if task.selects:
+        selection |= {
+            "eval_strategy": "steps",
+            "eval_steps": config.evaluate_every,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "accuracy",
+            "greater_is_better": True,
+        }
+    return RunTrainer(
+        model=model,
+        args=training_arguments(
+            config, config.steps, learning_rate=rate, remove_unused_columns=False, **selection
+        ),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=collate,
+        compute_metrics=_score,
+        preprocess_logits_for_metrics=_predicted,
+        callbacks=[clock],
+    )
+
+
+def _settings(config: LraConfig, data: LraData, rate: float, num_a_step: int) -> dict[str, Any]:
+    """What decides a run's accuracy, as the table of runs compares it with the recipe."""
+    return {
+        "length": config.length,
+        "steps": config.steps,
+        "examples_a_step": num_a_step,
+        "num_train": len(data.train),
+        "num_test": len(data.test),
+        "generated": config.generate is not None,
+        "data_seed": None if config.generate is None else config.data_seed,
+        "learning_rate": rate,
+        "warmup": config.warmup,
+        "schedule": config.schedule,
+        "weight_decay": config.weight_decay,
+        "precision": config.precision,
+        "set": dict(config.model_options),
+    }
 
 
 def _load(config: LraConfig, task: Task) -> LraData:
