@@ -5,8 +5,8 @@ import torch
 
 from funnelformer import FunnelformerForSequenceClassification, FunnelformerModel
 from funnelformer.base.errors import UserError
-from funnelformer.mixers import attention
-from funnelformer.mixers.attention import operator, pieces, sdpa
+from funnelformer.mixers import attention, products
+from funnelformer.mixers.attention import onednn, operator, pieces, sdpa
 from funnelformer.mixers.attention.dropout import drop
 from funnelformer.modeling import encoder, fix_tables
 from models import batch, build, small_config
@@ -63,6 +63,57 @@ def test_the_operator_of_graphs_equals_the_reference(options, piece_bytes, rows,
         hidden, expected = (each(*inputs).last_hidden_state for each in (model, eager))
     assert calls
     torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.skipif(
+    not products._has_kernels(), reason="this PyTorch has no oneDNN, or this is no x86 processor"
+)
+@pytest.mark.parametrize("options", [*OPTIONS, {"unpad": True}], ids=str)
+@pytest.mark.parametrize("rows", [1, 5, 64])
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_products_by_onednn_equal_the_reference(options, rows, is_fixed, monkeypatch):
+    """With padding and segments, against float64; differences measured up to 1.0e-6."""
+    config = small_config("B2-1-1H32", **options)
+    inputs = batch(23, [23, 14, 9])
+    expected = states(build(FunnelformerModel, config, "eager", torch.float64), inputs)
+    monkeypatch.setattr(onednn, "_LEAST_SCORES", 1)
+    monkeypatch.setattr(onednn, "_ROWS", rows)
+    model = build(FunnelformerModel, config, "sdpa")
+    if is_fixed:
+        fix_tables(model)
+    calls, multiply = [], onednn.multiply
+    monkeypatch.setattr(onednn, "multiply", lambda *a: (calls.append(a), multiply(*a))[1])
+    monkeypatch.setattr(sdpa, "_attend_piece", None)
+    for _ in range(2):
+        torch.testing.assert_close(states(model, inputs).double(), expected, rtol=0, atol=1e-5)
+    assert max(len(x) for x, *_ in calls) == min(rows, 23)
+    calls.clear()
+    monkeypatch.undo()
+    states(model, inputs)
+    assert not calls
+
+
+def test_where_onednn_multiplies():
+    x = torch.zeros(2, 3)
+    assert not products.can_multiply(x)  # gradients
+    with torch.no_grad():
+        assert products.can_multiply(x) == products._has_kernels()
+        assert not products.can_multiply(x.double())
+        assert not products.can_multiply(x.to("meta"))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not products.can_multiply(x)
+
+
+@pytest.mark.skipif(
+    not products._has_kernels(), reason="this PyTorch has no oneDNN, or this is no x86 processor"
+)
+def test_rows_of_any_layout_are_multiplied():
+    x, whole = torch.randn(5, 8), torch.randn(7, 16)
+    with torch.inference_mode():
+        for rows in (whole[:, :8], whole[:, ::2], torch.randn(8, 7).T, torch.randn(8, 14).T[::2]):
+            torch.testing.assert_close(products.multiply(x, rows), x @ rows.T)
+            bias = torch.randn(len(rows))
+            torch.testing.assert_close(products.multiply(x, rows, bias), x @ rows.T + bias)
 
 
 def test_recomputing_holds_less_for_the_backward_pass(monkeypatch):

@@ -79,6 +79,21 @@ def test_the_activation_is_inside_the_product_where_it_can_be():
         assert isinstance(feed_forward.activation, nn.Identity) == inside
 
 
+@pytest.mark.parametrize("case", ["paper", "gelu", "relu"])
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_gelu_is_computed_where_it_is_faster(case, capability, monkeypatch):
+    """Apart from the product in AVX2, with equal outputs."""
+    expected = tensors(make(case))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    model = prepack(make(case))
+    calls = []
+    compute = torch.ops.aten.gelu_
+    monkeypatch.setattr(torch.ops.aten, "gelu_", lambda *a, **k: (calls.append(k), compute(*a, **k))[1])
+    for found, wanted in zip(tensors(model), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert bool(calls) == (capability == "AVX2" and case != "relu")
+
+
 @pytest.mark.parametrize("shape", [(0, 24), (2, 0, 24), (24,), (3, 4, 5, 24)])
 def test_any_shape(shape):
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Weights laid out beforehand as a CPU's kernels read them, and the activation inside the product: for inference.
+"""Weights laid out beforehand as a CPU's kernels read them, with the activation: for inference.
 
 `nn.Linear` hands its weight to a BLAS that rearranges it at every call; oneDNN takes it rearranged once. The fewer
 rows, the more that saves; see benchmarks/LOG.md.
@@ -46,6 +46,8 @@ class PrepackedLinear(nn.Module):
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self._bias = None if linear.bias is None else linear.bias.detach().clone()
         self._activation, self._algorithm = activation
+        # oneDNN's GELU in AVX2 takes three times as long as PyTorch's (with AVX-512 a third), see benchmarks/LOG.md.
+        self._is_gelu_apart = activation[0] == "gelu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
         self.num_parameters = linear.weight.numel() + (0 if linear.bias is None else linear.bias.numel())
 
     @torch.compiler.disable  # inductor lays out weights itself, and cannot read these
@@ -54,10 +56,9 @@ class PrepackedLinear(nn.Module):
             raise RuntimeError(
                 "a prepacked model has no gradients; use torch.inference_mode(), or do not prepack"
             )
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, self._activation, [], self._algorithm
-        )
-        return result
+        inside = ("none", [], "") if self._is_gelu_apart else (self._activation, [], self._algorithm)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, *inside)
+        return torch.ops.aten.gelu_(result, approximate=self._algorithm) if self._is_gelu_apart else result
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, activation={self._activation}"

@@ -23,10 +23,12 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.utils import logging
 
 from ...config.model_config import FunnelformerConfig
 from ..mixer import CallShape, MixerFlops, product_flops
+from ..products import can_multiply, multiply
 from ..sequence import SequenceState, packed, padded
 from . import fused, reference, sdpa
 from .fixed import FixedLinear
@@ -169,12 +171,9 @@ class Attention(nn.Module):
             return self.relative(inputs.all_sinusoids()).unflatten(-1, self.per_head).permute(1, 2, 0)[heads]
         assert inputs.sinusoids is not None
         weight = self.relative.weight.unflatten(0, self.per_head)[heads]
-        sines, cosines = (
-            part @ half.T
-            for part, half in zip(
-                inputs.sinusoids.chunk(2, dim=-1), weight.flatten(0, 1).chunk(2, dim=-1), strict=True
-            )
-        )
+        product = multiply if can_multiply(weight) else F.linear
+        halves = weight.flatten(0, 1).chunk(2, dim=-1)
+        sines, cosines = (product(part, half) for part, half in zip(inputs.sinusoids, halves, strict=True))
         after = (cosines[1 : inputs.zero + 1] - sines[1 : inputs.zero + 1]).flip(0)
         return torch.cat([after, cosines + sines]).unflatten(-1, weight.shape[:2]).permute(1, 2, 0)
 

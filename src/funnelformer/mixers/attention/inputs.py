@@ -23,9 +23,9 @@ class AttentionInputs:
     """Shared by the layers of a stage.
 
     num_apart: tokens at the front without position and segment score (1 with `separate_cls`).
-    sinusoids: row r of R = `num_rows` belongs to the distance `farthest - r * unit`. Of these there are the rows from
-        the distance 0 on, from which the others follow (`is_mirrored`), or all, where dropout makes them differ. None
-        with absolute positions.
+    sinusoids: sines and cosines. Row r of R = `num_rows` belongs to the distance `farthest - r * unit`. Of these there
+        are the rows from the distance 0 on, from which the others follow (`is_mirrored`), or all, where dropout makes
+        them differ. None with absolute positions.
     stride: query i and key j, the first ones included, belong to row `stride * (num_queries - 1 - i) + j`; None when
         positions are irregular.
     query_positions, key_positions: of the tokens after those apart.
@@ -38,7 +38,7 @@ class AttentionInputs:
     num_queries: int
     num_keys: int
     num_apart: int
-    sinusoids: Float[Tensor, "r D"] | None
+    sinusoids: Float[Tensor, "2 r d"] | None
     is_mirrored: bool
     num_rows: int
     farthest: int
@@ -59,12 +59,14 @@ class AttentionInputs:
         return self.farthest // self.unit
 
     def all_sinusoids(self) -> Float[Tensor, "R D"]:
-        """The sinusoids of every row."""
+        """The sinusoids of every row, the sines before the cosines."""
         assert self.sinusoids is not None
-        if not self.is_mirrored:
-            return self.sinusoids
-        sines, cosines = self.sinusoids[1 : self.zero + 1].flip(0).chunk(2, dim=-1)
-        return torch.cat([torch.cat([-sines, cosines], dim=-1), self.sinusoids])
+        sines, cosines = self.sinusoids
+        if self.is_mirrored:
+            before = slice(1, self.zero + 1)
+            sines = torch.cat([-sines[before].flip(0), sines])
+            cosines = torch.cat([cosines[before].flip(0), cosines])
+        return torch.cat([sines, cosines], dim=-1)
 
 
 def prepare(
@@ -135,12 +137,12 @@ def pairs_of_same_segment(
     return (of_queries == of_keys) | any_cls
 
 
-def _sinusoids(start: int, unit: int, num_rows: int, width: int, like: Tensor) -> Float[Tensor, "R D"]:
-    """[sin(t f), cos(t f)] for t = start, start - unit, ... with f_m = 10000^(-m / (D / 2))."""
+def _sinusoids(start: int, unit: int, num_rows: int, width: int, like: Tensor) -> Float[Tensor, "2 R d"]:
+    """sin(t f) and cos(t f) for t = start, start - unit, ... with f_m = 10000^(-m / (D / 2))."""
     # Angles need more than half precision; float64 models get float64 angles.
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     half = width // 2
     frequencies = 10000 ** (-torch.arange(half, device=like.device, dtype=dtype) / half)
     distances = start - unit * torch.arange(num_rows, device=like.device, dtype=dtype)
     angles = distances[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(like.dtype)
+    return torch.stack([angles.sin(), angles.cos()]).to(like.dtype)

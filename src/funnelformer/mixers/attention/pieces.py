@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["LAYER_BYTES", "bias_bytes", "piece_sizes", "ranges", "shifted"]
+__all__ = ["LAYER_BYTES", "bias_bytes", "distances_of", "piece_sizes", "ranges", "shift", "shifted"]
 
 # Measured, see benchmarks/LOG.md: what a CPU's cache holds, and how many rows keep its kernel busy.
 _CPU_PIECE_BYTES, _CPU_ROWS = 4 << 20, 256
@@ -54,15 +54,23 @@ def shifted(
     num_keys: int,
     stride: int,
 ) -> Float[Tensor, "b h q K"]:
-    """Read P(i, j) of some rows out of their products with the table.
+    """P(i, j) of some rows, out of their products with the table."""
+    return shift(query @ table[..., distances_of(rows, num_queries, num_keys, stride)], num_keys, stride)
+
+
+def distances_of(rows: slice, num_queries: int, num_keys: int, stride: int) -> slice:
+    """The columns of the table that some rows read, and `stride` more for `shift`."""
+    first = stride * (num_queries - rows.stop)
+    return slice(first, first + stride * (rows.stop - rows.start) + num_keys)
+
+
+def shift(by_distance: Float[Tensor, "*b q R"], num_keys: int, stride: int) -> Float[Tensor, "*b q K"]:
+    """Read P(i, j) out of the products with `distances_of` some rows; a view.
 
     Query i of Q wants the columns from `stride * (Q - 1 - i)` on. Laid out flat, rows of R columns become rows of
-    R - stride columns that start at the last row's offset: a slice and a view.
+    R - stride columns that start at the last row's offset.
     """
-    num_rows = query.size(2)
-    width = stride * (num_rows - 1) + num_keys
-    first = stride * (num_queries - rows.stop)
-    by_distance = query @ table[..., first : first + width + stride]
+    num_rows, width = by_distance.size(-2), by_distance.size(-1) - stride
     start = stride * (num_rows - 1)
-    flat = by_distance.flatten(2)[..., start : start + num_rows * width]
-    return flat.unflatten(2, (num_rows, width))[..., :num_keys]
+    flat = by_distance.flatten(-2)[..., start : start + num_rows * width]
+    return flat.unflatten(-1, (num_rows, width))[..., :num_keys]

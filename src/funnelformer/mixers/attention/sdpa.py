@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from . import operator
+from . import onednn, operator
 from .inputs import AttentionInputs
 from .pieces import LAYER_BYTES, bias_bytes, piece_sizes, ranges, shifted
 from .reference import mix, position_scores, segment_scores
@@ -46,6 +46,8 @@ def attend(
         bias = _looked_up(layer, query[:, :, inputs.num_apart :], inputs)
         return _attend(query + layer.scaled(layer.content_bias), key, value, bias, dropout), None
     num_sequences, num_heads, num_rows = piece_sizes(query, inputs.num_keys, inputs.stride)
+    if onednn.is_faster(query, inputs):
+        return onednn.attend(layer, query, key, value, inputs, _tables(layer, query, num_heads, inputs)), None
     attend_piece: Callable[..., Tensor] = functools.partial(_attend_piece, layer, inputs, dropout)
     if _must_recompute(query, num_rows, inputs):
         attend_piece = functools.partial(checkpoint, attend_piece, use_reentrant=False)
