@@ -56,8 +56,8 @@ class PrepackedLinear(nn.Module):
             raise RuntimeError(
                 "a prepacked model has no gradients; use torch.inference_mode(), or do not prepack"
             )
-        inside = ("none", [], "") if self._is_gelu_apart else (self._activation, [], self._algorithm)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, *inside)
+        kind, algorithm = ("none", "") if self._is_gelu_apart else (self._activation, self._algorithm)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, kind, [], algorithm)
         return torch.ops.aten.gelu_(result, approximate=self._algorithm) if self._is_gelu_apart else result
 
     def extra_repr(self) -> str:
