@@ -10,6 +10,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,11 @@ class Import(NamedTuple):
     for_types: bool
 
 
+@cache
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
 def read_package() -> dict[str, str]:
     """Module -> its text, as "base.errors"; a package's own file is "base.__init__"."""
     return {
@@ -64,7 +70,7 @@ def room_of(module: str) -> str:
 
 def imports_of(sources: Mapping[str, str]) -> Iterator[Import]:
     for source, text in sources.items():
-        yield from _walk(ast.parse(text), source, sources, late=False, for_types=False)
+        yield from _walk(_parsed(text), source, sources, late=False, for_types=False)
 
 
 def _walk(
@@ -150,7 +156,7 @@ def _needed(module: str, top: Mapping[str, set[str]], sources: Mapping[str, str]
 def _packages(text: str) -> set[str]:
     """What a module imports of others, as soon as it is imported."""
     found = set()
-    for node in ast.parse(text).body:
+    for node in _parsed(text).body:
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -216,7 +222,7 @@ def done_at_import(sources: Mapping[str, str]) -> list[str]:
 
     What runs is what stands outside functions, and the functions of ours that it calls.
     """
-    trees = {module: ast.parse(text) for module, text in sources.items()}
+    trees = {module: _parsed(text) for module, text in sources.items()}
     functions = {
         (module, node.name): node
         for module, tree in trees.items()

@@ -87,6 +87,15 @@ __all__ = [
     "Embedder",
     "EvaluateConfig",
     "FinetuneConfig",
+    "FunnelformerConfig",
+    "FunnelformerForElectra",
+    "FunnelformerForMaskedLM",
+    "FunnelformerForMultipleChoice",
+    "FunnelformerForQuestionAnswering",
+    "FunnelformerForSequenceClassification",
+    "FunnelformerForTokenClassification",
+    "FunnelformerForTokenDetection",
+    "FunnelformerModel",
     "PredictConfig",
     "Predictor",
     "PrepareConfig",
@@ -107,21 +116,6 @@ __all__ = [
     "pretrain",
     "train_tokenizer",
 ]
-
-# The models and their config are as public. `help(funnelformer)` goes by `__all__`, and would print of each, over two
-# thousand lines, what it inherits from transformers and torch.
-if TYPE_CHECKING:
-    __all__ += [
-        "FunnelformerConfig",
-        "FunnelformerForElectra",
-        "FunnelformerForMaskedLM",
-        "FunnelformerForMultipleChoice",
-        "FunnelformerForQuestionAnswering",
-        "FunnelformerForSequenceClassification",
-        "FunnelformerForTokenClassification",
-        "FunnelformerForTokenDetection",
-        "FunnelformerModel",
-    ]
 
 # Every public name, and where it is; the imports above say the same to type checkers.
 _HOMES = {

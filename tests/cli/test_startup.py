@@ -6,8 +6,6 @@ import ast
 import importlib
 import inspect
 import os
-import pydoc
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,7 +181,7 @@ print(type(config).__name__, type(model).__name__)
 def test_public_names_are_where_type_checkers_see_them():
     """`__init__` says one thing in its table, its docstring, its imports for type checkers, and `__all__`."""
     tree = ast.parse(inspect.getsource(funnelformer))
-    imports, more = (node for node in tree.body if isinstance(node, ast.If))
+    (imports,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {
         alias.name: node.module
         for node in imports.body
@@ -195,21 +193,16 @@ def test_public_names_are_where_type_checkers_see_them():
         assert getattr(funnelformer, name) is getattr(importlib.import_module(f"funnelformer.{module}"), name)
         assert f"`{name}`" in funnelformer.__doc__  # `help(funnelformer)` begins with what there is
     assert {*seen} <= {*dir(funnelformer)}
-    models = ast.literal_eval(more.body[0].value)
-    assert sorted(models) == sorted(name for name in seen if name.startswith("Funnelformer"))
-    assert sorted([*funnelformer.__all__, *models]) == sorted([*seen, "__version__"])
+    assert sorted(funnelformer.__all__) == sorted([*seen, "__version__"])
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         funnelformer.nothing  # noqa: B018
 
 
-def test_help_is_about_what_is_ours():
-    """Every name but the models', of which `help` would print what they inherit: 17,000 lines."""
-    text = pydoc.render_doc(funnelformer, renderer=pydoc.plaintext)
-    for name in funnelformer.__all__:
-        assert re.search(rf"^    (class )?{name}\(", text, re.MULTILINE) or name == "__version__"
-    assert "torch.nn" not in text
-    assert " object at 0x" not in text
-    assert len(text.splitlines()) < 1100
+def test_help_shows_what_can_be_read():
+    """Defaults and ranges in the signatures say what they are, not where in memory they lie."""
+    for name in set(funnelformer.__all__) - {"__version__"}:
+        text = str(inspect.signature(getattr(funnelformer, name)))
+        assert " object at 0x" not in text, (name, text)
 
 
 @pytest.mark.slow
