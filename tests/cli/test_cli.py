@@ -218,3 +218,17 @@ def test_the_seed_of_torch_is_not_needed(toy, tmp_path):
         torch.manual_seed(seed)
         assert run("", *arguments(toy, tmp_path / name, "--steps", 2)) == 0
     assert weights_equal(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_command_leaves_its_process_group_when_its_work_is_done(monkeypatch, capsys):
+    """After an error it does not: the others may be waiting for it."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    try:
+        assert "Unknown option" in fails(capsys, "info", "B1-1H16", "--set.nothing=1")
+        assert torch.distributed.is_initialized()
+        assert run("info", "B1-1H16") == 0
+        assert not torch.distributed.is_initialized()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from .errors import UserError, printable
 
-__all__ = ["LONGEST_WAIT_S", "first", "gather_lists", "num_processes", "rank", "say", "start_processes"]
+__all__ = [
+    "LONGEST_WAIT_S",
+    "first",
+    "gather_lists",
+    "leave_processes",
+    "num_processes",
+    "rank",
+    "say",
+    "start_processes",
+]
 
 # Processes wait for each other while the first one prepares data or measures a probe; NCCL's ten minutes would end it.
 LONGEST_WAIT_S = 3 * 3600
@@ -38,6 +49,18 @@ def start_processes(cpu: bool) -> None:
         from accelerate import PartialState
 
         PartialState(cpu=cpu, timeout=timedelta(seconds=LONGEST_WAIT_S))
+
+
+def leave_processes() -> None:
+    """Part from the other processes when the work is done.
+
+    Otherwise Gloo's threads are still running when this process ends, which can abort it then: torchrun would take a
+    finished run for a failed one.
+    """
+    torch = sys.modules.get("torch")
+    if num_processes() > 1 and torch is not None and torch.distributed.is_initialized():
+        gc.collect()  # a trainer, of circles of references, would hold the group
+        torch.distributed.destroy_process_group()
 
 
 def first(action: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from ..base.errors import UserError, joined, printable, reject_unknown
 from ..base.json_toml import read_toml
 from ..base.packages import missing_from_runtime
-from ..base.processes import rank
+from ..base.processes import leave_processes, rank
 from ..base.streams import discard_stdout, flush_stdout, open_streams
 from ..base.strict_json import json_text
 from . import completion, inference, measuring, models, training  # noqa: F401  # they add their commands
@@ -97,6 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
+        leave_processes()
         flush_stdout()
     except KeyboardInterrupt as interrupt:
         print(printable(str(interrupt)) or "interrupted", file=sys.stderr)
