@@ -321,7 +321,7 @@ def draw(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
             scores = [
                 100 * row["test"] for row in results["cells"] if row["set"] == name and row["model"] == model
             ]
-            if not scores:
+            if not scores or model not in times[name]:
                 continue
             took, middle = statistics.median(times[name][model]), statistics.mean(scores)
             axes.errorbar(
