@@ -13,15 +13,14 @@ import contextlib
 import json
 import multiprocessing
 import random
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from finetuning import write_json
+from cells import seconds_beside
+from recording import Recording
 
-from funnelformer.base.machine import hardware, load_average, versions
 from funnelformer.cli import main as funnelformer
 from funnelformer.training.run import trainer
 
@@ -70,40 +69,30 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "freed_memory.json")
     options = parser.parse_args()
+    recording = Recording(options)
     rows: list[dict[str, Any]] = []
-    before = load_average()
-    lines = [
-        "| tokens | s, kept | s, as glibc has it | kept / as it is | MiB, kept | MiB, as it is |",
-        "|---" * 6 + "|",
-    ]
+    lines = ["| tokens | as glibc has it | kept, and over it | MiB, as it is | MiB, kept |", "|---" * 5 + "|"]
     with tempfile.TemporaryDirectory() as folder:
         write_table(Path(folder, "dev.tsv"), 8)
         for length in options.lengths:
             write_table(Path(folder, f"{length}.tsv"), length)
             pairs = [
-                [measured(folder, length, kept, options.threads) for kept in (True, False)]
+                [measured(folder, length, kept, options.threads) for kept in (False, True)]
                 for _ in range(options.rounds)
             ]
-            seconds = [[pair[side][0] for pair in pairs] for side in (0, 1)]
+            usual, kept = ([pair[side][0] for pair in pairs] for side in (0, 1))
             memory = [max(pair[side][1] for pair in pairs) for side in (0, 1)]
-            ratios = sorted(ours / usual for ours, usual in zip(*seconds, strict=True))
-            rows.append({"tokens": length, "seconds": seconds, "peak_memory_bytes": memory, "ratios": ratios})
-            middle = [f"{statistics.median(side):.1f}" for side in seconds]
-            spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-            sizes = [f"{size / 2**20:,.0f}" for size in memory]
-            lines.append("| " + " | ".join([str(length), *middle, spread, *sizes]) + " |")
-    lengths = " ".join(map(str, options.lengths))
-    values = {
-        "rows": rows,
-        "rounds": options.rounds,
-        "threads": options.threads,
-        "load_average": [before, load_average()],
-        "hardware": hardware(torch.device("cpu")),
-        "versions": versions(),
-        "command": f"python benchmarks/freed_memory.py --lengths {lengths} --rounds {options.rounds} "
-        f"--threads {options.threads}",
-    }
-    write_json(options.out, values)
+            seconds = {"as_it_is": usual, "kept": kept}
+            rows.append(
+                {
+                    "tokens": length,
+                    "seconds": seconds,
+                    "peak_memory_bytes": dict(zip(seconds, memory, strict=True)),
+                }
+            )
+            cells = [str(length), seconds_beside(usual, None, 1), seconds_beside(kept, usual, 1)]
+            lines.append("| " + " | ".join([*cells, *(f"{size / 2**20:,.0f}" for size in memory)]) + " |")
+    recording.write(options.out, rows=rows)
     print("\n".join(lines))
 
 

@@ -29,9 +29,8 @@ def multiply(
 ) -> Float[Tensor, "N O"]:
     """x @ rows.T + bias, where `can_multiply`. `rows`: as it lies in memory, or the transpose of such a matrix."""
     if not (rows.is_contiguous() or rows.T.is_contiguous()):
-        rows = (
-            rows.contiguous()
-        )  # oneDNN has no kernels for rows that lie apart, and would take a thousand times as long
+        # oneDNN has no kernels for rows that lie apart, and would take a thousand times as long.
+        rows = rows.contiguous()
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, rows, bias, "none", [], "")
     return result
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..products import can_multiply, multiply
 from .inputs import AttentionInputs
-from .pieces import distances_of, ranges, shift
+from .pieces import clear_first_token, distances_of, empty_output, ranges, shift
 from .reference import segment_scores
 
 if typing.TYPE_CHECKING:
@@ -40,10 +40,9 @@ def attend(
 ) -> Float[Tensor, "B H Q E"]:
     """As `reference.attend` at inference, for positions at equal distances. tables: of all heads, so many at a time."""
     assert inputs.stride is not None
-    num_sequences, num_heads, num_queries, size = query.shape
-    num_keys, apart = inputs.num_keys, inputs.num_apart
-    # As the projection after it reads it: token by token, all heads of one side by side.
-    mixed = query.new_empty(num_sequences, num_queries, num_heads, size).transpose(1, 2)
+    num_sequences, _, num_queries, _ = query.shape
+    num_keys = inputs.num_keys
+    mixed = empty_output(query.shape, query)
     of_content, of_position = layer.scaled(layer.content_bias), layer.scaled(layer.position_bias)
     for heads, table in tables:
         for place, head in enumerate(range(heads.start, heads.stop)):
@@ -61,11 +60,8 @@ def attend(
                     if inputs.same_segment is not None:
                         same = inputs.same_segment[sequence : sequence + 1, rows]
                         bias += segment_scores(layer, part[None, None], same, slice(head, head + 1))[0, 0]
-                    if apart:
-                        # The first token's row and column have a content score alone.
-                        bias[:, 0] = 0
-                        if rows.start == 0:
-                            bias[0] = 0
+                    if inputs.num_apart:
+                        clear_first_token(bias, rows)
                     score = multiply(part + of_content[head], keys, mask).add_(bias)
                     torch.softmax(score, -1, out=score)
                     mixed[*one, rows] = multiply(score, values.T)

@@ -12,7 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["LAYER_BYTES", "bias_bytes", "distances_of", "piece_sizes", "ranges", "shift", "shifted"]
+__all__ = [
+    "LAYER_BYTES",
+    "bias_bytes",
+    "clear_first_token",
+    "distances_of",
+    "empty_output",
+    "piece_sizes",
+    "ranges",
+    "shift",
+    "shifted",
+]
 
 # Measured, see benchmarks/LOG.md: what a CPU's cache holds, and how many rows keep its kernel busy.
 _CPU_PIECE_BYTES, _CPU_ROWS = 4 << 20, 256
@@ -43,6 +53,19 @@ def bias_bytes(query: Tensor, num_rows: int, num_keys: int, stride: int) -> int:
 
 def ranges(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def empty_output(shape: torch.Size, like: Tensor) -> Float[Tensor, "B H Q E"]:
+    """Room for all pieces, as the projection after it reads it: token by token, all heads of one side by side."""
+    batch, heads, rows, size = shape
+    return like.new_empty(batch, rows, heads, size).transpose(1, 2)
+
+
+def clear_first_token(bias: Float[Tensor, "*b q K"], rows: slice) -> None:
+    """The row and column of a first token that stands apart have a content score alone: set them to 0, in place."""
+    bias[..., 0] = 0
+    if rows.start == 0:
+        bias[..., 0, :] = 0
 
 
 def shifted(

@@ -18,7 +18,15 @@ from torch.utils.checkpoint import checkpoint
 
 from . import onednn, operator
 from .inputs import AttentionInputs
-from .pieces import LAYER_BYTES, bias_bytes, piece_sizes, ranges, shifted
+from .pieces import (
+    LAYER_BYTES,
+    bias_bytes,
+    clear_first_token,
+    empty_output,
+    piece_sizes,
+    ranges,
+    shifted,
+)
 from .reference import mix, position_scores, segment_scores
 
 if typing.TYPE_CHECKING:
@@ -76,9 +84,7 @@ class _Mixed:
             self._parts.append((piece, part))
         else:
             if self._whole is None:
-                # As the projection after it reads it: token by token, all heads of one side by side.
-                batch, heads, rows, size = self._shape
-                self._whole = part.new_empty(batch, rows, heads, size).transpose(1, 2)
+                self._whole = empty_output(self._shape, part)
             self._whole[piece] = part
 
     def whole(self) -> Float[Tensor, "B H Q E"]:
@@ -106,7 +112,6 @@ def _attend_piece(
     heads: slice,
     rows: slice,
 ) -> Float[Tensor, "b h q E"]:
-    apart = inputs.num_apart
     assert inputs.stride is not None
     bias = shifted(
         query + layer.scaled(layer.position_bias)[heads],
@@ -118,11 +123,8 @@ def _attend_piece(
     )
     if inputs.same_segment is not None:
         bias += segment_scores(layer, query, inputs.same_segment[batch, rows], heads)
-    if apart:
-        # The first token's row and column have a content score alone.
-        bias[..., 0] = 0
-        if rows.start == 0:
-            bias[:, :, 0] = 0
+    if inputs.num_apart:
+        clear_first_token(bias, rows)
     if inputs.mask_bias is not None:
         bias += inputs.mask_bias[batch]
     return _attend(query + layer.scaled(layer.content_bias)[heads], key, value, bias, dropout)
