@@ -9,7 +9,7 @@ import base64
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from . import jobs
@@ -19,7 +19,7 @@ from .refused import Refused
 from .request_forms import Forms, Strict, refusals, whole
 from .served import Served, ServedModel
 
-__all__ = ["add_openai_routes"]
+__all__ = ["openai_router"]
 
 
 class OpenAIErrorFields(BaseModel):
@@ -89,46 +89,54 @@ def _kind_of(value: Any) -> str | None:
     return None
 
 
-def add_openai_routes(
-    app: FastAPI, served: Served, config: ServeConfig, forms: Forms, options: dict[str, Any]
-) -> None:
-    """Add /v1/embeddings and /v1/models. options: of every route, as what it says of the bearer token."""
-    most_ids = max(len(model.backend.predictor.tokenizer) for model in served.models.values())
-    sizes = [_size(model.backend) for model in served.models.values()]
-    token_id = Annotated[int, Field(ge=0, lt=most_ids), BeforeValidator(whole)]
-    ids = Annotated[list[token_id], Field(min_length=1, max_length=forms.max_text_chars)]
-    kinds = Annotated[
-        Annotated[forms.text, Tag("[text]")]
-        | Annotated[list[forms.text], forms.several, Tag("[texts]")]
-        | Annotated[ids, Tag("[ids]")]
-        | Annotated[list[ids], forms.several, Tag("[lists of ids]")],
-        Discriminator(
-            _kind_of,
-            custom_error_type="input",
-            custom_error_message="Input should be a text, a list of texts, a list of token ids, or a list of those",
-        ),
-        Field(description="A text, several, or tokens of this model's tokenizer in their place."),
-    ]
+class _OpenAIForms:
+    """The bodies, within the limits of a service and of its models."""
 
-    class EmbeddingsRequest(Strict):
-        input: kinds
-        model: forms.name
-        encoding_format: Literal["float", "base64"] = "float"
-        dimensions: Annotated[
-            int | None,
-            Field(
-                description="As many as the vectors have: they are not made to be cut.",
-                json_schema_extra={"minimum": min(sizes), "maximum": max(sizes)},
+    def __init__(self, served: Served, forms: Forms) -> None:
+        most_ids = max(len(model.backend.predictor.tokenizer) for model in served.models.values())
+        sizes = [_size(model.backend) for model in served.models.values()]
+        token_id = Annotated[int, Field(ge=0, lt=most_ids), BeforeValidator(whole)]
+        ids = Annotated[list[token_id], Field(min_length=1, max_length=forms.max_text_chars)]
+        kinds = Annotated[
+            Annotated[forms.text, Tag("[text]")]
+            | Annotated[list[forms.text], forms.several, Tag("[texts]")]
+            | Annotated[ids, Tag("[ids]")]
+            | Annotated[list[ids], forms.several, Tag("[lists of ids]")],
+            Discriminator(
+                _kind_of,
+                custom_error_type="input",
+                custom_error_message="Input should be a text, a list of texts, a list of token ids, or a list of those",
             ),
-            BeforeValidator(whole),
-        ] = None
-        user: Annotated[str | None, Field(description="Read by nothing here.")] = None
+            Field(description="A text, several, or tokens of this model's tokenizer in their place."),
+        ]
 
-    @app.post("/v1/embeddings", responses=REFUSALS, **options)
-    async def embeddings(body: EmbeddingsRequest, request: Request) -> Embeddings:
+        class EmbeddingsRequest(Strict):
+            input: kinds
+            model: forms.name
+            encoding_format: Literal["float", "base64"] = "float"
+            dimensions: Annotated[
+                int | None,
+                Field(
+                    description="As many as the vectors have: they are not made to be cut.",
+                    json_schema_extra={"minimum": min(sizes), "maximum": max(sizes)},
+                ),
+                BeforeValidator(whole),
+            ] = None
+            user: Annotated[str | None, Field(description="Read by nothing here.")] = None
+
+        self.embeddings: Any = EmbeddingsRequest
+
+
+def openai_router(served: Served, config: ServeConfig, limits: Forms) -> APIRouter:
+    """Make /v1/embeddings and /v1/models."""
+    router = APIRouter()
+    forms = _OpenAIForms(served, limits)
+
+    @router.post("/v1/embeddings", responses=REFUSALS)
+    async def embeddings(body: forms.embeddings, request: Request) -> Embeddings:
         """Vectors of length 1, as OpenAI's API gives them."""
         model = served.chosen(request.scope, body.model)
-        entries: Any = body.input if _kind_of(body.input) in ("[texts]", "[lists of ids]") else [body.input]
+        entries = body.input if _kind_of(body.input) in ("[texts]", "[lists of ids]") else [body.input]
 
         def make(backend: Backend) -> jobs.Job:
             _check_dimensions(body.dimensions, backend)
@@ -138,16 +146,18 @@ def add_openai_routes(
         answer: Embeddings = await model.answer("embed", make)
         return answer
 
-    @app.get("/v1/models", responses={401: REFUSALS[401]}, **options)
+    @router.get("/v1/models", responses={401: REFUSALS[401]})
     async def models(request: Request) -> Models:
         """The models that are served."""
         chosen = served.in_path(request.scope)
         return Models(data=[_model(model) for model in ([chosen] if chosen else served.models.values())])
 
-    @app.get("/v1/models/{model}", responses={401: REFUSALS[401], 404: REFUSALS[404]}, **options)
+    @router.get("/v1/models/{model}", responses={401: REFUSALS[401], 404: REFUSALS[404]})
     async def one_model(model: str) -> Model:
         """One of them."""
         return _model(served.named(model))
+
+    return router
 
 
 def _size(backend: Backend) -> int:

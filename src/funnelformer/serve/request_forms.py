@@ -58,6 +58,7 @@ class Forms:
         self.pair: Any = Annotated[list[self.text], Field(min_length=2, max_length=2)]
         self.several: Any = Field(min_length=1, max_length=config.max_texts)
         self.max_text_chars = config.max_text_chars
+        self.max_texts = config.max_texts
         self.name: Any = Annotated[
             str, Field(description="Of the models that are served.", json_schema_extra={"enum": [*names]})
         ]

@@ -133,6 +133,16 @@ class Served:
             )
         return next(iter(self.models.values()))
 
+    async def answer(
+        self,
+        scope: MutableMapping[str, Any],
+        name: str | None,
+        ability: Ability,
+        make: Callable[[Backend], jobs.Job],
+    ) -> Any:
+        """What the chosen model finds, see `chosen` and `ServedModel.answer`."""
+        return await self.chosen(scope, name).answer(ability, make)
+
     def in_path(self, scope: MutableMapping[str, Any]) -> ServedModel | None:
         """The model that the path names, or the only one."""
         if len(self.models) > 1 and _KEY not in scope:

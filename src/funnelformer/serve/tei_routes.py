@@ -5,9 +5,10 @@ Source: text-embeddings-inference 1.7, its OpenAPI document and `router/src/http
 
 # No `from __future__ import annotations`: FastAPI reads the annotations, and the limits in them are known at run time.
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from ..base.version import __version__
@@ -17,7 +18,7 @@ from .config import ServeConfig
 from .request_forms import Forms, Strict, refusals
 from .served import Served, ServedModel
 
-__all__ = ["REFUSALS", "TeiForms", "add_tei_routes", "embed_as_tei"]
+__all__ = ["REFUSALS", "TeiForms", "embed_as_tei", "tei_router"]
 
 
 class TeiError(BaseModel):
@@ -148,14 +149,13 @@ class TeiForms:
         self.rerank: Any = RerankRequest
 
 
-async def embed_as_tei(model: ServedModel, body: Any, config: ServeConfig) -> list[list[float]]:
+async def embed_as_tei(served: Served, request: Request, body: Any, config: ServeConfig) -> list[list[float]]:
     """What /embed answers to a body of text-embeddings-inference's form: the vectors, a list even of one."""
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
 
     def make(backend: Backend) -> jobs.Job:
         job = jobs.vectors(
             backend,
-            texts,
+            [body.inputs] if isinstance(body.inputs, str) else body.inputs,
             normalize=body.normalize,
             prompt=body.prompt_name,
             field="inputs",
@@ -163,55 +163,47 @@ async def embed_as_tei(model: ServedModel, body: Any, config: ServeConfig) -> li
         )
         return job.then(lambda found: found[0].tolist())
 
-    vectors: list[list[float]] = await model.answer("embed", make)
+    vectors: list[list[float]] = await served.answer(request.scope, body.model, "embed", make)
     return vectors
 
 
-def add_tei_routes(
-    app: FastAPI, served: Served, config: ServeConfig, forms: TeiForms, options: dict[str, Any]
-) -> None:
-    """Add /predict, /rerank and /info. options: of every route, as what it says of the bearer token."""
-    predict_form, rerank_form = forms.predict, forms.rerank
+def tei_router(served: Served, config: ServeConfig, forms: TeiForms) -> APIRouter:
+    """Make /predict, /rerank and /info."""
+    router = APIRouter()
 
-    @app.post("/predict", responses=REFUSALS, **options)
-    async def predict(
-        body: predict_form,
-        request: Request,
-    ) -> list[Prediction] | list[list[Prediction]]:
+    @router.post("/predict", responses=REFUSALS)
+    async def predict(body: forms.predict, request: Request) -> list[Prediction] | list[list[Prediction]]:
         """Labels and their scores, best first, of a text or of each of a batch."""
-        asked: Any = body
-        kind = _kind_of(asked.inputs)
-        entries = (
-            asked.inputs if kind == "[batch]" else [[asked.inputs] if kind == "[text]" else asked.inputs]
+        kind = _kind_of(body.inputs)
+        entries = body.inputs if kind == "[batch]" else [[body.inputs] if kind == "[text]" else body.inputs]
+        make = partial(
+            jobs.predictions,
+            texts=[entry[0] if len(entry) == 1 else entry for entry in entries],
+            field="inputs",
+            may_cut=_may_cut(body, config),
+            raw=body.raw_scores,
         )
-        texts = [entry[0] if len(entry) == 1 else entry for entry in entries]
-
-        def make(backend: Backend) -> jobs.Job:
-            return jobs.predictions(
-                backend, texts, field="inputs", may_cut=_may_cut(asked, config), raw=asked.raw_scores
-            )
-
-        found = await served.chosen(request.scope, asked.model).answer("classify", make)
+        found = await served.answer(request.scope, body.model, "classify", make)
         rows = [[Prediction(score=score, label=label) for label, score in row] for row in found]
         return rows if kind == "[batch]" else rows[0]
 
-    @app.post("/rerank", responses=REFUSALS, response_model_exclude_none=True, **options)
-    async def rerank(body: rerank_form, request: Request) -> list[Rank]:
+    @router.post("/rerank", responses=REFUSALS, response_model_exclude_none=True)
+    async def rerank(body: forms.rerank, request: Request) -> list[Rank]:
         """The texts in the order of their scores for the query."""
-        asked: Any = body
-
-        def make(backend: Backend) -> jobs.Job:
-            return jobs.rerank(
-                backend, asked.query, asked.texts, may_cut=_may_cut(asked, config), raw=asked.raw_scores
-            )
-
-        found = await served.chosen(request.scope, asked.model).answer("rank", make)
+        make = partial(
+            jobs.rerank,
+            query=body.query,
+            texts=body.texts,
+            may_cut=_may_cut(body, config),
+            raw=body.raw_scores,
+        )
+        found = await served.answer(request.scope, body.model, "rank", make)
         return [
-            Rank(index=index, score=score, text=asked.texts[index] if asked.return_text else None)
+            Rank(index=index, score=score, text=body.texts[index] if body.return_text else None)
             for index, score in found
         ]
 
-    @app.get("/info", responses={code: REFUSALS[code] for code in (401, 422)}, **options)
+    @router.get("/info", responses={code: REFUSALS[code] for code in (401, 422)})
     async def info(request: Request) -> Info:
         """The model and the limits of the service."""
         model = served.chosen(request.scope, None)
@@ -227,6 +219,8 @@ def add_tei_routes(
             auto_truncate=config.auto_truncate,
             version=__version__,
         )
+
+    return router
 
 
 def _may_cut(body: Any, config: ServeConfig) -> bool:
