@@ -1,14 +1,14 @@
 """Pretraining from text files or prepared data."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import transformers
 
 from ...base.errors import UserError
 from ...base.files import atomic_writer
 from ...base.markdown import markdown_table
-from ...base.options import model_options
+from ...base.options import Tracker, model_options
 from ...base.processes import first, num_processes, say, start_processes
 from ...checkpoints.card import CARD, card_text, inherited, measurements, model_snippet, results
 from ...checkpoints.model_source import is_layout
@@ -32,6 +32,7 @@ from ..run.trainer import run_trainer, training_arguments
 from .config import _DEFAULT_BLOCK_SIZE, PretrainConfig
 from .objectives import OBJECTIVES
 from .probe import Probe
+from .trainer import PretrainTrainer
 
 __all__ = ["pretrain"]
 
@@ -59,6 +60,40 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     start_processes(cpu=config.device == "cpu")
     transformers.set_seed(config.seed)
     first(lambda: check_run(config))
+    inputs = _read(config)
+    checkpoint = first(lambda: open_run(config, "pretrain"))
+    rate = choose_rate(
+        config.learning_rate, inputs.model.config.hidden_size, from_nothing=is_layout(config.model)
+    )
+    if config.gradient_checkpointing:
+        _enable_checkpointing(inputs.model)
+    if config.parallel == "fsdp" and num_processes() == 1:
+        say(
+            "one process: nothing is sharded but the form of the checkpoints, which more processes can go on from"
+        )
+    trainer = _trainer(config, inputs, rate, tracker)
+    run_trainer(trainer, inputs.tokenizer, config.out, checkpoint)
+    metrics = _measure(config, inputs, trainer, rate)
+
+    def finish() -> dict[str, Any]:
+        with atomic_writer(config.out / CARD) as file:
+            file.write(_card(config, inputs.model, metrics))
+        return write_metrics(config.out, metrics)
+
+    return first(finish)
+
+
+class _Inputs(NamedTuple):
+    """What a run begins with; its blocks are masked anew in every epoch."""
+
+    tokenizer: Any
+    model: Any
+    splits: dict[Split, MaskedBlocks]
+    probe: Probe | None
+
+
+def _read(config: PretrainConfig) -> _Inputs:
+    """Read and check all inputs. Raises UserError for any that cannot be used."""
     objective = OBJECTIVES[config.objective]
     folder = _prepared_folder(config)
     tokenizer = load_tokenizer(config.tokenizer)
@@ -89,26 +124,22 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         )
         for split, rows in blocks.items()
     }
-    has_validation = "validation" in splits
     probe = _probe(config, tokenizer, block_size)
     if probe is not None:
         first(probe.check)
-    checkpoint = first(lambda: open_run(config, "pretrain"))
-    rate = choose_rate(config.learning_rate, model.config.hidden_size, from_nothing=is_layout(config.model))
-    if config.gradient_checkpointing:
-        _enable_checkpointing(model)
-    if config.parallel == "fsdp" and num_processes() == 1:
-        say(
-            "one process: nothing is sharded but the form of the checkpoints, which more processes can go on from"
-        )
+    return _Inputs(tokenizer, model, splits, probe)
+
+
+def _trainer(config: PretrainConfig, inputs: _Inputs, rate: float, tracker: Tracker) -> PretrainTrainer:
+    objective, splits = OBJECTIVES[config.objective], inputs.splits
     report_to, callbacks = tracker_settings(tracker, config.out)
-    trainer = objective.trainer_class(
-        model=model,
+    return objective.trainer_class(
+        model=inputs.model,
         args=training_arguments(
             config,
             config.steps,
             learning_rate=rate,
-            eval_strategy="steps" if has_validation else "no",
+            eval_strategy="steps" if "validation" in splits else "no",
             eval_steps=config.evaluate_every,
             save_steps=config.save_every,
             prediction_loss_only=True,
@@ -123,7 +154,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         # The held-out blocks stay at epoch 0: the same masks in every measurement, of every run.
         callbacks=[NextEpoch(splits["train"]), *callbacks],
         parallel=config.parallel,
-        probe=probe,
+        probe=inputs.probe,
         probe_every=config.probe_every or config.evaluate_every,
         logged=objective.logged,
         on_nan=config.on_nan,
@@ -131,24 +162,27 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         optimizer_preset=config.optimizer,
         out=config.out,
     )
-    run_trainer(trainer, tokenizer, config.out, checkpoint)
-    metrics: dict[str, Any] = {"model": model.config.name, "steps": trainer.state.global_step}
-    metrics["chosen"] = {"learning_rate": rate}
-    metrics["num_parameters"] = model.num_parameters()
-    metrics["cost"] = run_cost(trainer)
+
+
+def _measure(
+    config: PretrainConfig, inputs: _Inputs, trainer: PretrainTrainer, rate: float
+) -> dict[str, Any]:
+    """What the run came to, with the scores on the held-out documents, if there are any."""
+    model = inputs.model
+    metrics: dict[str, Any] = {
+        "model": model.config.name,
+        "steps": trainer.state.global_step,
+        "chosen": {"learning_rate": rate},
+        "num_parameters": model.num_parameters(),
+        "cost": run_cost(trainer),
+    }
     if config.on_nan == "skip":
         metrics["skipped_updates"] = trainer.num_skipped
-    if has_validation:
+    if "validation" in inputs.splits:
         measured = trainer.evaluate()
-        names = ("loss", *objective.logged, "masked_accuracy", "perplexity")
+        names = ("loss", *OBJECTIVES[config.objective].logged, "masked_accuracy", "perplexity")
         metrics |= {f"validation_{name}": measured[f"eval_{name}"] for name in names}
-
-    def finish() -> dict[str, Any]:
-        with atomic_writer(config.out / CARD) as file:
-            file.write(_card(config, model, metrics))
-        return write_metrics(config.out, metrics)
-
-    return first(finish)
+    return metrics
 
 
 # Of what is measured, what the Hub knows by name.
