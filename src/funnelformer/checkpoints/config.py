@@ -67,5 +67,10 @@ class ConvertConfig(CardOptions):
             raise UserError(
                 f"to: {self.to!r} is not a format; allowed: {', '.join(known)}{did_you_mean(self.to, known)}"
             )
-        if self.verify is not None and not (self.layout is None and self.layers is None):
+        if self.verify is not None and self.deals_layers:
             raise UserError("--verify compares with the source, whose layers --layout and --layers change")
+
+    @property
+    def deals_layers(self) -> bool:
+        """Whether the layers were asked for in other blocks, or some of them alone."""
+        return self.layout is not None or self.layers is not None

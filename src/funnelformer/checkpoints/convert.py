@@ -125,49 +125,25 @@ def convert(config: ConvertConfig) -> Report:
 
 
 def _convert(source: Path, wishes: ConvertConfig) -> Report:
-    target, to, verify = wishes.target, wishes.to, wishes.verify
+    """source: the folder itself, unpacked."""
     loaded = map_folder(source)
-    if verify is not None and verify == STOCK and not has_stock(loaded):
+    if wishes.verify == STOCK and not has_stock(loaded):
         raise UserError(
             f"{source}: --verify {STOCK} is for that library's own folders; give recorded cases (.npz)"
         )
-    source_format, num_layers = loaded.source, loaded.config.num_hidden_layers
-    is_dealt = not (wishes.layout is None and wishes.layers is None)
-    if is_dealt:
-        loaded = deal(loaded, source_name(wishes.source), layout=wishes.layout, layers=wishes.layers)
-    changed = _apply(loaded, parse_options(wishes.overrides))
-    if is_dealt:
-        changed = without_token_head(changed)
-    exported = _export(changed, to)
-    ignored = {**changed.ignored, **exported.ignored}
-    if changed.pretraining is not None and to != "funnelformer":
-        ignored["the generator, the optimizer's moments and the step"] = f"{to} holds one model alone"
-    report = Report(
-        source=wishes.source,
-        source_format=source_format,
-        target=target,
-        target_format=to,
-        architecture=changed.architecture,
-        num_tensors=len(changed.state_dict.keys() - ignored.keys()),
-        ignored=ignored,
-        table=_table(changed, exported),
-        layout=changed.config.name,
-        num_layers=num_layers,
-        layers=tuple(changed.config.made_from["layers"]) if is_dealt and changed.config.made_from else None,
-    )
+    changed = _changed(loaded, wishes)
+    exported = _export(changed, wishes.to)
+    report = _report(loaded, changed, exported, wishes)
     if wishes.dry_run:
         # otherwise the comparison builds it
         build_model(changed.config, changed.state_dict, changed.architecture)
         return report
-    is_shortened = exported.architecture == "model" and any(name != _TIED for name in exported.ignored)
-    # Half of the memory: nothing is held twice, and the source is let go before the result is read.
     written_as = exported.architecture
+    is_shortened = written_as == "model" and any(name != _TIED for name in exported.ignored)
+    # Half of the memory: nothing is held twice, and the source is let go before the result is read.
     del loaded, exported
-    with atomic_folder(target, overwrite=wishes.overwrite) as folder:
-        WRITTEN[to].save(changed.config, changed.state_dict, changed.architecture, folder)
-        if to == "funnelformer" and changed.pretraining is not None:
-            native.save_pretraining(changed.pretraining, folder)
-        files = _copy_tokenizer(source, to, folder)
+    with atomic_folder(wishes.target, overwrite=wishes.overwrite) as folder:
+        files = _write(changed, source, wishes.to, folder)
         card = _card(
             replace(changed, architecture=written_as),
             wishes,
@@ -177,12 +153,7 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
             is_same=report.layers is None and not wishes.overrides and written_as == changed.architecture,
         )
         (folder / CARD).write_text(card, encoding="utf-8")
-        if changed.architecture == "model" and changed.config.vectors is not None:
-            if to in _OURS:
-                write_modules(folder, changed.config.vectors)
-            elif to in ENCODERS:  # of one block, whose states are the tokens'
-                write_modules(folder, changed.config.vectors, changed.config.hidden_size)
-        if to != "funnelformer":
+        if wishes.to != "funnelformer":
             changed = replace(changed, pretraining=None)
         if is_shortened:
             changed = encoder_only(changed)
@@ -192,20 +163,66 @@ def _convert(source: Path, wishes: ConvertConfig) -> Report:
         expected = _outputs(changed)
         del changed
         gc.collect()
-        written = _let_go(map_folder(folder))
-        gc.collect()
-        found = _outputs(written)
-        del written
-        worst = max(difference(*pair) for pair in zip(expected, found, strict=True))
-        if not worst <= _MAX_DIFFERENCE:
-            raise UserError(f"{target}: not written, the converted model's outputs differ by {worst:.2g}")
-        verified = _verify(source, folder, verify)
-        if verified and not max(verified.values()) <= _MAX_DIFFERENCE:
-            what = max(verified, key=verified.__getitem__)
-            raise UserError(
-                f"{target}: not written, {verify}: {what} differs by {verified[what]:.2g} from the source's own"
-            )
+        worst = _check_written(folder, expected, wishes.target)
+        verified = _verify(source, folder, wishes)
     return replace(report, tokenizer=files, difference=worst, verified=verified)
+
+
+def _changed(loaded: Loaded, wishes: ConvertConfig) -> Loaded:
+    """The model as it is to be written: its layers dealt anew, its options changed."""
+    if wishes.deals_layers:
+        loaded = deal(loaded, source_name(wishes.source), layout=wishes.layout, layers=wishes.layers)
+    changed = _apply(loaded, parse_options(wishes.overrides))
+    return without_token_head(changed) if wishes.deals_layers else changed
+
+
+def _report(loaded: Loaded, changed: Loaded, exported: Exported, wishes: ConvertConfig) -> Report:
+    """What is known before anything is written."""
+    ignored = {**changed.ignored, **exported.ignored}
+    if changed.pretraining is not None and wishes.to != "funnelformer":
+        ignored["the generator, the optimizer's moments and the step"] = f"{wishes.to} holds one model alone"
+    made_from = changed.config.made_from if wishes.deals_layers else None
+    return Report(
+        source=wishes.source,
+        source_format=loaded.source,
+        target=wishes.target,
+        target_format=wishes.to,
+        architecture=changed.architecture,
+        num_tensors=len(changed.state_dict.keys() - ignored.keys()),
+        ignored=ignored,
+        table=_table(changed, exported),
+        layout=changed.config.name,
+        num_layers=loaded.config.num_hidden_layers,
+        layers=tuple(made_from["layers"]) if made_from else None,
+    )
+
+
+def _write(model: Loaded, source: Path, to: str, folder: Path) -> tuple[str, ...]:
+    """Write weights, config and tokenizer into `folder`; returns the names of the tokenizer's files."""
+    WRITTEN[to].save(model.config, model.state_dict, model.architecture, folder)
+    if to == "funnelformer" and model.pretraining is not None:
+        native.save_pretraining(model.pretraining, folder)
+    files = _copy_tokenizer(source, to, folder)
+    if model.architecture == "model" and model.config.vectors is not None:
+        if to in _OURS:
+            write_modules(folder, model.config.vectors)
+        elif to in ENCODERS:  # of one block, whose states are the tokens'
+            write_modules(folder, model.config.vectors, model.config.hidden_size)
+    return files
+
+
+def _check_written(folder: Path, expected: list[Tensor], target: Path) -> float:
+    """The largest difference between the outputs of the model in `folder` and those of the source.
+
+    Raises UserError for one that rounding does not explain.
+    """
+    written = _let_go(map_folder(folder))
+    gc.collect()
+    found = _outputs(written)
+    worst = max(difference(*pair) for pair in zip(expected, found, strict=True))
+    if not worst <= _MAX_DIFFERENCE:
+        raise UserError(f"{target}: not written, the converted model's outputs differ by {worst:.2g}")
+    return worst
 
 
 def _card(
@@ -280,13 +297,23 @@ def _outputs(loaded: Loaded) -> list[Tensor]:
     return outputs
 
 
-def _verify(source: Path, folder: Path, verify: str | Path | None) -> dict[str, float]:
+def _verify(source: Path, folder: Path, wishes: ConvertConfig) -> dict[str, float]:
+    """What `verify` compares, with the largest difference. Raises UserError for one that rounding does not explain."""
+    verify = wishes.verify
     if verify is None:
         return {}
     written = map_folder(folder)
-    if verify == STOCK:
-        return compare_with_stock(map_folder(source), written)
-    return compare_with_cases(written, verify)
+    verified = (
+        compare_with_stock(map_folder(source), written)
+        if verify == STOCK
+        else compare_with_cases(written, verify)
+    )
+    if verified and not max(verified.values()) <= _MAX_DIFFERENCE:
+        what = max(verified, key=verified.__getitem__)
+        raise UserError(
+            f"{wishes.target}: not written, {verify}: {what} differs by {verified[what]:.2g} from the source's own"
+        )
+    return verified
 
 
 def _table(changed: Loaded, exported: Exported) -> list[TensorRow]:
