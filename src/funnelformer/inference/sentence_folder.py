@@ -11,6 +11,7 @@ from ..checkpoints.card import CARD, card_text, inherited, sentence_transformers
 from ..checkpoints.provenance import source_name
 from ..data.tokenizer import save_tokenizer
 from .embedder import Embedder
+from .settings import allow_length
 
 __all__ = ["save_sentence_transformers"]
 
@@ -30,9 +31,7 @@ def save_sentence_transformers(
     with atomic_folder(out, overwrite=overwrite) as folder:
         before = tokenizer.model_max_length, config.max_position_embeddings, config.sentence_embedding
         # What it saves again has the tokenizer's length alone, cut to that of the positions.
-        tokenizer.model_max_length = embedder.max_length
-        if config.position != "absolute":
-            config.max_position_embeddings = max(before[1], embedder.max_length)
+        allow_length(config, tokenizer, embedder.max_length)
         config.sentence_embedding = embedder.settings.to_dict()
         model.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)

@@ -10,7 +10,7 @@ from ..base.errors import UserError, short
 from ..base.json_toml import read_json
 from ..tasks.windowing import windowing_in
 
-__all__ = ["TASK_FILE", "check_length", "read_architectures", "read_settings"]
+__all__ = ["TASK_FILE", "allow_length", "check_length", "read_architectures", "read_settings"]
 
 # Of a fine-tuned model's folder.
 TASK_FILE = "task.json"
@@ -21,6 +21,13 @@ def check_length(config: Any, max_length: int, flag: str) -> None:
     limit = config.max_position_embeddings
     if config.position == "absolute" and max_length > limit:
         raise UserError(f"{flag} {max_length} is beyond the model's max_position_embeddings {limit}")
+
+
+def allow_length(config: Any, tokenizer: Any, length: int) -> None:
+    """Say in both that texts have up to `length` tokens: there other programs that load the folder cut them."""
+    tokenizer.model_max_length = length
+    if config.position != "absolute":
+        config.max_position_embeddings = max(config.max_position_embeddings, length)
 
 
 def read_settings(folder: str) -> dict[str, Any]:

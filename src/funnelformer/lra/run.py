@@ -22,7 +22,7 @@ from ..training.run.input_files import files_of, input_files
 from ..training.run.learning_rate import choose_rate
 from ..training.run.nan_watch import NanWatch
 from ..training.run.stopwatch import now
-from ..training.run.trainer import RunTrainer, run_trainer, training_arguments
+from ..training.run.trainer import RunTrainer, keep_best, run_trainer, training_arguments
 from .arena_tasks import Task, find_task
 from .classifiers import build_config, build_model
 from .config import LraConfig
@@ -117,8 +117,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
     rate = choose_rate(config.learning_rate, model_config.hidden_size, from_nothing=True)
     clock = Clock()
     trainer = _trainer(config, task, model, data, rate, clock)
-    watch = NanWatch(trainer, config.on_nan)
-    trainer.add_callback(watch)
+    watch = NanWatch.on(trainer, config.on_nan)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, TaskVocabulary(task), config.out, checkpoint)
     cost = run_cost(trainer)
@@ -129,7 +128,7 @@ def run_lra(config: LraConfig) -> dict[str, Any]:
         "task": task.name,
         "model": config.model,
         "layout": model_config.name,
-        **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
+        **watch.facts,
         "accuracy": test["test_accuracy"],
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step if task.selects else None,
@@ -163,9 +162,7 @@ def _trainer(
         selection |= {
             "eval_strategy": "steps",
             "eval_steps": config.evaluate_every,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "accuracy",
-            "greater_is_better": True,
+            **keep_best("accuracy"),
         }
     return RunTrainer(
         model=model,

@@ -14,8 +14,8 @@ from ...base.strict_json import write_json
 from ...checkpoints.model_source import is_layout
 from ...checkpoints.provenance import source_name
 from ...data.example_rows import Rows
-from ...data.tokenizer import check_vocabulary, load_tokenizer
-from ...inference.settings import TASK_FILE, check_length, read_settings
+from ...data.tokenizer import check_vocabulary
+from ...inference.settings import TASK_FILE, allow_length, check_length, read_settings
 from ...tasks.kinds import kind_of
 from ...tasks.task import Task
 from ..finetuning.config import FinetuneConfig
@@ -31,7 +31,8 @@ from .answer_inputs import AnswerInputs, read_inputs
 from .answering_teacher import AnsweringTeacher, find_teacher, task_of
 from .config import DistillConfig
 from .reranking import Reranking, read_reranking
-from .student import DROPOUTS, set_dropout
+from .step_plan import check_enough
+from .student import DROPOUTS, set_dropout, shortening, student_tokenizer
 from .student_card import write_answers_card
 from .teacher_answers import DealtAnswers, ask_teacher
 
@@ -57,20 +58,14 @@ def distill_answers(config: DistillConfig) -> dict[str, Any]:
     teacher = find_teacher(config.teacher, kind)
     length = _length(config, teacher)
     own = _as_finetuning(config, task, length)
-    tokenizer = _tokenizer(config, teacher)
-    wishes = {"layout": config.layout, "layers": config.layers}
-    wishes = {name: value for name, value in wishes.items() if value is not None}
-    if wishes and is_layout(config.model):
-        raise UserError("--layout and --layers shorten a model that is there; --model is a layout itself")
+    tokenizer = student_tokenizer(config, teacher.tokenizer)
     start = None if is_layout(config.model) else start_labels(config.model)
-    model = make_model(own, kind, tokenizer, start, **wishes)
+    model = make_model(own, kind, tokenizer, start, **shortening(config))
     check_vocabulary(tokenizer, model.config.vocab_size, config.model)
     check_length(model.config, length, "--max-length")
     kept = {name: getattr(model.config, name) for name in DROPOUTS}
     set_dropout(model, dict.fromkeys(DROPOUTS, config.dropout))
-    tokenizer.model_max_length = length
-    if model.config.position != "absolute":
-        model.config.max_position_embeddings = max(model.config.max_position_embeddings, length)
+    allow_length(model.config, tokenizer, length)
     reranking = read_reranking(config.retrieval)
     values = _ask(config, inputs, teacher, task, length)
     train, dev = _examples(inputs, task, values)
@@ -153,24 +148,11 @@ def _as_finetuning(config: DistillConfig, task: Task, length: int) -> FinetuneCo
     )
 
 
-def _tokenizer(config: DistillConfig, teacher: AnsweringTeacher) -> Any:
-    if is_layout(config.model):
-        return teacher.tokenizer if config.tokenizer is None else load_tokenizer(config.tokenizer)
-    if config.tokenizer is not None:
-        raise UserError("--tokenizer is for a student that begins from nothing; --model has its own")
-    return load_tokenizer(config.model)
-
-
 def _ask(
     config: DistillConfig, inputs: AnswerInputs, teacher: AnsweringTeacher, task: Task, length: int
 ) -> np.ndarray:
     """The teacher's answers to all texts, [N, L], read by its own tokenizer. Raises UserError for too few texts."""
-    per_step = sequences_per_step(config)
-    if len(inputs.train) < per_step:
-        raise UserError(
-            f"--train: there are {len(inputs.train)} texts to learn from, too few for a step of {per_step}; give more, "
-            "or a smaller --batch-size"
-        )
+    check_enough(len(inputs.train), sequences_per_step(config))
     kind, reach = kind_of(task), min(length, teacher.max_length)
     read = kind.encode(inputs.rows.dataset(), teacher.tokenizer, reach)
     found = ask_teacher(

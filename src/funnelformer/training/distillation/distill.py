@@ -22,7 +22,7 @@ from ..run.input_files import files_of, input_files, tokenizer_files
 from ..run.learning_rate import auto_rate
 from ..run.log_file import LogFile
 from ..run.nan_watch import NanWatch
-from ..run.trainer import run_trainer, training_arguments
+from ..run.trainer import keep_best, run_trainer, training_arguments
 from .answering_teacher import teacher_files
 from .answers import distill_answers
 from .config import DistillConfig
@@ -31,7 +31,7 @@ from .held_out import Agreement, Score, read_pairs
 from .linear_heads import read_heads
 from .retrieval import read_retrieval
 from .state_windows import StateTarget, state_targets
-from .step_plan import StepPlan, in_random_order
+from .step_plan import StepPlan, check_enough, in_random_order
 from .stored_parts import check_room
 from .student import Student, make_student
 from .student_card import write_card
@@ -93,8 +93,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         *read_heads(config.labelled),
     ]
     texts = _read_texts(config)
-    prompt = student.settings.prompt(None, config.model)
-    reader = Reader(tokenizer, tokenizer.model_max_length, prompt)
+    reader = Reader(tokenizer, tokenizer.model_max_length, student.settings.prompt(None, config.model))
     known = _ask(config, texts, teacher, student, targets, reader)
     checkpoint = first(lambda: open_run(config, "distill"))
     rate = _rate(config, student.config.hidden_size)
@@ -102,18 +101,9 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     if len(texts.survey.measured):
         theirs = known.vectors.take(texts.survey.measured).numpy()
         scores.insert(0, Agreement(texts.survey.measured_texts, theirs, student.projection))
-    embedder = Embedder(
-        student.encoder,
-        tokenizer,
-        tokenizer.model_max_length,
-        student.settings.normalize,
-        prompt,
-        student.settings,
-        config.model,
-    )
+    embedder = student.embedder(tokenizer, config.model)
     trainer = _trainer(config, texts, known, student, targets, rate, scores, embedder)
-    watch = NanWatch(trainer, config.on_nan)
-    trainer.add_callback(watch)
+    watch = NanWatch.on(trainer, config.on_nan)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, tokenizer, config.out, checkpoint)
     found = trainer.measure() if scores else {}
@@ -124,7 +114,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             "teacher": source_name(teacher.source),
             "steps": trainer.state.global_step,
             **({"best_step": trainer.state.best_global_step} if scores else {}),
-            **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
+            **watch.facts,
             **({"skipped_rows": texts.num_skipped} if config.skip_bad_rows else {}),
             **found,
             "chosen": {"learning_rate": rate},
@@ -171,12 +161,7 @@ def _read_texts(config: DistillConfig) -> _Texts:
         say(remark)
     say(f"texts: {survey.number:,}, of which {len(survey.held_out):,} are held out")
     rows = np.setdiff1d(np.arange(survey.number), survey.held_out)
-    per_step = sequences_per_step(config)
-    if len(rows) < per_step:
-        raise UserError(
-            f"--train: there are {len(rows)} texts to learn from, too few for a step of {per_step}; give more, or a "
-            "smaller --batch-size"
-        )
+    check_enough(len(rows), sequences_per_step(config))
     return _Texts(files, survey, rows, len(bad.problems))
 
 
@@ -239,16 +224,6 @@ def _trainer(
     embedder: Embedder,
 ) -> DistillTrainer:
     lessons = config.lessons
-    plan = StepPlan(
-        known.tokens.lengths,
-        texts.rows,
-        steps=config.steps,
-        per_step=sequences_per_step(config),
-        micro_per_step=config.gradient_accumulation * num_processes(),
-        seed=config.seed,
-        state_rows=known.state_rows if targets else None,
-        state_steps=config.steps if list(lessons) == ["states"] else round(config.state_share * config.steps),
-    )
     callbacks: list[Any] = [LogFile(config.out / "log.jsonl")]
     if config.frozen_share:
         callbacks.append(FrozenEmbeddings(student, round(config.frozen_share * config.steps)))
@@ -257,9 +232,7 @@ def _trainer(
         measured = {
             "eval_strategy": "steps",
             "eval_steps": config.evaluate_every,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": _METRIC,
-            "greater_is_better": True,
+            **keep_best(_METRIC),
         }
     return DistillTrainer(
         model=student,
@@ -275,7 +248,7 @@ def _trainer(
             ddp_find_unused_parameters=config.frozen_share > 0 or "vectors" not in lessons,
             **measured,
         ),
-        train_dataset=plan,
+        train_dataset=_plan(config, texts, known),
         eval_dataset=[] if scores else None,
         data_collator=Collator(known.tokens, known.vectors if "vectors" in lessons else None, known.states),
         callbacks=callbacks,
@@ -285,4 +258,18 @@ def _trainer(
         targets=targets,
         scores=scores,
         embedder=embedder,
+    )
+
+
+def _plan(config: DistillConfig, texts: _Texts, known: _Known) -> StepPlan:
+    learns_states_alone = list(config.lessons) == ["states"]
+    return StepPlan(
+        known.tokens.lengths,
+        texts.rows,
+        steps=config.steps,
+        per_step=sequences_per_step(config),
+        micro_per_step=config.gradient_accumulation * num_processes(),
+        seed=config.seed,
+        state_rows=None if known.states is None else known.state_rows,
+        state_steps=config.steps if learns_states_alone else round(config.state_share * config.steps),
     )

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from ...base.errors import UserError
 from ...corpus.counter_random import row_keys
 
-__all__ = ["Micro", "StepPlan", "in_random_order"]
+__all__ = ["Micro", "StepPlan", "check_enough", "in_random_order"]
 
 # Steps whose texts are sorted by length together.
 _SORTED_STEPS = 64
@@ -22,6 +23,15 @@ class Micro:
 
     rows: np.ndarray
     with_states: bool
+
+
+def check_enough(num_texts: int, per_step: int) -> None:
+    """Raise UserError for fewer texts to learn from than a step has."""
+    if num_texts < per_step:
+        raise UserError(
+            f"--train: there are {num_texts} texts to learn from, too few for a step of {per_step}; give more, or a "
+            "smaller --batch-size"
+        )
 
 
 class StepPlan(Dataset[Micro]):

@@ -19,7 +19,9 @@ from ...base.sentence_modules import SentenceEmbedding, write_modules
 from ...checkpoints.foreign_options import make_config
 from ...checkpoints.model_source import is_layout
 from ...data.tokenizer import check_fits, load_tokenizer, model_ids
+from ...inference.embedder import Embedder
 from ...inference.load import load_model
+from ...inference.settings import allow_length
 from ...modeling import FunnelformerModel
 from ...modeling.model import sequence_vector
 from ..run.folder import config_from_name
@@ -27,7 +29,7 @@ from .config import DistillConfig
 from .factorised import check_size
 from .teacher import Teacher
 
-__all__ = ["DROPOUTS", "Student", "make_student", "set_dropout"]
+__all__ = ["DROPOUTS", "Student", "make_student", "set_dropout", "shortening", "student_tokenizer"]
 
 # Of a run's folder: [E, D], what takes a vector to one of the teacher's.
 PROJECTION_FILE = "projection.safetensors"
@@ -74,6 +76,18 @@ class Student(nn.Module):
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         return self.encoder.num_parameters(only_trainable, exclude_embeddings)
 
+    def embedder(self, tokenizer: Any, name: str) -> Embedder:
+        """The encoder as it is now, to give texts their vectors. name: of the model, for messages."""
+        return Embedder(
+            self.encoder,
+            tokenizer,
+            tokenizer.model_max_length,
+            self.settings.normalize,
+            self.settings.prompt(None, name),
+            self.settings,
+            name,
+        )
+
     def save_pretrained(
         self, folder: str | os.PathLike[str], state_dict: dict[str, Tensor] | None = None
     ) -> None:
@@ -105,26 +119,17 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
     """The student before its first step, and its tokenizer. Raises UserError for what does not fit."""
     options = model_options(config.model_options)
     dropouts = dict.fromkeys(DROPOUTS, config.dropout)
+    wishes = shortening(config)
+    tokenizer = student_tokenizer(config, teacher.tokenizer)
     if is_layout(config.model):
-        if config.layout is not None or config.layers is not None:
-            raise UserError("--layout and --layers shorten a model that is there; --model is a layout itself")
-        tokenizer = teacher.tokenizer if config.tokenizer is None else load_tokenizer(config.tokenizer)
         settings = replace(teacher.settings, pooling="mean_tokens")
         if config.embedding_size is not None:
             options["embedding_size"] = config.embedding_size
         values = {**model_ids(tokenizer), "classifier_pooling": settings.pooling, **options, **_NO_DECODER}
         encoder = FunnelformerModel(config_from_name(config.model, values))
     else:
-        if config.tokenizer is not None:
-            raise UserError("--tokenizer is for a student that begins from nothing; --model has its own")
-        wishes: dict[str, Any] = {"layout": config.layout, "layers": config.layers}
-        settings_given: dict[str, Any] = {
-            **{name: value for name, value in wishes.items() if value is not None},
-            **options,
-            **_NO_DECODER,
-            "dtype": torch.float32,
-        }
-        mixer, tokenizer = settings_given.pop("mixer", None), load_tokenizer(config.model)
+        settings_given = {**wishes, **options, **_NO_DECODER, "dtype": torch.float32}
+        mixer = settings_given.pop("mixer", None)
         encoder, _ = load_model(FunnelformerModel, config.model, **settings_given)
         if mixer is not None:
             encoder = _with_mixers(encoder, mixer, tokenizer)
@@ -139,13 +144,29 @@ def make_student(config: DistillConfig, teacher: Teacher) -> tuple[Student, Any]
         length = min(length, encoder.config.max_position_embeddings)
     if encoder.config.position == "absolute" and length > encoder.config.max_position_embeddings:
         encoder = _with_positions(encoder, length)
-    if encoder.config.position != "absolute":
-        encoder.config.max_position_embeddings = max(encoder.config.max_position_embeddings, length)
-    tokenizer.model_max_length = length
+    allow_length(encoder.config, tokenizer, length)
     settings = replace(settings, max_length=length)
     encoder.config.classifier_pooling = settings.pooling
     encoder.config.sentence_embedding = settings.to_dict()
     return Student(encoder, settings, kept, teacher.size), tokenizer
+
+
+def shortening(config: DistillConfig) -> dict[str, Any]:
+    """`layout` and `layers` as they were asked for. Raises UserError where no trained model is to be shortened."""
+    wishes = {"layout": config.layout, "layers": config.layers}
+    wishes = {name: value for name, value in wishes.items() if value is not None}
+    if wishes and is_layout(config.model):
+        raise UserError("--layout and --layers shorten a model that is there; --model is a layout itself")
+    return wishes
+
+
+def student_tokenizer(config: DistillConfig, of_teacher: Any) -> Any:
+    """The model's own tokenizer; of a student that begins from nothing the one asked for, else the teacher's."""
+    if is_layout(config.model):
+        return of_teacher if config.tokenizer is None else load_tokenizer(config.tokenizer)
+    if config.tokenizer is not None:
+        raise UserError("--tokenizer is for a student that begins from nothing; --model has its own")
+    return load_tokenizer(config.model)
 
 
 def _with_mixers(encoder: FunnelformerModel, mixer: Any, tokenizer: Any) -> FunnelformerModel:

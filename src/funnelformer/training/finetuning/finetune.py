@@ -22,7 +22,7 @@ from ...cost.peak import reset_peak_memory
 from ...data.tokenizer import check_fits, load_tokenizer, model_ids
 from ...inference.embedder import vectors_of
 from ...inference.load import load_model
-from ...inference.settings import TASK_FILE, check_length
+from ...inference.settings import TASK_FILE, allow_length, check_length
 from ...tasks.judge import judge
 from ...tasks.kind import Encoded, Kind
 from ...tasks.kinds import kind_of
@@ -40,7 +40,7 @@ from ..run.input_files import input_files, tokenizer_files
 from ..run.learning_rate import choose_rate
 from ..run.nan_watch import NanWatch
 from ..run.stopwatch import now
-from ..run.trainer import run_trainer, training_arguments
+from ..run.trainer import keep_best, run_trainer, training_arguments
 from .class_weights import task_weights, weighted_loss
 from .config import FinetuneConfig
 from .data_hashes import data_files, describe_data
@@ -95,10 +95,7 @@ def _read(config: FinetuneConfig) -> Inputs:
         check_fit(config, data.kind, data.train)
     # A tokenizer or a length that the kind cannot use is found by one example.
     data.kind.encode(data.train.select(range(1)), tokenizer, max_length)
-    # Where other programs that load the folder cut a text.
-    tokenizer.model_max_length = max_length
-    if model.config.position != "absolute":
-        model.config.max_position_embeddings = max(model.config.max_position_embeddings, max_length)
+    allow_length(model.config, tokenizer, max_length)
     weights = task_weights(config.class_weights, task, data.train)
     teacher = None
     if config.teacher is not None:
@@ -207,9 +204,7 @@ def train_model(
             config.steps or steps_of_epochs(config, config.epochs, len(train.features)),
             learning_rate=rate,
             **_evaluations(config),
-            load_best_model_at_end=True,
-            metric_for_best_model=prefixed(next(iter(dev)), kind.task.scores[0]),
-            greater_is_better=True,
+            **keep_best(prefixed(next(iter(dev)), kind.task.scores[0])),
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
             ddp_find_unused_parameters=not _uses_all_parameters(kind, train),
         ),
@@ -224,24 +219,16 @@ def train_model(
         teaching=teaching,
         measure=measure,
     )
-    watch = NanWatch(trainer, config.on_nan)
-    trainer.add_callback(watch)
+    watch = NanWatch.on(trainer, config.on_nan)
     reset_peak_memory(trainer.args.device)
     run_trainer(trainer, tokenizer, config.out, checkpoint)
-    answered, scores = {}, dict[str, float]()
-    for name, part in dev.items():
-        answered[name], found = _predict(trainer, kind, part, "dev", name)
-        scores |= found
-    tuned = kind.tuned(scores)
-    for name, part in data.test.items():
-        encoded = tuned.encode(part, tokenizer, inputs.max_length)
-        scores |= _predict(trainer, tuned, encoded, "test", name)[1]
+    tuned, answered, scores = _score(trainer, inputs, dev)
     if measure is not None:
         scores |= measure(trainer.model)
     facts = {
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
-        **({"skipped_updates": watch.num_skipped} if config.on_nan == "skip" else {}),
+        **watch.facts,
         "chosen": {"learning_rate": rate},
     }
     cost = run_cost(trainer, train_flops=trainer.state.total_flos)
@@ -277,6 +264,21 @@ def _scorer(kind: Kind, dev: Mapping[str, Encoded]) -> Any:
         return kind.score(prediction.predictions, prediction.label_ids, encoded)
 
     return score
+
+
+def _score(
+    trainer: FinetuneTrainer, inputs: Inputs, dev: Mapping[str, Encoded]
+) -> tuple[Kind, dict[str, Answered], dict[str, float]]:
+    """The kind with what the dev scores settle, the answers to the dev parts, the scores of the dev and test parts."""
+    kind, answered, scores = inputs.data.kind, {}, dict[str, float]()
+    for name, part in dev.items():
+        answered[name], found = _predict(trainer, kind, part, "dev", name)
+        scores |= found
+    tuned = kind.tuned(scores)
+    for name, part in inputs.data.test.items():
+        encoded = tuned.encode(part, inputs.tokenizer, inputs.max_length)
+        scores |= _predict(trainer, tuned, encoded, "test", name)[1]
+    return tuned, answered, scores
 
 
 def _predict(

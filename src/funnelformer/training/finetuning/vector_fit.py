@@ -140,7 +140,7 @@ def _train_on_pairs(config: FinetuneConfig, inputs: Inputs, train: Encoded) -> C
         layer_decay=config.layer_decay,
         couples=couples,
     )
-    trainer.add_callback(NanWatch(trainer, config.on_nan))
+    NanWatch.on(trainer, config.on_nan)
     reset_peak_memory(trainer.args.device)
     with one_line_errors(config.out):
         try:

@@ -175,9 +175,8 @@ def _measure(
         "chosen": {"learning_rate": rate},
         "num_parameters": model.num_parameters(),
         "cost": run_cost(trainer),
+        **trainer.nan_facts,
     }
-    if config.on_nan == "skip":
-        metrics["skipped_updates"] = trainer.num_skipped
     if "validation" in inputs.splits:
         measured = trainer.evaluate()
         names = ("loss", *OBJECTIVES[config.objective].logged, "masked_accuracy", "perplexity")

@@ -19,7 +19,7 @@ from ...base.options import OnNan
 from ...base.processes import first, rank
 from ...cost.peak import device_peak
 from ..run.log_file import LogFile
-from ..run.nan_watch import SKIPPED, NanWatch
+from ..run.nan_watch import NanWatch
 from ..run.optimizer import build_optimizer
 from ..run.sharded_trainer import ShardedTrainer
 from ..run.throughput import Throughput
@@ -137,13 +137,12 @@ class PretrainTrainer(ShardedTrainer):
         self._spike: tuple[float, float] | None = None
         self._throughput: Throughput | None = None
         self.add_callback(LogFile(self._out / "log.jsonl"))
-        self._watch = _Watch(self, on_nan)
-        self.add_callback(self._watch)
+        self._watch = _Watch.on(self, on_nan)
 
     @property
-    def num_skipped(self) -> int:
-        """Updates that were not made, from the beginning of the run."""
-        return self._watch.num_skipped
+    def nan_facts(self) -> dict[str, int]:
+        """What metrics.json says of updates that were not made, from the beginning of the run."""
+        return self._watch.facts
 
     def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None:
@@ -301,8 +300,7 @@ class PretrainTrainer(ShardedTrainer):
             logs |= means
             if self._running_loss is not None:
                 logs["running_loss"] = self._running_loss
-            if self._watch.on_nan == "skip":
-                logs[SKIPPED] = self.num_skipped
+            logs |= self._watch.facts
             assert self._throughput is not None
             logs |= self._throughput.read(self.accelerator.reduce, self.accelerator.num_processes)
         super().log(logs, start_time)

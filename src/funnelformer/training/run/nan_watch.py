@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -32,6 +32,18 @@ class NanWatch(TrainerCallback):
 
     def __init__(self, trainer: RunTrainer, on_nan: OnNan) -> None:
         self.trainer, self.on_nan, self.num_skipped = trainer, on_nan, 0
+
+    @classmethod
+    def on(cls, trainer: RunTrainer, on_nan: OnNan) -> Self:
+        """A watch that the trainer calls."""
+        watch = cls(trainer, on_nan)
+        trainer.add_callback(watch)
+        return watch
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What metrics.json says of it."""
+        return {SKIPPED: self.num_skipped} if self.on_nan == "skip" else {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.num_skipped = next((e[SKIPPED] for e in reversed(state.log_history) if SKIPPED in e), 0)

@@ -38,7 +38,7 @@ from .optimizer import is_decayed
 from .shown import ShownProgress
 from .stopwatch import Stopwatch
 
-__all__ = ["RunTrainer", "run_trainer", "training_arguments"]
+__all__ = ["RunTrainer", "keep_best", "run_trainer", "training_arguments"]
 
 
 # The entry of the log that a resumed run goes on counting from.
@@ -71,6 +71,11 @@ def training_arguments(
         "dataloader_pin_memory": False,
     }
     return TrainingArguments(**{**settings, **overrides})
+
+
+def keep_best(score: str) -> dict[str, Any]:
+    """Arguments of a run that keeps the checkpoint with the highest score."""
+    return {"load_best_model_at_end": True, "metric_for_best_model": score, "greater_is_better": True}
 
 
 def _seconds_in(log: Sequence[dict[str, float]]) -> float:
