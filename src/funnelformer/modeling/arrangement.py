@@ -56,6 +56,11 @@ class Arrangement:
             if config.unpad and not torch.compiler.is_compiling():
                 self.packing = pack(self.keep)
 
+    @property
+    def batch_size(self) -> int:
+        """Of the input."""
+        return self._shape[0]
+
     def arrange(self, x: Any) -> Any:
         """Arrange a tensor [B, T] or [B, T, W] of the input into [N, L] or [N, L, W]; None stays None."""
         if x is None:

@@ -253,41 +253,16 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             raise ValueError("give input_ids or inputs_embeds, and only one of them")
         given = input_ids if input_ids is not None else inputs_embeds
         assert given is not None
-        batch_size, length = given.shape[:2]
-        if length == 0:
-            raise ValueError("the input has no tokens; a sequence needs at least one")
-        config = self.config
-        if segment_ids is not None and not self._start_extra:
-            raise ValueError("segment_ids are PoNet's, and the model has no such mixer")
-        for name, tensor in (
-            ("attention_mask", attention_mask),
-            ("token_type_ids", token_type_ids),
-            ("segment_ids", segment_ids),
-            ("position_ids", position_ids),
-        ):
-            if tensor is not None and tensor.shape != (batch_size, length):
-                raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the input {(batch_size, length)}")
-        if config.position == "absolute" and config.type_vocab_size == 1:
-            token_type_ids = None  # there is one segment, whatever a tokenizer says of pairs
-        if token_type_ids is None and config.default_token_type_id is not None:
-            token_type_ids = torch.full(
-                (batch_size, length), config.default_token_type_id, dtype=torch.long, device=given.device
-            )
-        if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
-        if output_attentions is None:
-            output_attentions = config.output_attentions
-        trace = Trace(bool(output_hidden_states), bool(output_attentions))
-        if (
-            trace.attentions is not None
-            and "attention" in config.block_mixers
-            and config._attn_implementation != "eager"
-        ):
-            logger.warning_once(
-                "output_attentions: eager attention takes the place of the faster ones, which give none"
-            )
-
-        arrangement = Arrangement((batch_size, length), attention_mask, position_ids, config)
+        self._check_inputs(
+            given,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            segment_ids=segment_ids,
+            position_ids=position_ids,
+        )
+        token_type_ids = self._known_segments(token_type_ids, given)
+        trace = self._start_trace(output_hidden_states, output_attentions)
+        arrangement = Arrangement((given.size(0), given.size(1)), attention_mask, position_ids, self.config)
         input_ids, token_type_ids, segment_ids, inputs_embeds = map(
             arrangement.arrange, (input_ids, token_type_ids, segment_ids, inputs_embeds)
         )
@@ -298,30 +273,89 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
         del inputs_embeds  # as long as the states, and read no more
         encoded, encoded_state, skip = self.encoder(hidden, state, trace)
         del hidden
-        decoder = self.decoder if use_decoder else None
-        last = encoded if decoder is None else decoder(encoded, encoded_state, skip, state, trace)
+        decoded = None
+        if self.decoder is not None and use_decoder:
+            decoded = self.decoder(encoded, encoded_state, skip, state, trace)
+        output = self._arranged_back(arrangement, trace, encoded, encoded_state, decoded, attention_mask)
+        return output if wants_dict(return_dict, self.config) else output.to_tuple()
 
-        hidden_states, encoder_mask, encoder_positions = trace.hidden_states, None, None
+    def _check_inputs(self, given: Tensor, **others: Tensor | None) -> None:
+        """Raise ValueError for no tokens, for segments that no mixer reads, and for shapes other than the first's."""
+        shape = (given.size(0), given.size(1))
+        if shape[1] == 0:
+            raise ValueError("the input has no tokens; a sequence needs at least one")
+        if others["segment_ids"] is not None and not self._start_extra:
+            raise ValueError("segment_ids are PoNet's, and the model has no such mixer")
+        for name, tensor in others.items():
+            if tensor is not None and tensor.shape != shape:
+                raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the input {shape}")
+
+    def _known_segments(self, token_type_ids: Tensor | None, given: Tensor) -> Tensor | None:
+        """The segments as the embeddings and the mixers know them."""
+        config = self.config
+        if config.position == "absolute" and config.type_vocab_size == 1:
+            token_type_ids = None  # there is one segment, whatever a tokenizer says of pairs
+        if token_type_ids is None and config.default_token_type_id is not None:
+            token_type_ids = torch.full(
+                given.shape[:2], config.default_token_type_id, dtype=torch.long, device=given.device
+            )
+        return token_type_ids
+
+    def _start_trace(self, output_hidden_states: bool | None, output_attentions: bool | None) -> Trace:
+        """What is kept on the way; by default what the config says."""
+        config = self.config
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        if (
+            output_attentions
+            and "attention" in config.block_mixers
+            and config._attn_implementation != "eager"
+        ):
+            logger.warning_once(
+                "output_attentions: eager attention takes the place of the faster ones, which give none"
+            )
+        return Trace(bool(output_hidden_states), bool(output_attentions))
+
+    def _arranged_back(
+        self,
+        arrangement: Arrangement,
+        trace: Trace,
+        encoded: Tensor,
+        state: SequenceState,
+        decoded: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> FunnelformerModelOutput:
+        """The output, with states of all tokens in the order of the input.
+
+        encoded, state: of the encoder. decoded: None where no decoder ran. attention_mask: as it was given.
+        """
+        is_full = self.config.num_blocks == 1  # a state for every token
+        last = encoded if decoded is None else decoded
+        encoder_mask, encoder_positions = None, None
         # Of packed rows as many as there are sequences; else one row may stand for all of the batch.
-        counts = encoded_state.counts
+        counts = state.counts
         if arrangement.is_packed:
-            encoder_positions = _packed_positions(encoded_state)
-            counts = packed(counts, encoded_state.packing)
-        elif config.num_blocks == 1:
-            encoded, encoder_mask = arrangement.put_back(encoded, encoded_state.packing), attention_mask
-            counts = arrangement.put_back(counts.expand(batch_size, -1), None)
+            encoder_positions = _packed_positions(state)
+            counts = packed(counts, state.packing)
+        elif is_full:
+            encoded, encoder_mask = arrangement.put_back(encoded, state.packing), attention_mask
+            counts = arrangement.put_back(counts.expand(arrangement.batch_size, -1), None)
         else:
-            counts = counts.expand(batch_size, -1)
-            encoded = padded(encoded, encoded_state.packing)
-            encoder_mask = None if encoded_state.keep is None else encoded_state.keep.long()
+            counts = counts.expand(arrangement.batch_size, -1)
+            encoded = padded(encoded, state.packing)
+            encoder_mask = None if state.keep is None else state.keep.long()
+        hidden_states = trace.hidden_states
         if hidden_states is not None and not arrangement.is_packed:
-            num_full, num_encoder = 1 + config.block_applications[0], 1 + sum(config.block_applications)
+            applications = self.config.block_applications
+            num_full, num_encoder = 1 + applications[0], 1 + sum(applications)
             hidden_states = [
                 arrangement.put_back(states, None) if i < num_full or i >= num_encoder else states
                 for i, states in enumerate(hidden_states)
             ]
-        has_every_token = decoder is not None or (arrangement.is_packed and config.num_blocks == 1)
-        output = FunnelformerModelOutput(
+        has_every_token = decoded is not None or (arrangement.is_packed and is_full)
+        return FunnelformerModelOutput(
             last_hidden_state=arrangement.put_back(last, arrangement.packing) if has_every_token else encoded,
             encoder_last_hidden_state=encoded,
             encoder_attention_mask=encoder_mask,
@@ -330,7 +364,6 @@ class FunnelformerModel(FunnelformerPreTrainedModel):
             attentions=None if trace.attentions is None else tuple(trace.attentions),
             encoder_token_counts=counts,
         )
-        return output if wants_dict(return_dict, config) else output.to_tuple()
 
     def _start_state(
         self,
