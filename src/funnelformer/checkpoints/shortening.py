@@ -84,19 +84,7 @@ def deal(
         )
     chosen = [kept[index] for index in spread_layers(len(kept), places)]
     values |= {"mixer": _mixers(old, chosen, new_blocks, name), "decoder_skip_state": None}
-    if old.num_blocks == 1:
-        values["truncate_seq"] = False
-    values["made_from"] = {
-        "source": name,
-        "model_type": _model_type(loaded),
-        "source_layout": old.name,
-        "layers": chosen,
-        "layout": "",
-        **({} if old.made_from is None else {"made_from": old.made_from}),
-    }
-    config = make_config(values, name)
-    assert config.made_from is not None
-    config.made_from["layout"] = config.name
+    config = _dealt_config(loaded, values, chosen, name)
     state, names = _dealt(loaded.state_dict, loaded.names, old, chosen, config)
     unused = sorted(set(range(old.num_hidden_layers)) - set(chosen))
     ignored = {f"layer {index}": "not among the layers that are kept" for index in unused}
@@ -165,6 +153,25 @@ def _mixers(config: FunnelformerConfig, chosen: list[int], blocks: list[int], na
             )
         found += mixers
     return found
+
+
+def _dealt_config(loaded: Loaded, values: dict[str, Any], chosen: list[int], name: str) -> FunnelformerConfig:
+    """The config of these values, with what it says of its origin."""
+    old = loaded.config
+    if old.num_blocks == 1:
+        values = {**values, "truncate_seq": False}
+    made_from = {
+        "source": name,
+        "model_type": _model_type(loaded),
+        "source_layout": old.name,
+        "layers": chosen,
+        "layout": "",
+        **({} if old.made_from is None else {"made_from": old.made_from}),
+    }
+    config = make_config({**values, "made_from": made_from}, name)
+    assert config.made_from is not None
+    config.made_from["layout"] = config.name
+    return config
 
 
 def _dealt(
