@@ -234,7 +234,7 @@ def test_two_classes_of_one_name(refused, classifier, good, tmp_path, out):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "a", "1": "a"}}))
     line = refused("predict", folder, good, "--out", out)
-    assert line.endswith("model config: id2label has two classes of the name 'a'")
+    assert line.endswith("model config: id2label has two classes with the name 'a'")
 
 
 # ---- options
@@ -257,7 +257,7 @@ def toml(tmp_path, toy):
         ('steps = "three"', 'Invalid value for [steps] from {file}: unable to convert "three" into int.'),
         ("steps = 5.5", "{file}: steps is 5.5; allowed: a whole number"),
         ("steps = [1, 2]", "{file}"),
-        ("batch-size = 0", "--batch-size is 0; allowed: 1 and more"),
+        ("batch-size = 0", "--batch-size is 0; allowed: 1 or more"),
         ("learning_rate = -1", "--learning-rate is -1.0; allowed: more than 0"),
         ("seed = -1", "--seed is -1; allowed: 0 to 4294967295"),
         ("steps = = 3", "{file}: not valid TOML (Invalid value (at line 4, column 9))"),
@@ -298,7 +298,7 @@ def test_missing_and_binary_toml(refused, toml, tmp_path, out):
             ["--set.pooling=meen"],
             "model config: pooling is 'meen'; allowed: mean, max, top; did you mean 'mean'?",
         ),
-        (["--block-size", "4"], "--block-size is 4; allowed: 8 and more"),
+        (["--block-size", "4"], "--block-size is 4; allowed: 8 or more"),
         (["--validation-fraction", "1"], "--validation-fraction is 1.0; allowed: 0 <= fraction < 1"),
         (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
     ],

@@ -89,7 +89,7 @@ def test_unknown_keys_are_errors_that_name_the_nearest(tmp_path):
         ({"blocks": [2, 0]}, "integers >= 1"),
         ({"blocks": "4_4_4"}, "a list of integers"),
         ({"repeats": [1, 1]}, "differ in length"),
-        ({"hidden_size": 0}, "hidden_size is 0; allowed: a whole number, 1 and more"),
+        ({"hidden_size": 0}, "hidden_size is 0; allowed: a whole number, 1 or more"),
         ({"hidden_size": 33}, "must be even"),
         ({"decoder_layers": -1}, "decoder_layers is -1"),
         ({"hidden_dropout": 1.5}, "hidden_dropout is 1.5; allowed: 0 <= p < 1"),

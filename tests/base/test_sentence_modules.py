@@ -287,7 +287,7 @@ def test_what_cannot_be_had_is_one_line(
         ({"poolin": "mean"}, "unknown key 'poolin'; did you mean 'pooling'?"),
         ({"pooling": "max"}, "pooling is 'max'; allowed: cls, mean, mean_tokens"),
         ({"normalize": 1}, "normalize is 1; allowed: true, false"),
-        ({"max_length": 2}, "max_length is 2; allowed: a whole number of tokens, 3 and more"),
+        ({"max_length": 2}, "max_length is 2; allowed: a whole number of tokens, 3 or more"),
         ({"prompts": {"query": 1}}, "prompts is {'query': 1}; allowed: texts by their names"),
         ({"default_prompt": "query"}, "the default prompt is 'query', which is not among the prompts"),
         ({"similarity": 1}, "similarity is 1; allowed: a name"),

@@ -209,7 +209,7 @@ def test_a_head_that_ours_has_not(tmp_path: Path) -> None:
         ("bert", "model", {"add_cross_attention": True}, "add_cross_attention is True"),
         ("bert", "model", {"pruned_heads": {"0": [1]}}, "pruned_heads is"),
         ("bert", "model", {"num_attention_heads": 5}, "24 is not a multiple of num_attention_heads 5"),
-        ("bert", "model", {"num_attention_heads": 0}, "num_attention_heads is 0; allowed: 1 and more"),
+        ("bert", "model", {"num_attention_heads": 0}, "num_attention_heads is 0; allowed: 1 or more"),
         ("bert", "model", {"num_hidden_layers": 3}, "'encoder.layer.2.* is missing"),
         ("bert", "model", {"num_hidden_layers": 1}, "'encoder.layer.1.*belongs to no part"),
         ("bert", "model", {"vocab_size": 60}, r"has shape \[50, 24\], expected \[60, 24\]"),

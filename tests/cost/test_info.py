@@ -147,7 +147,7 @@ def test_an_unreadable_folder_is_one_line(tmp_path, content, message):
 
 
 def test_lengths_below_one_are_refused():
-    with pytest.raises(UserError, match="--lengths is 0; allowed: whole numbers, 1 and more"):
+    with pytest.raises(UserError, match="--lengths is 0; allowed: whole numbers, 1 or more"):
         describe("L1H8", (0,))
 
 

@@ -122,7 +122,7 @@ def test_training_errors(corpus, tmp_path):
         train_tokenizer, corpus, tmp_path / "b", vocab_size=20
     )
     assert "--min-frequency is 0" in error_of(train_tokenizer, corpus, tmp_path / "b", min_frequency=0)
-    assert "--max-length is 2; allowed: 3 and more" in error_of(
+    assert "--max-length is 2; allowed: 3 or more" in error_of(
         train_tokenizer, corpus, tmp_path / "b", max_length=2
     )
     assert "no such file" in error_of(train_tokenizer, tmp_path / "none.txt", tmp_path / "b")

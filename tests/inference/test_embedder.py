@@ -305,8 +305,8 @@ def test_what_cannot_be_used_is_said_before_work(model, table, tmp_path, capsys,
         ((table, "--out", tmp_path / "out.csv"), "'.csv'; allowed: .npy, .parquet, .jsonl"),
         ((table,), "embed needs --out, a .npy, .parquet or .jsonl file, or --save-sentence-transformers"),
         ((table, "--out", out, "--text", "txt"), "no column 'txt'; did you mean 'text'?"),
-        ((table, "--out", out, "--batch-size", 0), "--batch-size is 0; allowed: 1 and more"),
-        ((table, "--out", out, "--max-length", 2), "--max-length is 2; allowed: 3 and more"),
+        ((table, "--out", out, "--batch-size", 0), "--batch-size is 0; allowed: 1 or more"),
+        ((table, "--out", out, "--max-length", 2), "--max-length is 2; allowed: 3 or more"),
     ):
         assert message in fails(capsys, "embed", model, *arguments)
     named.write_text('{"text": "the cat", "embedding": 1}\n')

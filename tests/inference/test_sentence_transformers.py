@@ -292,7 +292,7 @@ def test_what_rank_cannot_use(toy, ranker, tmp_path, capsys):
             "gives amounts, which are the scores; leave --label out",
         ),
         ((ranker, "--query", " "), "--query is empty"),
-        ((ranker, "--query", "x", "--top-k", 0), "--top-k is 0; allowed: 1 and more"),
+        ((ranker, "--query", "x", "--top-k", 0), "--top-k is 0; allowed: 1 or more"),
         ((single, "--query", "x"), "was trained on single texts; ranking needs a model of pairs"),
     ):
         assert message in fails(capsys, "rank", *arguments, "--documents", documents)

@@ -182,7 +182,7 @@ def test_limits_that_cannot_be_met(monkeypatch):
     assert len({sample.source for sample in generate_distinct(tiny, 0, 400)}) == 400
     with pytest.raises(UserError, match="401 were asked for"):
         generate_distinct(tiny, 0, 401)
-    with pytest.raises(UserError, match="max_depth 1 and max_args 10; allowed: 2 and more"):
+    with pytest.raises(UserError, match="max_depth 1 and max_args 10; allowed: 2 or more"):
         Grammar(max_depth=1)
     with pytest.raises(UserError, match="lengths above 500 and below 400"):
         Grammar(max_length=400)

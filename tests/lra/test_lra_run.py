@@ -217,8 +217,8 @@ def test_bad_input_before_long_work(tmp_path, capsys, monkeypatch):
     assert fails(capsys, LISTOPS, *out, "--set.max_position_embeddings=31") == (
         "--length 32 is beyond the model's max_position_embeddings 31"
     )
-    assert fails(capsys, LISTOPS, *out, "--steps", 0) == "--steps is 0; allowed: 1 and more"
-    assert fails(capsys, LISTOPS, *out, "--batch-size", 0) == "--batch-size is 0; allowed: 1 and more"
+    assert fails(capsys, LISTOPS, *out, "--steps", 0) == "--steps is 0; allowed: 1 or more"
+    assert fails(capsys, LISTOPS, *out, "--batch-size", 0) == "--batch-size is 0; allowed: 1 or more"
     both = "give either --data, a folder, or --generate, a number of examples"
     assert fails(capsys, LISTOPS, *out, "--data", tmp_path) == both
     assert fails(capsys, "lra listops --model ponet", *out) == both

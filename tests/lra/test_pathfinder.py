@@ -96,7 +96,7 @@ def test_an_image_depends_on_its_seed_and_index_alone():
 def test_no_room():
     with pytest.raises(UserError, match="two paths of 60 dashes and 4 short ones find no room in 32 pixels"):
         draw_image(0, 0, PathfinderStyle(num_dashes=60))
-    with pytest.raises(UserError, match="images of 8 pixels a side; allowed: 16 and more"):
+    with pytest.raises(UserError, match="images of 8 pixels a side; allowed: 16 or more"):
         PathfinderStyle(size=8)
 
 

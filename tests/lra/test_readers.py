@@ -217,8 +217,8 @@ def test_pathfinder_generated():
             "Text cannot be generated, only listops, pathfinder, path-x; needed: aclImdb_v1",
         ),
         (("listops", [5, 5], None), "--count has 2 numbers; allowed: 1 or 3 (train, validation, test)"),
-        (("listops", [0], None), "--count is 0; allowed: 1 and more"),
-        (("listops", [5], 15), "--length is 15; allowed for ListOps: 16 and more"),
+        (("listops", [0], None), "--count is 0; allowed: 1 or more"),
+        (("listops", [5], 15), "--length is 15; allowed for ListOps: 16 or more"),
         (
             ("pathfinder", [5], 256),
             "--length is 256; allowed for Pathfinder: 1024, which its runs read",

@@ -198,7 +198,7 @@ def test_segments_by_separators_sentences_and_chunks():
     fixed = small_config("L1H32", mixer="ponet", ponet_segments="chunks", ponet_chunk_length=5)
     found, slots = find_segments(None, keep, 10, fixed)
     assert (found.tolist(), slots) == ([[0, 0, 0, 0, 0, 1, 1, 1, 1, 1]], 3)
-    with pytest.raises(UserError, match=r"ponet_chunk_length is 0; allowed: a whole number, 1 and more"):
+    with pytest.raises(UserError, match=r"ponet_chunk_length is 0; allowed: a whole number, 1 or more"):
         small_config("L1H32", mixer="ponet", ponet_chunk_length=0)
 
 

@@ -219,5 +219,5 @@ def test_positions_that_pack_nothing_are_refused():
         model(ids, torch.ones_like(ids), position_ids=torch.arange(5)[None])
     with pytest.raises(UserError, match='unpad needs padding "exact"'):
         small_config(unpad=True, padding="original")
-    with pytest.raises(UserError, match="unpad would leave out the tokens of hide_mask_tokens"):
+    with pytest.raises(UserError, match="unpad and hide_mask_tokens exclude each other"):
         small_config(unpad=True, hide_mask_tokens=True, mask_token_id=4)

@@ -317,7 +317,7 @@ def test_what_cannot_be_served_is_one_line(classifier, service, toy, tmp_path, c
     spans = save(tmp_path / "spans", toy.tokenizer, "answers")
     assert (
         fails(capsys, "serve", spans, "--max-length", 7)
-        == "--max-length is 7; a question with a passage needs 8 and more"
+        == "--max-length is 7; a question with a passage needs 8 or more"
     )
 
 

@@ -263,7 +263,7 @@ def test_labels_are_those_of_one_machine(toy, tmp_path):
         ({"resume": True}, "--resume needs --engine ray"),
         ({"rows_per_part": 7}, "--rows-per-part needs --engine ray"),
         ({"engine": "ray", "overwrite": True}, "--overwrite does not go with --engine ray"),
-        ({"engine": "ray", "rows_per_part": 0}, "--rows-per-part is 0; allowed: 1 and more"),
+        ({"engine": "ray", "rows_per_part": 0}, "--rows-per-part is 0; allowed: 1 or more"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

@@ -220,7 +220,7 @@ def test_long_questions_keep_their_beginning(tokenizer):
     short = kind_of().encode(examples_of("500 501 502", asked=words(10, 110)), tokenizer, 9).features
     assert short["input_ids"][0] == [1, 10, 11, 12, 2, 500, 501, 502, 2]
     assert error_of(kind_of().encode, examples_of("5"), tokenizer, 7) == (
-        "--max-length is 7; a question with a passage needs 8 and more"
+        "--max-length is 7; a question with a passage needs 8 or more"
     )
 
 

@@ -144,8 +144,8 @@ def test_no_token_becomes_outside_in_silence(tags: Path, tmp_path: Path, stride:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--windows", "last"), "--windows is 'last'; allowed: mean, max, first:1 and more"),
-        (("--doc-stride", 0), "--doc-stride is 0; allowed: 1 and more"),
+        (("--windows", "last"), "--windows is 'last'; allowed: mean, max, first:1 or more"),
+        (("--doc-stride", 0), "--doc-stride is 0; allowed: 1 or more"),
         (("--doc-stride", 7), "--doc-stride is 7; allowed: 1 to 6, the tokens of a text in a window of 8"),
     ],
 )

@@ -109,7 +109,7 @@ class Range:
 
 
 def at_least(least: float) -> Range:
-    return Range(f"{least} and more", lambda value: least <= value < math.inf)
+    return Range(f"{least} or more", lambda value: least <= value < math.inf)
 
 
 def above(least: float) -> Range:

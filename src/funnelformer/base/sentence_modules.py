@@ -313,7 +313,7 @@ def _check_prompts(prompts: Any, default: Any, where: str) -> None:
 
 def _check_length(value: Any, where: str) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 3):
-        raise UserError(f"{where} is {short(value)}; allowed: a whole number of tokens, 3 and more")
+        raise UserError(f"{where} is {short(value)}; allowed: a whole number of tokens, 3 or more")
 
 
 def _tokenizer_length(folder: Path) -> int | None:

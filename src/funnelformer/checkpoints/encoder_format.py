@@ -220,7 +220,7 @@ class EncoderFormat:
             (keys.get("num_attention_heads", ""), heads),
         ):
             if name and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UserError(f"{source}: {name} is {value!r}; allowed: 1 and more")
+                raise UserError(f"{source}: {name} is {value!r}; allowed: 1 or more")
         if heads is None:  # nothing reads them
             values["num_attention_heads"] = width // math.gcd(width, 64)
         elif width % heads:

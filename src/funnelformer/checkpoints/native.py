@@ -57,7 +57,7 @@ def config_in(path: Path) -> FunnelformerConfig:
     values = read_json(path)
     if values.get("quantization_config") is not None:
         raise UserError(
-            f"{path}: quantization_config is given; allowed: none, as quantised weights are not read"
+            f"{path}: quantization_config is given; allowed: none, because quantised weights cannot be read"
         )
     return make_config(without_own_code(values), str(path))
 

@@ -155,7 +155,7 @@ def _config(theirs: Mapping[str, Any], source: str) -> FunnelformerConfig:
         ("num_hidden_layers", layers),
     ):
         if not isinstance(value, int) or value < 1:
-            raise UserError(f"{source}: {name} is {value!r}; allowed: 1 and more")
+            raise UserError(f"{source}: {name} is {value!r}; allowed: 1 or more")
     if width % heads:
         raise UserError(f"{source}: hidden_size {width} is not a multiple of num_attention_heads {heads}")
     values |= {"blocks": [layers], "head_size": width // heads}

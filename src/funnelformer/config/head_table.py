@@ -1,4 +1,4 @@
-"""Every head in one table: what it is called, what it needs, what it is good for. No PyTorch here."""
+"""All heads in one table: names, parameters, inputs, outputs and what each is used for. No PyTorch here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 __all__ = ["DECODER_PREFIX", "HEADS", "HEAD_PREFIXES", "Head", "head_of"]
 
-# Of the parameters that heads for whole sequences leave out.
+# Heads for whole sequences leave out the parameters with this prefix.
 DECODER_PREFIX = "decoder."
 _STRUCTURE_PREFIX = "structure_head."  # of sentence-structure pretraining, beside a masked-LM head
 
@@ -18,13 +18,16 @@ _STRUCTURE_PREFIX = "structure_head."  # of sentence-structure pretraining, besi
 class Head:
     """One head.
 
-    class_name: of the model with it. parameters: prefixes of its own parameters' names; none for the bare body.
-    reads_vector: it reads one vector a sequence, so the model has no decoder; the others read a state of every token.
-    task_kind: the kind of task it learns, see `data.tasks`; texts have three kinds of their own.
-    label_parameters: prefixes of those whose shape depends on the task's labels.
-    export_task: the name of an export, as transformers and optimum name it. outputs: what the graph gives.
-    has_choices: inputs are [B, C, T]. ability: what the service offers with it.
-    cost_head: its name in `flops`; None where nothing counts it. auto_class: transformers' class that loads it by name.
+    class_name: the class of the model with this head. parameters: prefixes of the names of the head's own parameters;
+        empty for the model without a head.
+    reads_vector: True if the head reads one vector per sequence, so that the model has no decoder; otherwise it reads
+        the state of every token.
+    task_kind: the kind of task it learns (`tasks.kinds`); "text" stands for classification, multi-label and regression.
+    label_parameters: prefixes of the parameters whose shape depends on the task's labels.
+    export_task: the task of an ONNX export, as transformers and optimum name it. outputs: names of the graph's outputs.
+    has_choices: inputs are [B, C, T], with C choices, not [B, T]. ability: what the service offers with this head.
+    cost_head: the head's name in `cost.flops`; None if its FLOPs are not counted.
+    auto_class: the class of transformers that loads the model; None if there is none.
     """
 
     class_name: str
@@ -41,7 +44,7 @@ class Head:
 
     @cached_property
     def model_class(self) -> Any:
-        """The class itself, which needs PyTorch."""
+        """The model class; reading this imports PyTorch."""
         return getattr(importlib.import_module("..modeling", __package__), self.class_name)
 
 
@@ -114,7 +117,7 @@ HEADS: dict[str, Head] = {
     ),
 }
 
-# Of all parameters that belong to some head, so that a model with another one may leave them out.
+# Prefixes of the parameters of all heads: a model with another head may leave these out of a checkpoint.
 HEAD_PREFIXES: tuple[str, ...] = (
     *dict.fromkeys(prefix for head in HEADS.values() for prefix in head.parameters),
     _STRUCTURE_PREFIX,
@@ -122,7 +125,7 @@ HEAD_PREFIXES: tuple[str, ...] = (
 
 
 def head_of(class_name: str) -> Head | None:
-    """The head of a model's class, by the class's name; transformers' and PoNet's names end alike. None without one."""
+    """The head of the model class `class_name`, or None; classes of transformers and PoNet have the same endings."""
     for head in HEADS.values():
         own = head.class_name
         if class_name == own or (head.parameters and class_name.endswith(own[own.index("For") :])):

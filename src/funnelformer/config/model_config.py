@@ -33,7 +33,7 @@ _RELEASED = {
     "large": "B8-8-8H1024",
     "xlarge": "B10-10-10H1024",
 }
-# What PoNet and FNet have of BERT.
+# What PoNet and FNet took over from BERT.
 _BERT = {"position": "absolute", "layer_norm_eps": 1e-12, "default_token_type_id": 0}
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"funnel-{size}": (name, {"decoder_layers": 2}) for size, name in _RELEASED.items()},
@@ -43,7 +43,8 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "PoNet-base": ("L12H768", {**_BERT, "mixer": "ponet", "hidden_act": "gelu"}),
     "FNet-base": ("L12H768", {**_BERT, "mixer": "fourier", "project_embeddings": True}),
     "Hybrid-4-4-4H768": ("B4-4-4H768", {"mixer": ["ponet", "attention", "attention"]}),
-    # As TITE (Schlatt et al. 2025) a half from the fourth layer on, [CLS] too: up to 512 tokens end in one state.
+    # Like TITE (Schlatt et al. 2025): halved before each layer from the fourth on, [CLS] too, so that up to 512 tokens
+    # become one state.
     "one-vector-base": (
         "B3-1-1-1-1-1-1-1-1-1H768",
         {"decoder_layers": 0, "separate_cls": False, "classifier_pooling": "mean_tokens"},
@@ -52,11 +53,11 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def parse_name(name: str) -> dict[str, Any]:
-    """Translate a name of the paper's grammar, or a preset, into config arguments.
+    """Translate a layout in the paper's notation ("B4-4-4H768"), or the name of a preset, into config arguments.
 
-    Heads are 64 wide (the papers' choice) where the width allows, else the widest power of two down to 8
-    that divides it. The feed-forward layer is four times the width.
-    Raises UserError that shows the grammar.
+    Attention heads are 64 wide, as in the papers, if 64 divides the model width; otherwise 32, 16 or 8 wide. The
+    feed-forward layer is four times as wide as the model.
+    Raises UserError, showing the grammar, if the name cannot be read or the width is not a multiple of 8.
     Source: Dai et al. 2020, section 3.1 (notation of tables 1 and 2).
     """
     if name in PRESETS:
@@ -82,9 +83,9 @@ def parse_name(name: str) -> dict[str, Any]:
 
 
 def parse_layout(name: str) -> tuple[list[int], list[int], int | None]:
-    """The blocks, their repeats and the width (None where the name has none) of a layout such as "B2-2-2".
+    """Return the blocks, their repeats and the width (None if not given) of a layout such as "B2-2-2".
 
-    Raises UserError that shows the grammar.
+    Raises UserError, showing the grammar, if the layout cannot be read.
     """
     layout = _read_layout(name)
     if layout is None:
@@ -110,67 +111,83 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
     r"""Configuration of every funnelformer model. Unknown keys are errors.
 
     Shape of the encoder:
-        blocks: parameter layers of each block; between two blocks the sequence is halved.
-        repeats: times each layer of a block is applied (`B6-3x2-3x2` is `repeats=[1, 2, 2]`); default all 1.
-        mixer: token mixer, "attention", "ponet" or "fourier", one name, or one for each block; the decoder's is
-            that of the first block.
+        blocks: number of layers with own parameters in each block; the sequence is halved between two blocks.
+        repeats: how often each layer of a block is applied (`B6-3x2-3x2` is `repeats=[1, 2, 2]`); by default once.
+        mixer: the token mixer, "attention", "ponet" or "fourier": one name, or a list with one for each block. The
+            decoder has the mixer of the first block.
         hidden_size, num_attention_heads, head_size, intermediate_size: D, H, E and the feed-forward width.
         embedding_size: width of the token embeddings; a projection follows when it is not `hidden_size`,
             or with project_embeddings (FNet).
-        decoder_layers: layers at full length after the encoder; default 2, or 0 when there is one block.
-        decoder_repeats: times each decoder layer is applied.
-        decoder_skip_state: index of the hidden state added to the upsampled ones; default the last of block 1.
+        decoder_layers: layers at full length after the encoder; by default 2, or 0 if there is one block.
+        decoder_repeats: how often each decoder layer is applied.
+        decoder_skip_state: index of the hidden states that are added to the upsampled ones; by default the last of
+            block 1.
 
     Shortening (paper, section 2.2; the ablations of its section 3.3):
         pooling: "mean", "max", or "top" (keep the half of the tokens that received the most attention; the
-            layer that decides it runs the reference attention, which gives the weights).
-        pool_q_only: the first layer of a block reads the unpooled sequence (keys and values).
-        separate_cls: the first token is never pooled, and has neither position nor segment score.
-        truncate_seq: drop the last token before pooling, so that a length 2^k stays 2^(k-1).
-        padding: what a half-padded window is. "exact": only real tokens count, so a sequence's output does not
-            depend on the batch around it; "original": real if any member is, averages include the padding;
-            "transformers": real if all members are. Checkpoints of the last two keep their source's behaviour.
+            layer that decides this runs the reference attention, because only that returns the weights).
+        pool_q_only: pool only the queries of a block's first layer; keys and values are the unpooled sequence.
+        separate_cls: the first token is never pooled, and its attention scores have no position and segment terms.
+        truncate_seq: drop the last token before pooling, so that a length of 2^k becomes 2^(k-1) although the first
+            token is apart.
+        padding: how a pooling window that is partly padding counts. "exact": only its real tokens count, so a
+            sequence's output does not depend on the rest of the batch. "original": the window is real if any token in
+            it is, and means include the padding. "transformers": it is real if all its tokens are. Checkpoints
+            converted from these two sources keep their behaviour.
 
     Position and segments:
-        position: "relative" (in the attention score) or "absolute" (learned, added to the embedding).
-        max_position_embeddings: the longest input with absolute positions.
-        default_token_type_id: segment of every token when `token_type_ids` is not given; None: no segment score.
-        cls_token_type_id: the segment that counts as the same as every other.
-        type_vocab_size: segments that have an embedding with absolute positions; default up to cls_token_type_id.
+        position: "relative" (a term of the attention scores) or "absolute" (learned, added to the embedding).
+        max_position_embeddings: the longest input in tokens, with absolute positions.
+        default_token_type_id: the segment of every token if `token_type_ids` is not given; None: the attention scores
+            then have no segment term.
+        cls_token_type_id: the segment of [CLS], which counts as equal to every other segment.
+        type_vocab_size: number of segment embeddings, with absolute positions; by default cls_token_type_id + 1.
 
-    PoNet: ponet_segments, what its segments are: the text between two special tokens ("separators"), also ended
-        by one of sentence_end_token_ids ("sentences"), or pieces ("chunks"): ponet_num_segments of each sequence, or
-        of ponet_chunk_length tokens each where that is given; cls_token_id and sep_token_id, the tokenizer's;
-        ponet_special_apart: those two take part in neither segments nor windows.
+    PoNet:
+        ponet_segments: what a segment is: the text between two special tokens ("separators"); such text, also cut
+            after each of sentence_end_token_ids ("sentences"); or pieces of equal length ("chunks").
+        ponet_num_segments: number of chunks per sequence. ponet_chunk_length: tokens per chunk, in place of it.
+        cls_token_id, sep_token_id: ids of the tokenizer's special tokens.
+        ponet_special_apart: these two tokens take part in neither segments nor windows.
 
-    Speed: unpad: compute padded batches without their padding, which changes no state of a real token (those of
-        padding are zeros); it gains where lengths in a batch differ. Needs padding "exact"; graphs of
-        torch.compile keep the padding.
+    Speed:
+        unpad: compute a padded batch without its padding. The states of real tokens stay the same, those of padding
+            are zeros. It is faster if the lengths in a batch differ. Needs padding "exact"; graphs of torch.compile
+            keep the padding.
 
-    Training: hidden_dropout, attention_dropout, activation_dropout, classifier_dropout (default hidden_dropout),
-        initializer ("truncated_normal", "normal": initializer_std; "uniform": ± initializer_range).
+    Training:
+        hidden_dropout, attention_dropout, activation_dropout, classifier_dropout: probabilities, 0 <= p < 1;
+            classifier_dropout is hidden_dropout by default.
+        initializer: "truncated_normal" or "normal", with deviation initializer_std, or "uniform", within
+            ± initializer_range.
 
-    Heads: mlm_head "dense" (dense, activation, LayerNorm, tied embedding, bias: the paper's) or "linear" (tied
-        embedding and bias: transformers' Funnel); sparse_prediction: with labels compute logits at the
-        labelled positions alone; hide_mask_tokens: a model that predicts hidden tokens treats mask_token_id as
-        padding, as the original's MLM graph. classifier_pooling: what a sequence head reads, the first token
-        ("cls", the paper's), the mean of the encoder's real states ("mean"), or that mean with each state counted as
-        often as the real tokens it holds ("mean_tokens"; the mean over tokens where nothing is pooled);
-        classifier_head: of that vector, "dense" (dense, classifier_activation, dropout, linear: the paper's) or
-        "linear" (dropout and linear alone); classifier_activation: "tanh" (the paper's), or what another family has.
-        qa_head: of
-        question answering, "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the
-        end given the start, and whether there is an answer: the paper's); qa_start_beam, qa_end_beam: the best starts,
-        and ends of each, it looks at.
+    Heads:
+        mlm_head: "dense" (dense, activation, LayerNorm, tied embedding, bias: the paper's) or "linear" (tied embedding
+            and bias: transformers' Funnel).
+        sparse_prediction: if labels are given, compute logits only at the labelled positions.
+        hide_mask_tokens: a masked language model treats mask_token_id as padding, as the MLM graph of the original
+            code does.
+        classifier_pooling: the vector that a sequence head reads: the state of the first token ("cls", the paper's),
+            the mean over the encoder's real states ("mean"), or the mean weighted by the number of real tokens that
+            each state holds ("mean_tokens"; equal to "mean" if nothing is pooled).
+        classifier_head: "dense" (dense, classifier_activation, dropout, linear: the paper's) or "linear" (dropout,
+            linear). classifier_activation: "tanh" (the paper's), or that of another family of models.
+        qa_head: "simple" (a linear layer for start and end: transformers' Funnel) or "conditional" (the end given the
+            start, and whether there is an answer: the paper's). qa_start_beam, qa_end_beam: how many starts the
+            conditional head considers, and how many ends for each.
 
-    Replaced-token pretraining: generator_size: the generator's share of hidden_size, intermediate_size and
-        num_attention_heads; discriminator_weight: of the discriminator's loss in the sum.
+    Replaced-token pretraining (ELECTRA):
+        generator_size: hidden_size, intermediate_size and num_attention_heads of the generator, as a share of the
+            discriminator's. discriminator_weight: factor of the discriminator's loss in the sum.
 
-    Vectors of texts: sentence_embedding: of an encoder that was trained to give them, how a text becomes one: pooling
-        (as classifier_pooling), normalize, max_length, prompts, default_prompt, similarity, see `sentence_modules`.
+    Vectors of texts:
+        sentence_embedding: how a text becomes a vector, if the encoder was trained for that: pooling (as
+            classifier_pooling), normalize, max_length, prompts, default_prompt, similarity, see `sentence_modules`.
 
-    Origin: made_from: of a model whose layers were dealt anew, what they were, see `checkpoints.shortening`.
+    Origin:
+        made_from: the model whose layers were rearranged into this one, see `checkpoints.shortening`.
 
+    Raises UserError naming the key, for an unknown one or a value that is not allowed.
     Source: Dai et al. 2020, arXiv:2006.03236.
     """
 
@@ -184,7 +201,7 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
         kwargs.pop(VERSION_KEY, None)
         for value in (self.dtype, kwargs.get("torch_dtype")):
             check_dtype(value)
-        # an export says the layers to those who read nothing else
+        # an export's config.json has num_hidden_layers, for programs that know no other key
         self._complete(kwargs.pop("num_hidden_layers", None), kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
 
@@ -192,20 +209,20 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
     def from_name(cls, name: str, **overrides: Any) -> FunnelformerConfig:
         """Build a config from a name such as "B6-3x2-3x2H768" or a preset ("funnel-small"), then apply `overrides`.
 
-        Raises UserError showing the grammar when the name cannot be read, or naming an unknown override.
+        Raises UserError, showing the grammar, if the name cannot be read, or naming an unknown override.
         """
         return cls(**{**parse_name(name), **overrides})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers, but a keyword that is no config key is an error unless the caller asks for it back."""
+        """As in transformers, but an unknown keyword raises UserError unless `return_unused_kwargs` is True."""
         known = {field.name for field in fields(cls)}
         number = kwargs.get("num_labels")
         if not kwargs.keys().isdisjoint(_LABELS) or number not in (
             None,
             len(config_dict.get("id2label") or ()),
         ):
-            # names from the caller, and not half of them from the file
+            # All names are the caller's: the file's would be of other classes.
             config_dict = {
                 key: value for key, value in config_dict.items() if key not in (*_LABELS, "num_labels")
             }
@@ -221,9 +238,9 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As in transformers; the config of another family's model is translated.
+        """As in transformers, and the config of a model of another family (BERT, say) is translated.
 
-        Raises UserError naming the file, and the key of a value that cannot be.
+        Raises UserError naming the file, and the key whose value is not allowed.
         """
         subfolder = kwargs.get("subfolder") or ""
         values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
@@ -234,7 +251,7 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
         try:
             if values.get("quantization_config") is not None:
                 raise UserError(
-                    "quantization_config is given; allowed: none, as quantised weights are not read"
+                    "quantization_config is given; allowed: none, because quantised weights cannot be read"
                 )
             cls(**without_own_code(values))
         except UserError as error:
@@ -242,11 +259,11 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
         return values, kwargs
 
     def to_dict(self) -> dict[str, Any]:
-        """As in transformers, with the version of this package."""
+        """As in transformers, with this package's version added."""
         return stamped(super().to_dict())
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """As in transformers, with the version of this package."""
+        """As in transformers, with this package's version added."""
         return stamped(super().to_diff_dict())
 
 

@@ -1,4 +1,4 @@
-"""What a model is made of: every option with its default, its check, and what follows from it. No PyTorch here."""
+"""The options of a model: defaults, checks, and values derived from them. No PyTorch here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..base.version import VERSION_KEY
 
 __all__ = ["FOREIGN_KEYS", "MIXERS", "ModelOptions", "check_dtype", "class_names"]
 
-# The table of token mixers: a name, and where its class is. See `mixers.Mixer` for what the class must offer.
+# The token mixers: name -> module:class. `mixers.Mixer` says what the class must offer.
 MIXERS = {
     "attention": "funnelformer.mixers.attention:Attention",
     "ponet": "funnelformer.mixers.ponet:PoNet",
@@ -63,9 +63,9 @@ _SIZES = (
     "qa_end_beam",
 )
 _DTYPES = ("float64", "float32", "float16", "bfloat16")
-# What transformers calls a class that nobody has named, with its id.
+# The name that transformers gives to a class without one; the number is its id.
 _NAMELESS = re.compile(r"LABEL_(\d+)")
-_MOST = 1 << 31  # of anything that is counted, or is an id
+_MOST = 1 << 31  # bound of counts and ids
 
 
 def _is_count(value: Any) -> bool:
@@ -81,7 +81,7 @@ def _is_list_of(kind: type, values: Any) -> bool:
 
 
 def _are_numbered(labels: dict[Any, Any]) -> bool:
-    """Whether names have the numbers from 0 on, which raw JSON has as text."""
+    """Whether the ids are 0, 1, 2, ... (in raw JSON they are text), and all names are text."""
     return {str(number) for number in labels} == {str(number) for number in range(len(labels))} and all(
         isinstance(name, str) for name in labels.values()
     )
@@ -90,10 +90,12 @@ def _are_numbered(labels: dict[Any, Any]) -> bool:
 def class_names(
     id2label: Any, label2id: Any = None, num_labels: Any = None, problem_type: Any = None
 ) -> dict[int, str] | None:
-    """The names of a model's classes by their ids, of the keys of its config that say them; None where none does.
+    """The names of a model's classes by id, from the keys of its config; None if the config has no names.
 
-    Names such as LABEL_0, which transformers leaves where one of the two was never set, count less than others.
-    Raises UserError, "model config: ...", for a value that says no names, and for two that contradict each other.
+    If only one of `id2label` and `label2id` was ever set, transformers leaves LABEL_0, LABEL_1, ... in the other; the
+    names that were set are taken.
+    Raises UserError ("model config: ...") for a value that is not a set of names, and for two that contradict each
+    other.
     """
     if id2label is not None and not (isinstance(id2label, dict) and _are_numbered(id2label)):
         raise UserError(
@@ -112,7 +114,7 @@ def class_names(
     names, others = _by_number(id2label), _by_number(swapped)
     if names and len(set(names.values())) < len(names):
         twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
-        raise UserError(f"model config: id2label has two classes of the name {short(twice)}")
+        raise UserError(f"model config: id2label has two classes with the name {short(twice)}")
     if others and not names:
         names = others
     elif names and others and names != others and not _are_nameless(others):
@@ -126,16 +128,16 @@ def class_names(
     if num_labels is not None:
         if not _is_count(num_labels) or num_labels < 1:
             raise UserError(
-                f"model config: num_labels is {short(num_labels)}; allowed: a whole number, 1 and more"
+                f"model config: num_labels is {short(num_labels)}; allowed: a whole number, 1 or more"
             )
         if names and len(names) != num_labels:
             raise UserError(
-                f"model config: num_labels is {num_labels}, and there are names for {len(names)} classes"
+                f"model config: num_labels is {num_labels}, but there are names for {len(names)} classes"
             )
     if problem_type == "single_label_classification" and (len(names) if names else num_labels) == 1:
         raise UserError(
-            "model config: num_labels is 1, and problem_type is single_label_classification; allowed: 2 classes and "
-            "more, or problem_type regression"
+            "model config: num_labels is 1, but problem_type is single_label_classification; allowed: 2 or more "
+            "classes, or problem_type regression"
         )
     return names
 
@@ -145,19 +147,19 @@ def _by_number(names: Mapping[Any, str] | None) -> dict[int, str] | None:
 
 
 def _are_nameless(names: Mapping[int, str]) -> bool:
-    """Whether all names are those that transformers gives, each with its own id."""
+    """Whether all names are transformers' LABEL_0, LABEL_1, ..., each under its own id."""
     matches = [(number, _NAMELESS.fullmatch(name)) for number, name in names.items()]
     return all(match is not None and int(match[1]) == number for number, match in matches)
 
 
 def check_dtype(value: Any) -> None:
-    """Raise UserError, "model config: ...", for a `dtype` of a config that is none of floating point."""
+    """Raise UserError ("model config: ...") if a config's `dtype` is not a floating-point type."""
     name = str(value).removeprefix("torch.")
     if value is not None and name not in _DTYPES:
         raise UserError(f"model config: dtype is {short(value)}; allowed: {', '.join(_DTYPES)}")
 
 
-# Of fields with these annotations: what is a right value, and what that is called.
+# Annotation of a field -> the check of its value, and the words for what is allowed.
 _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda value: isinstance(value, bool), "true, false"),
     "int": (_is_count, "a whole number"),
@@ -171,11 +173,11 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a list of whole numbers, null",
     ),
 }
-# What transformers itself passes or stores beside our own fields.
+# Keys that transformers itself passes or stores beside our own.
 FOREIGN_KEYS = (
     "model_type",
     "num_labels",
-    "num_hidden_layers",  # said by an export, and the sum of blocks
+    "num_hidden_layers",  # in the config.json of an export; must be the sum of blocks
     "name_or_path",
     "_name_or_path",
     "_commit_hash",
@@ -192,13 +194,13 @@ FOREIGN_KEYS = (
     "custom_pipelines",
     "quantization_config",
     "use_cache",  # the Trainer sets it on every config
-    "sentence_transformers",  # what its CrossEncoder does with scores
+    "sentence_transformers",  # says what its CrossEncoder does with scores
 )
 
 
 @dataclass(kw_only=True, repr=False)
 class ModelOptions:
-    """The options of `FunnelformerConfig`, which says what they mean; that class adds what transformers needs."""
+    """The options of `FunnelformerConfig`, whose docstring explains them. That class adds what transformers needs."""
 
     vocab_size: int = 30522
     blocks: list[int] | tuple[int, ...] = (4, 4, 4)
@@ -267,7 +269,7 @@ class ModelOptions:
     def _complete(self, num_hidden_layers: Any = None, num_labels: Any = None) -> None:
         """Check every value, and fill in those that follow from others. Raises UserError naming the key.
 
-        num_hidden_layers, num_labels: what a file says beside the blocks, and the names of the classes.
+        num_hidden_layers, num_labels: as a config file has them; they must agree with `blocks` and the class names.
         """
         self._check_types()
         own: Any = self  # with the fields of the classes below this one
@@ -319,14 +321,14 @@ class ModelOptions:
             _one_of("mixer", mixer, list(MIXERS))
         if not isinstance(self.mixer, str) and len(mixers) != len(self.blocks):
             raise UserError(
-                f"model config: {len(mixers)} mixers for {len(self.blocks)} blocks; give one, or one a block"
+                f"model config: {len(mixers)} mixers for {len(self.blocks)} blocks; give one, or one for each block"
             )
         if self.pooling == "top" and set(self.block_mixers[:-1]) - {"attention"}:
             raise UserError('model config: pooling="top" needs mixer "attention" in every block but the last')
         if self.unpad is True and self.padding != "exact":
             raise UserError(f'model config: unpad needs padding "exact", not {self.padding!r}')
         if self.unpad is True and self.hide_mask_tokens is True:
-            raise UserError("model config: unpad would leave out the tokens of hide_mask_tokens")
+            raise UserError("model config: unpad and hide_mask_tokens exclude each other")
         if self.sentence_end_token_ids is None and self.ponet_segments == "sentences":
             raise UserError('model config: ponet_segments="sentences" needs sentence_end_token_ids')
         if self.hide_mask_tokens is True and self.mask_token_id is None:
@@ -389,7 +391,7 @@ class ModelOptions:
 
     @property
     def vectors(self) -> SentenceEmbedding | None:
-        """How a text becomes a vector, where the model says so (`sentence_embedding`)."""
+        """How a text becomes a vector (`sentence_embedding`); None if the model does not say."""
         if self.sentence_embedding is None:
             return None
         return SentenceEmbedding.from_dict(self.sentence_embedding, "model config: sentence_embedding")
@@ -411,7 +413,7 @@ class ModelOptions:
 
     @property
     def name(self) -> str:
-        """The layout in the paper's notation, such as "B6-3x2-3x2H768", with the mixer when it is not attention."""
+        """The layout in the paper's notation, such as "B6-3x2-3x2H768", and the mixer unless it is attention."""
         repeats = self.block_repeats
         parts = [f"{n}x{r}" if r > 1 else str(n) for n, r in zip(self.blocks, repeats, strict=True)]
         flat = len(parts) == 1 and repeats[0] == 1
@@ -426,7 +428,7 @@ class ModelOptions:
 
 def _positive_integer(key: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"model config: {key} is {short(value)}; allowed: a whole number, 1 and more")
+        raise UserError(f"model config: {key} is {short(value)}; allowed: a whole number, 1 or more")
 
 
 def _positive_integers(key: str, values: Sequence[Any]) -> Sequence[int]:

@@ -45,7 +45,7 @@ class RowSettings:
                 f"validation_fraction: {self.validation_fraction} is not in the range from 0 to below 1"
             )
         if self.passes < 1 or self.part_chars < 1:
-            raise UserError(f"passes: {self.passes}, part_chars: {self.part_chars}; allowed: 1 and more")
+            raise UserError(f"passes: {self.passes}, part_chars: {self.part_chars}; allowed: 1 or more")
         if self.stride < 1 or self.stride & (self.stride - 1) or self.block_size % self.stride:
             raise UserError(
                 f"stride: {self.stride} is not a power of two that divides block_size {self.block_size}"

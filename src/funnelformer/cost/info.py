@@ -112,7 +112,7 @@ def describe(
     """
     for length in lengths:
         if length < 1:
-            raise UserError(f"--lengths is {length}; allowed: whole numbers, 1 and more")
+            raise UserError(f"--lengths is {length}; allowed: whole numbers, 1 or more")
     config, notes = _config_of(source)
     baseline = equal_transformer(config)
     limit = config.max_position_embeddings if config.position == "absolute" else None

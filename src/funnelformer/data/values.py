@@ -159,7 +159,7 @@ class Labels:
         names = tuple(str(by_id[number]) for number in sorted(by_id))
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"model config: id2label has two classes of the name {short(twice)}")
+            raise UserError(f"model config: id2label has two classes with the name {short(twice)}")
         return cls(names)
 
     def id(self, name: str) -> int:

@@ -206,7 +206,7 @@ def load_embedder(
     Raises UserError if there is no model, or if its vectors need modules that are not known here.
     """
     if max_length is not None and max_length < 3:
-        raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
+        raise UserError(f"--max-length is {max_length}; allowed: 3 or more")
     source = located(source)
     refuse_foreign_code(source)
     tokenizer: Any

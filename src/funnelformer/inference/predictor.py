@@ -198,7 +198,7 @@ def load_predictor(
     windows: how long texts are read; by default as in training.
     """
     if max_length is not None and max_length < 3:
-        raise UserError(f"--max-length is {max_length}; allowed: 3 and more")
+        raise UserError(f"--max-length is {max_length}; allowed: 3 or more")
     tokenizer: Any
     model: Any
     chosen = choose_backend(folder, backend)

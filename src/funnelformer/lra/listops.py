@@ -80,7 +80,7 @@ class Grammar:
     def __post_init__(self) -> None:
         if self.max_depth < 2 or self.max_args < 2:
             raise UserError(
-                f"ListOps: max_depth {self.max_depth} and max_args {self.max_args}; allowed: 2 and more"
+                f"ListOps: max_depth {self.max_depth} and max_args {self.max_args}; allowed: 2 or more"
             )
         # The shortest operation has 4 tokens; what lies between the limits need not be possible (checked later).
         if self.min_length < 1 or self.max_length < max(self.min_length + 2, 5):

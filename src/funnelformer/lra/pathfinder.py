@@ -46,9 +46,9 @@ class PathfinderStyle:
 
     def __post_init__(self) -> None:
         if self.size < 16:
-            raise UserError(f"Pathfinder: images of {self.size} pixels a side; allowed: 16 and more")
+            raise UserError(f"Pathfinder: images of {self.size} pixels a side; allowed: 16 or more")
         if self.num_dashes < 2:
-            raise UserError(f"Pathfinder: a path of {self.num_dashes} dashes; allowed: 2 and more")
+            raise UserError(f"Pathfinder: a path of {self.num_dashes} dashes; allowed: 2 or more")
 
 
 def label_of(index: int, seed: int) -> int:

@@ -87,7 +87,7 @@ def _part_counts(count: int) -> tuple[int, int, int]:
 
 def _grammar(length: int) -> Grammar:
     if length < 16:
-        raise UserError(f"--length is {length}; allowed for ListOps: 16 and more")
+        raise UserError(f"--length is {length}; allowed for ListOps: 16 or more")
     return Grammar(min_length=length // 4, max_length=length)
 
 

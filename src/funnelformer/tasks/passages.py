@@ -59,7 +59,7 @@ class Window:
 def check_room(max_length: int) -> None:
     """Raise UserError if a window has no room for a question and a passage."""
     if max_length < _LEAST:
-        raise UserError(f"--max-length is {max_length}; a question with a passage needs {_LEAST} and more")
+        raise UserError(f"--max-length is {max_length}; a question with a passage needs {_LEAST} or more")
 
 
 def most_question_tokens(max_length: int) -> int:

@@ -50,5 +50,5 @@ def windowing_of(stride: int | None, windows: str | None, where: str = "--window
         return Windowing(stride, windows or "mean")
     name, _, number = str(windows).partition(":")
     if name != "first" or not number.isascii() or not number.isdecimal() or not 1 <= int(number) <= 1 << 24:
-        raise UserError(f"{where} is {short(windows)}; allowed: mean, max, first:1 and more")
+        raise UserError(f"{where} is {short(windows)}; allowed: mean, max, first:1 or more")
     return Windowing(stride, "mean", int(number))

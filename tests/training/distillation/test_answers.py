@@ -212,7 +212,7 @@ def test_what_cannot_be_taught_is_said_in_a_line(lesson, classifier, ranker, pai
     assert "needs pairs of a query and a passage" in message(ranker, ["scores"], *train)
     assert "is a BertModel; what is learned of texts needs" in message(lesson.teacher, ["logits"], *train)
     assert "has a text a line" in message(classifier, ["logits"], *train, "--text-pair", "passage")
-    assert "needed are 2 and more" in message(classifier, ["logits"], *train, "--validation-fraction", 0)
+    assert "needed are 2 or more" in message(classifier, ["logits"], *train, "--validation-fraction", 0)
     assert "too few for a step of 512" in message(classifier, ["logits"], *train, "--batch-size", 512)
     assert "--max-length 500 is beyond" in message(classifier, ["logits"], *train, "--max-length", 500)
     assert not (tmp_path / "out").exists()

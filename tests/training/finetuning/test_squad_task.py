@@ -279,10 +279,10 @@ def test_what_cannot_be(toy, answerer, folder, tmp_path, capsys):
     assert line.endswith(
         f"is outside of the passage, which has {len(bad['data'][0]['paragraphs'][4]['context'])}"
     )
-    assert fails(capsys, FINETUNE, *flags, "--doc-stride", 0) == "--doc-stride is 0; allowed: 1 and more"
+    assert fails(capsys, FINETUNE, *flags, "--doc-stride", 0) == "--doc-stride is 0; allowed: 1 or more"
     for several in ((), ("--seeds", 2)):
         line = fails(capsys, FINETUNE, *flags, "--max-length", 5, *several)
-        assert line == "--max-length is 5; a question with a passage needs 8 and more"
+        assert line == "--max-length is 5; a question with a passage needs 8 or more"
     assert not out.exists()
     line = fails(capsys, "predict", answerer, "-")
     assert line == "stdin holds only texts; give the questions of a task as a file or a folder"

@@ -122,7 +122,7 @@ def test_max_and_first_by_hand(tokenizer):
         *("mean", "mean", "max", "first:12"),
     ]
     for wrong in ("median", "first", "first:0", "first:x", "max:2", "first:²"):
-        with pytest.raises(UserError, match=f"--windows is '{wrong}'; allowed: mean, max, first:1 and more"):
+        with pytest.raises(UserError, match=f"--windows is '{wrong}'; allowed: mean, max, first:1 or more"):
             windowing_of(None, wrong)
 
 
@@ -328,8 +328,8 @@ def test_options_that_do_not_go_together(toy, tmp_path, capsys):
             ("--doc-stride", 4, "--max-length", "auto"),
             "--doc-stride needs a --max-length in tokens: the length of a window",
         ),
-        (("--doc-stride", 0), "--doc-stride is 0; allowed: 1 and more"),
-        (("--windows", "last"), "--windows is 'last'; allowed: mean, max, first:1 and more"),
+        (("--doc-stride", 0), "--doc-stride is 0; allowed: 1 or more"),
+        (("--windows", "last"), "--windows is 'last'; allowed: mean, max, first:1 or more"),
         (
             ("--windows", "max", "--max-length", "auto"),
             "--windows needs a --max-length in tokens: the length of a window",

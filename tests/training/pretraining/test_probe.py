@@ -116,7 +116,7 @@ def test_bad_tables_are_refused_before_the_training(command, toy, tables, tmp_pa
     assert str(no_label) in refused("--probe-train", no_label)
     assert refused("--probe-dev", tables[3]) == "--probe-dev needs --probe-train"
     assert refused("--probe-every", 5) == "--probe-every needs --probe-train"
-    assert refused(*tables, "--probe-every", 0) == "--probe-every is 0; allowed: 1 and more"
+    assert refused(*tables, "--probe-every", 0) == "--probe-every is 0; allowed: 1 or more"
 
 
 def test_the_probe_is_told_all_that_is_not_left_out(tmp_path):

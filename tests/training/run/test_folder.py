@@ -82,12 +82,12 @@ def test_options_from_python_keep_their_type():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "--batch-size is 0; allowed: 1 and more"),
-        ({"keep_checkpoints": 0}, "--keep-checkpoints is 0; allowed: 1 and more"),
+        ({"batch_size": 0}, "--batch-size is 0; allowed: 1 or more"),
+        ({"keep_checkpoints": 0}, "--keep-checkpoints is 0; allowed: 1 or more"),
         ({"learning_rate": float("nan")}, "--learning-rate is nan; allowed: a finite number, more than 0"),
         ({"clip": 0.0}, "--clip is 0.0; allowed: more than 0"),
-        ({"weight_decay": -1.0}, "--weight-decay is -1.0; allowed: 0 and more"),
-        ({"weight_decay": float("nan")}, "--weight-decay is nan; allowed: a finite number, 0 and more"),
+        ({"weight_decay": -1.0}, "--weight-decay is -1.0; allowed: 0 or more"),
+        ({"weight_decay": float("nan")}, "--weight-decay is nan; allowed: a finite number, 0 or more"),
         ({"warmup": 1.0}, "--warmup is 1.0; allowed: 0 <= fraction < 1"),
         ({"seed": 2**32}, "--seed is 4294967296; allowed: 0 to 4294967295"),
         ({"resume": True, "overwrite": True}, "--resume and --overwrite exclude each other"),

@@ -73,7 +73,7 @@ def read_inputs(config: DistillConfig) -> AnswerInputs:
     if len(held_out) < _LEAST_HELD_OUT or not len(train):
         raise UserError(
             f"--train: of {len(held):,} rows {len(held_out)} are held out by --validation-fraction "
-            f"{config.validation_fraction:g}; needed are {_LEAST_HELD_OUT} and more to choose the checkpoint by, and "
+            f"{config.validation_fraction:g}; needed are {_LEAST_HELD_OUT} or more to choose the checkpoint by, and "
             "others to learn from"
         )
     say(f"{_what(found)}: {len(held):,}, of which {len(held_out):,} are held out")

@@ -93,7 +93,7 @@ def read_pairs(files: Sequence[str]) -> list[Pairs]:
                     raise UserError(f"{where}: column {column!r} {problem}") from None
         amounts = np.array(values[columns.label])
         if len(amounts) < 2 or amounts.std() == 0:
-            raise UserError(f"--pairs {file}: needs two rows and more, with different amounts")
+            raise UserError(f"--pairs {file}: needs at least two rows, with different amounts")
         name = Path(file).name.partition(".")[0]
         found.append(Pairs(name, values[columns.text], values[columns.text_pair], amounts))
     names = [pairs.name for pairs in found]

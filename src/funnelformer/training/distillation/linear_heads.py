@@ -77,7 +77,7 @@ def read_heads(files: Sequence[str]) -> list[LinearHead]:
             part[1].append(label)
         if len(set(parts[False][1])) < 2 or not parts[True][0]:
             raise UserError(
-                f"--labelled {file}: needs two labels and more, and texts enough to hold out a fifth"
+                f"--labelled {file}: needs at least two labels, and enough texts to hold out a fifth"
             )
         found.append(LinearHead(name_of(file), parts[False], parts[True]))
     return found

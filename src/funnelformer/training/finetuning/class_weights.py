@@ -40,7 +40,7 @@ def class_weights(text: str, labels: tuple[str, ...], counts: np.ndarray) -> np.
             except ValueError:
                 raise UserError(f"--class-weights: {entry!r} has no number after the =") from None
     if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights * counts).sum() > 0):
-        raise UserError(f"--class-weights is {text}; allowed: weights of 0 and more, not all 0")
+        raise UserError(f"--class-weights is {text}; allowed: weights of 0 or more, not all 0")
     return weights * counts.sum() / (weights * counts).sum()
 
 

@@ -30,7 +30,7 @@ __all__ = ["FinetuneConfig"]
 
 _TEMPERATURE, _TEACHER_WEIGHT = 2.0, 0.5
 LAYER_DECAY = between("0 < factor <= 1", lambda value: 0 < value <= 1)
-MAX_LENGTH = between("3 and more, or auto", lambda value: value >= 3)
+MAX_LENGTH = between("3 or more, or auto", lambda value: value >= 3)
 # Options that say nothing where no step is scored, or none is made.
 _OF_SCORED_STEPS = (
     "epochs",
