@@ -136,43 +136,48 @@ def _finetune(config: FinetuneConfig) -> dict[str, Any]:
         if config.fits_head
         else train_model(config, inputs, train, teaching, checkpoint)
     )
+    return first(lambda: _write_results(config, inputs, trained, begin))
 
-    def finish() -> dict[str, Any]:
-        tuned = trained.kind
-        judged = {
-            name: judge(tuned, answered.outputs, answered.gold, trained.dev[name])
-            for name, answered in trained.answered.items()
-        }
-        calibrations = {name: dev_calibration(kind.task, part) for name, part in judged.items()}
-        metrics = {
-            "model": model.config.name,
-            **({"task": kind.task.name} if kind.task.name else {}),
-            "kind": kind.task.kind,
-            **({"teacher": taught_by(config, kind)} if config.teacher is not None else {}),
-            **trained.facts,
-            **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
-            **trained.scores,
-            "metric": f"dev_{prefixed(next(iter(trained.dev)), kind.task.scores[0])}",
-            "ece": {prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},
-            "num_parameters": model.num_parameters(),
-            "cost": {**trained.cost, "total_seconds": now(model.device) - begin},
-            "data": describe_data(config, data),
-        }
-        run = FinishedRun(
-            config,
-            kind.task,
-            max_length,
-            trained.num_cut,
-            metrics,
-            trained.log,
-            judged,
-            model.config.made_from,
-        )
-        write_report(run)
-        write_json(config.out / TASK_FILE, task_entry(tuned, max_length))
-        return write_metrics(config.out, metrics)
 
-    return first(finish)
+def _write_results(config: FinetuneConfig, inputs: Inputs, trained: Trained, begin: float) -> dict[str, Any]:
+    """Write what a run leaves beside its model, metrics.json last, and return what that holds.
+
+    begin: when the run began, on the clock of `now`.
+    """
+    data, model, max_length = inputs.data, inputs.model, inputs.max_length
+    kind, tuned = data.kind, trained.kind
+    judged = {
+        name: judge(tuned, answered.outputs, answered.gold, trained.dev[name])
+        for name, answered in trained.answered.items()
+    }
+    calibrations = {name: dev_calibration(kind.task, part) for name, part in judged.items()}
+    metrics = {
+        "model": model.config.name,
+        **({"task": kind.task.name} if kind.task.name else {}),
+        "kind": kind.task.kind,
+        **({"teacher": taught_by(config, kind)} if config.teacher is not None else {}),
+        **trained.facts,
+        **({"skipped_rows": data.num_skipped} if config.skip_bad_rows else {}),
+        **trained.scores,
+        "metric": f"dev_{prefixed(next(iter(trained.dev)), kind.task.scores[0])}",
+        "ece": {prefixed("dev", name).rstrip("_"): c.ece for name, c in calibrations.items() if c},
+        "num_parameters": model.num_parameters(),
+        "cost": {**trained.cost, "total_seconds": now(model.device) - begin},
+        "data": describe_data(config, data),
+    }
+    run = FinishedRun(
+        config,
+        kind.task,
+        max_length,
+        trained.num_cut,
+        metrics,
+        trained.log,
+        judged,
+        model.config.made_from,
+    )
+    write_report(run)
+    write_json(config.out / TASK_FILE, task_entry(tuned, max_length))
+    return write_metrics(config.out, metrics)
 
 
 def train_model(
