@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import platform
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -28,9 +27,9 @@ from ..inference.engines import EXPORT_REPORT, MODEL_FILE, import_onnxruntime, o
 from ..inference.load import load_model
 from ..inference.onnx_model import OnnxModel
 from ..inference.predictor import Predictor
-from ..inference.settings import TASK_FILE, read_settings
+from ..inference.settings import DEFAULT_LENGTH, TASK_FILE, read_settings
 from ..modeling import HEAD_PREFIXES, HEADS, FunnelformerModel
-from .calibration import Calibration, read_calibration
+from .calibration import read_calibration
 from .check import check_graph, grid, summary, table
 from .config import ExportConfig
 from .graph import export_graph
@@ -52,17 +51,50 @@ def export(config: ExportConfig) -> dict[str, Any]:
     Raises UserError when the model cannot be exported, or the graph differs; then nothing is written.
     """
     need("onnx", "onnxscript", "onnxruntime")
-    model, calibration, int8, say = config.model, config.calibration, config.int8, config.say
-    if calibration is not None:
-        check_file(calibration)
+    if config.calibration is not None:
+        check_file(config.calibration)
+    source = _read(config)
+    network, target = source.network, source.target
+    with atomic_folder(config.out, overwrite=config.overwrite) as folder:
+        file = folder / MODEL_FILE
+        export_graph(network, target, file, inputs=source.inputs, opset=config.opset)
+        differences = check_graph(network, open_session(file), target, config.check_to)
+        config.say(table(differences) if config.all_shapes else summary(differences))
+        _write_settings(folder, source)
+        worst = max(differences, key=lambda difference: difference.relative)
+        report: dict[str, Any] = {
+            "task": source.task,
+            "opset": config.opset,
+            "inputs": source.inputs,
+            "outputs": list(target.outputs),
+            "checked": {"cases": len(grid(network.config, config.check_to)), "largest": asdict(worst)},
+            "bytes": _size(folder, MODEL_FILE),
+        }
+        if config.int8 is not None:
+            report["int8"] = _make_int8(folder, source, config.int8, config)
+        report["versions"] = _versions()
+        (folder / EXPORT_REPORT).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(_card(config, source, report), encoding="utf-8")
+    return report
+
+
+class _Source(NamedTuple):
+    """What is exported. inputs: of the graph. settings: of the task, as they go into its folder."""
+
+    network: Any
+    tokenizer: Any
+    task: str
+    target: Target
+    inputs: list[str]
+    settings: dict[str, Any]
+
+
+def _read(config: ExportConfig) -> _Source:
+    """Read the model with what lies beside it. Raises UserError for one that cannot be exported as was asked."""
+    model = config.model
     task = config.task or _task_of(model)
     target = find_target(task)
-    network, random = load_model(
-        target.model_class,
-        model,
-        may_miss=HEAD_PREFIXES,
-        **target.settings,
-    )
+    network, random = load_model(target.model_class, model, may_miss=HEAD_PREFIXES, **target.settings)
     if random:
         raise UserError(f"{model}: has no parameter {random[0]}, so no head for {task}")
     if task == _EMBEDDINGS:
@@ -70,57 +102,39 @@ def export(config: ExportConfig) -> dict[str, Any]:
     target = of_head(target, network.config)
     network.eval()
     tokenizer = _tokenizer(model, network.config)
-    if tokenizer is None and calibration is not None:
+    if tokenizer is None and config.calibration is not None:
         raise UserError(f"{model}: has no tokenizer, which --calibration needs")
     names = [name for name in INPUTS if tokenizer is None or name in tokenizer.model_input_names]
-    names += target.inputs
     settings = _settings(model, network.config)
     if config.asked:
         if tokenizer is None:
             raise UserError(f"{model}: has no tokenizer, which could cut texts in windows")
-        predictor = Predictor(network, tokenizer, {"max_length": 512, **settings}).in_windows(config)
+        predictor = _predictor(network, tokenizer, settings).in_windows(config)
         settings = {**settings, **{name: predictor.task[name] for name in config.asked}}
-    with atomic_folder(config.out, overwrite=config.overwrite) as folder:
-        file = folder / MODEL_FILE
-        export_graph(network, target, file, inputs=names, opset=config.opset)
-        differences = check_graph(network, open_session(file), target, config.check_to)
-        say(table(differences) if config.all_shapes else summary(differences))
-        _write_settings(folder, network.config, target, tokenizer, settings)
-        worst = max(differences, key=lambda difference: difference.relative)
-        report: dict[str, Any] = {
-            "task": task,
-            "opset": config.opset,
-            "inputs": names,
-            "outputs": list(target.outputs),
-            "checked": {"cases": len(grid(network.config, config.check_to)), "largest": asdict(worst)},
-            "bytes": _size(folder, MODEL_FILE),
-        }
-        if int8 is not None:
-            predictor = Predictor(
-                network, tokenizer, {**settings, "max_length": settings.get("max_length", 512)}
-            )
-            examples = None if calibration is None else read_calibration(predictor, calibration, names)
-            report["int8"] = _make_int8(folder, network, target, int8, examples, config.check_to, say)
-            report["int8"]["calibration"] = calibration
-        report["versions"] = _versions()
-        (folder / EXPORT_REPORT).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
-        card = card_text(
-            title=f"{source_name(model)} in ONNX",
-            introduction=f"The graph of `{source_name(model)}` ({network.config.name}) for {task}, for ONNX Runtime; "
-            f"{'its weights are int8' if int8 else 'its outputs are those of PyTorch'}.",
-            snippet=onnx_snippet(
-                MODEL_FILE,
-                tuple(names),
-                has_tokenizer=tokenizer is not None,
-                has_choices=target.has_choices,
-            ),
-            library_name="onnx",
-            pipeline_tag=pipeline_of(task),
-            **inherited(model, stated=config, is_same=int8 is None and task == _task_of(model)),
-            **_measurements(report, task, model),
-        )
-        (folder / CARD).write_text(card, encoding="utf-8")
-    return report
+    return _Source(network, tokenizer, task, target, [*names, *target.inputs], settings)
+
+
+def _predictor(network: Any, tokenizer: Any, settings: dict[str, Any]) -> Predictor:
+    return Predictor(network, tokenizer, {"max_length": DEFAULT_LENGTH, **settings})
+
+
+def _card(config: ExportConfig, source: _Source, report: dict[str, Any]) -> str:
+    model, task, int8 = config.model, source.task, config.int8
+    return card_text(
+        title=f"{source_name(model)} in ONNX",
+        introduction=f"The graph of `{source_name(model)}` ({source.network.config.name}) for {task}, for ONNX "
+        f"Runtime; {'its weights are int8' if int8 else 'its outputs are those of PyTorch'}.",
+        snippet=onnx_snippet(
+            MODEL_FILE,
+            tuple(source.inputs),
+            has_tokenizer=source.tokenizer is not None,
+            has_choices=source.target.has_choices,
+        ),
+        library_name="onnx",
+        pipeline_tag=pipeline_of(task),
+        **inherited(model, stated=config, is_same=int8 is None and task == _task_of(model)),
+        **_measurements(report, task, model),
+    )
 
 
 def _measurements(report: dict[str, Any], task: str, model: str) -> dict[str, Any]:
@@ -163,20 +177,20 @@ def _settings(model: str, config: Any) -> dict[str, Any]:
     """The settings that fine-tuning noted of its task; without these, the length that absolute positions reach."""
     if settings := read_settings(model):
         return settings
-    return {"max_length": min(512, config.max_position_embeddings)} if config.position == "absolute" else {}
+    if config.position != "absolute":
+        return {}
+    return {"max_length": min(DEFAULT_LENGTH, config.max_position_embeddings)}
 
 
-def _write_settings(
-    folder: Path, config: Any, target: Target, tokenizer: Any, settings: dict[str, Any]
-) -> None:
-    config = copy.deepcopy(config)
-    config.architectures = [target.model_class.__name__]
+def _write_settings(folder: Path, source: _Source) -> None:
+    config, tokenizer, settings = copy.deepcopy(source.network.config), source.tokenizer, source.settings
+    config.architectures = [source.target.model_class.__name__]
     # Whole, unlike `save_pretrained`'s: others read a size where it is one of the defaults, too, and know no blocks.
     values = {**config.to_dict(), "num_hidden_layers": config.num_hidden_layers}
     (folder / "config.json").write_text(json_text(values, indent=2) + "\n", encoding="utf-8")
     if tokenizer is not None:
         # Where FastEmbed cuts a text, and where text-embeddings-inference does: as we do.
-        length = (config.vectors and config.vectors.max_length) or settings.get("max_length", 512)
+        length = (config.vectors and config.vectors.max_length) or settings.get("max_length", DEFAULT_LENGTH)
         tokenizer.model_max_length = length
         save_tokenizer(tokenizer, folder)
         write_length(folder, length)
@@ -184,21 +198,16 @@ def _write_settings(
         (folder / TASK_FILE).write_text(json_text(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _make_int8(
-    folder: Path,
-    network: torch.nn.Module,
-    target: Target,
-    mode: Int8,
-    examples: Calibration | None,
-    check_to: int,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
+def _make_int8(folder: Path, source: _Source, mode: Int8, config: ExportConfig) -> dict[str, Any]:
     """Replace the float32 graph by the int8 one, and say what that changed."""
     file, quantised = folder / MODEL_FILE, folder / _INT8_FILE
+    network, say = source.network, config.say
     report: dict[str, Any] = {"mode": mode}
-    if examples is None:
+    if config.calibration is None:
         quantise(file, quantised, mode, products_of(file))
     else:
+        predictor = _predictor(network, source.tokenizer, source.settings)
+        examples = read_calibration(predictor, config.calibration, source.inputs)
         name, judge, least = examples.judge(folder, file)
         result = quantise_measured(file, quantised, mode, examples.batches, judge, least)
         for choice in result.choices:
@@ -214,9 +223,11 @@ def _make_int8(
                 assert found is not None
                 say(f"{form}: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
     # Above, float32 has been held to its tolerance; int8 must be finite, of the right sizes, and say how far it is.
-    differences = check_graph(network, open_session(quantised), target, check_to, tolerance=None)
+    differences = check_graph(
+        network, open_session(quantised), source.target, config.check_to, tolerance=None
+    )
     report["largest"] = asdict(max(differences, key=lambda difference: difference.relative))
-    report["bytes"] = _size(folder, _INT8_FILE)
+    report |= {"bytes": _size(folder, _INT8_FILE), "calibration": config.calibration}
     for old in folder.glob(f"{MODEL_FILE}*"):
         old.unlink()
     quantised.rename(file)

@@ -23,15 +23,13 @@ from ..tasks.windows import check_stride, encode_windows
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend
-from .settings import check_length, read_settings
+from .settings import DEFAULT_LENGTH, check_length, read_settings
 
 if TYPE_CHECKING:
     from ..modeling import FunnelformerModel
     from .config import EmbedConfig
 
 __all__ = ["Embedder", "asked_embedder", "load_embedder", "mean_of_windows", "vectors_of"]
-
-_NUM_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -209,20 +207,7 @@ def load_embedder(
         raise UserError(f"--max-length is {max_length}; allowed: 3 or more")
     source = located(source)
     refuse_foreign_code(source)
-    tokenizer: Any
-    model: Any
-    is_foreign = False
-    chosen = choose_backend(source, backend)
-    if chosen != "torch":
-        tokenizer = load_plain_tokenizer(source)
-        model = OnnxModel(source, engine=chosen)
-        if not model.gives_vectors:
-            raise UserError(f"{source}: its graph gives no vectors; export the model with --task embeddings")
-    else:
-        from .load import load_encoder
-
-        tokenizer = load_tokenizer(source)
-        model, is_foreign = load_encoder(source, device, only_runs=only_runs)
+    model, tokenizer, is_foreign = _load(source, backend, device, only_runs)
     check_fits(tokenizer, model.config, source)
     saved = vectors_of(source, model.config, is_foreign)
     origin = saved or SentenceEmbedding()
@@ -238,7 +223,7 @@ def load_embedder(
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")
     else:
-        max_length = origin.max_length or read_settings(source).get("max_length", _NUM_TOKENS)
+        max_length = origin.max_length or read_settings(source).get("max_length", DEFAULT_LENGTH)
         if model.config.position == "absolute":
             max_length = min(max_length, model.config.max_position_embeddings)
     if doc_stride is not None:
@@ -247,6 +232,22 @@ def load_embedder(
         normalize = origin.normalize
     prompt = origin.prompt(prompt, source)
     return Embedder(model, tokenizer, max_length, normalize, prompt, origin, source, doc_stride)
+
+
+def _load(source: str, backend: Backend, device: str, only_runs: bool) -> tuple[Any, Any, bool]:
+    """The model, its tokenizer, and whether the weights are in the form of another library."""
+    chosen = choose_backend(source, backend)
+    if chosen == "torch":
+        from .load import load_encoder
+
+        tokenizer = load_tokenizer(source)
+        model, is_foreign = load_encoder(source, device, only_runs=only_runs)
+        return model, tokenizer, is_foreign
+    plain = load_plain_tokenizer(source)
+    graph = OnnxModel(source, engine=chosen)
+    if not graph.gives_vectors:
+        raise UserError(f"{source}: its graph gives no vectors; export the model with --task embeddings")
+    return graph, plain, False
 
 
 def vectors_of(source: str, config: ModelOptions, is_foreign: bool) -> SentenceEmbedding | None:

@@ -18,7 +18,7 @@ from ..data.tables import Table, read_table, read_texts
 from ..spread.table_parts import make_parts
 from ..tasks.releases.squad import WHERE
 from ..tasks.spans import Questions
-from ..tasks.task import read_part
+from ..tasks.task import Task, TaskColumns, read_part
 from .answer import answer_all, say_all, write_answers
 from .config import PredictConfig
 from .examples import check_part, columns_of, kind_on, named_task, say_messages, split_at_spaces
@@ -70,17 +70,7 @@ def predict(config: PredictConfig) -> int:
                 "--submit needs the folder of the task's files as data, and --task where the model has none"
             )
         return submit(predictor, named, config.data, config.submit_to, config.batch_size)
-    messages: list[str] = []
-    if named is not None:
-        chosen = named.part(config.part) if config.part is not None else named.of_role("test")[0]
-        table = read_part(named, config.data, chosen)
-        columns = dataclasses.replace(named.columns, label=None)
-    else:
-        check_part(config.data, config.part)
-        table = read_texts(config.data) if config.part is None else read_table(config.data, split=config.part)
-        columns, messages = columns_of(predictor, table, config.text, config.text_pair, None, labelled=False)
-        if predictor.kind == "tokens":
-            table, columns = split_at_spaces(table, columns)
+    table, columns, messages = _read(config, predictor, named)
     kind = kind_on(predictor, columns, named)
     examples = kind.examples(table)
     if config.submit_to is not None:
@@ -101,6 +91,21 @@ def predict(config: PredictConfig) -> int:
         say_messages(messages)
         _write(file, format, table, answered)
     return len(table)
+
+
+def _read(
+    config: PredictConfig, predictor: Predictor, named: Task | None
+) -> tuple[Table, TaskColumns, list[str]]:
+    """The table, its columns, and what is to be said of the choice of these."""
+    if named is not None:
+        chosen = named.part(config.part) if config.part is not None else named.of_role("test")[0]
+        return read_part(named, config.data, chosen), dataclasses.replace(named.columns, label=None), []
+    check_part(config.data, config.part)
+    table = read_texts(config.data) if config.part is None else read_table(config.data, split=config.part)
+    columns, messages = columns_of(predictor, table, config.text, config.text_pair, None, labelled=False)
+    if predictor.kind == "tokens":
+        table, columns = split_at_spaces(table, columns)
+    return table, columns, messages
 
 
 def _predict_on_ray(config: PredictConfig) -> int:

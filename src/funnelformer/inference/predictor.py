@@ -29,7 +29,7 @@ from ..tasks.windows import by_owner, check_stride, encode_windows
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend
-from .settings import check_length, read_architectures, read_settings
+from .settings import DEFAULT_LENGTH, check_length, read_architectures, read_settings
 
 __all__ = ["Predictor", "load_predictor"]
 
@@ -223,7 +223,7 @@ def load_predictor(
     if max_length is not None:
         check_length(model.config, max_length, "--max-length")
     elif model.config.position == "absolute":
-        task["max_length"] = min(task.get("max_length", 512), model.config.max_position_embeddings)
-    task["max_length"] = max_length or task.get("max_length", 512)
+        task["max_length"] = min(task.get("max_length", DEFAULT_LENGTH), model.config.max_position_embeddings)
+    task["max_length"] = max_length or task.get("max_length", DEFAULT_LENGTH)
     predictor = Predictor(model, tokenizer, task)
     return predictor if windows is None else predictor.in_windows(windows)

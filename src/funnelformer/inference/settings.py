@@ -10,10 +10,19 @@ from ..base.errors import UserError, short
 from ..base.json_toml import read_json
 from ..tasks.windowing import windowing_in
 
-__all__ = ["TASK_FILE", "allow_length", "check_length", "read_architectures", "read_settings"]
+__all__ = [
+    "DEFAULT_LENGTH",
+    "TASK_FILE",
+    "allow_length",
+    "check_length",
+    "read_architectures",
+    "read_settings",
+]
 
 # Of a fine-tuned model's folder.
 TASK_FILE = "task.json"
+# Tokens after which a text is cut, if nothing says how many.
+DEFAULT_LENGTH = 512
 
 
 def check_length(config: Any, max_length: int, flag: str) -> None:

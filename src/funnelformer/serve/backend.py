@@ -12,7 +12,7 @@ from ..data.tokenizer import check_fits
 from ..inference.answer import questions_of
 from ..inference.finite import refuse_not_finite
 from ..inference.predictor import Predictor
-from ..inference.settings import check_length, read_settings
+from ..inference.settings import DEFAULT_LENGTH, check_length, read_settings
 from ..tasks.passages import check_room
 from ..tasks.releases import find_task
 from ..tasks.spans import Questions
@@ -115,7 +115,9 @@ def limited(model: Any, tokenizer: Any, config: ServeConfig) -> Predictor:
     check_fits(tokenizer, model.config, config.model)
     task = read_settings(config.model)
     own = None if model.config.vectors is None else model.config.vectors.max_length
-    limit = config.max_length or task.get("max_length") or own or min(tokenizer.model_max_length, 512)
+    limit = (
+        config.max_length or task.get("max_length") or own or min(tokenizer.model_max_length, DEFAULT_LENGTH)
+    )
     if config.max_length is not None:
         check_length(model.config, config.max_length, "--max-length")
     elif model.config.position == "absolute":

@@ -15,7 +15,7 @@ from ...checkpoints.model_source import is_layout
 from ...checkpoints.provenance import source_name
 from ...data.example_rows import Rows
 from ...data.tokenizer import check_vocabulary
-from ...inference.settings import TASK_FILE, allow_length, check_length, read_settings
+from ...inference.settings import DEFAULT_LENGTH, TASK_FILE, allow_length, check_length, read_settings
 from ...tasks.kinds import kind_of
 from ...tasks.task import Task
 from ..finetuning.config import FinetuneConfig
@@ -38,7 +38,6 @@ from .teacher_answers import DealtAnswers, ask_teacher
 
 __all__ = ["distill_answers"]
 
-_NUM_TOKENS = 512
 # The correlation with the teacher's order chooses the checkpoint of a student that orders.
 _SCORES_OF_RANKS = ("spearman", "pearson", "mse")
 
@@ -128,7 +127,7 @@ def _length(config: DistillConfig, teacher: AnsweringTeacher) -> int:
     """The number of tokens after which the student cuts a text."""
     if config.max_length is not None:
         return config.max_length
-    return min(teacher.max_length, int(read_settings(str(teacher.folder)).get("max_length", _NUM_TOKENS)))
+    return min(teacher.max_length, read_settings(str(teacher.folder)).get("max_length", DEFAULT_LENGTH))
 
 
 def _as_finetuning(config: DistillConfig, task: Task, length: int) -> FinetuneConfig:
