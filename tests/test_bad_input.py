@@ -129,7 +129,7 @@ def test_too_few_documents(pretrained, tmp_path):
     )
     line = pretrained("--objective", "mlm+sso", "--validation-fraction", 0, train=path)
     assert line == (
-        "--train: there is one document to train on, and a part B from elsewhere needs two; give more text"
+        "--train: there is one document to train on, but a part B from elsewhere needs two; give more text"
     )
     assert pretrained("--validation-fraction", 0, train=path) == (
         "--train: the corpus gives 2 sequences, too few for a step of 8; give more text, or a smaller --batch-size"

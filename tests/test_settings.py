@@ -204,8 +204,8 @@ def test_weights_that_say_they_are_quantised(tmp_path):
     write_config(tmp_path / "a", "ours", {"quantization_config": {"quant_method": "nope"}})
     for read in (FunnelformerConfig.from_pretrained, load_folder):
         assert error_of(read, tmp_path / "a") == (
-            f"{tmp_path / 'a' / 'config.json'}: quantization_config is given; allowed: none, as quantised weights are "
-            "not read"
+            f"{tmp_path / 'a' / 'config.json'}: quantization_config is given; allowed: none, "
+            "because quantised weights cannot be read"
         )
 
 

@@ -240,9 +240,9 @@ def test_text_in_memory(tmp_path):
     [
         (
             {"block_size": 2},
-            "block_size: 2 leaves no room for text; with these options it needs 3 ids and more",
+            "block_size: 2 leaves no room for text; with these options it needs at least 3 ids",
         ),
-        ({"block_size": 8, "form": "structure", "stride": 4}, "it needs 10 ids and more"),
+        ({"block_size": 8, "form": "structure", "stride": 4}, "it needs at least 10 ids"),
         ({"block_size": 18, "stride": 4}, "stride: 4 is not a power of two that divides block_size 18"),
         ({"block_size": 18, "stride": 3}, "stride: 3 is not a power of two"),
         ({"block_size": 16, "passes": 0}, "passes: 0"),

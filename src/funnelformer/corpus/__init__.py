@@ -1,1 +1,1 @@
-"""From text to rows of tokens to pretrain on: read, tokenised, cut into blocks, kept, masked."""
+"""Text for pretraining: read it, tokenise it, cut it into rows, store the rows, mask tokens."""

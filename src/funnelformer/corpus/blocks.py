@@ -9,7 +9,7 @@ from .rows import NO_LABEL, Rows
 
 __all__ = ["MIN_TAIL_TOKENS", "pack_rows"]
 
-# The short row at the end is worth keeping from this many tokens on.
+# A shorter row at the end is dropped.
 MIN_TAIL_TOKENS = 32
 
 
@@ -22,10 +22,10 @@ def pack_rows(
     sep_id: int,
     pad_id: int,
 ) -> Rows:
-    """Rows `[CLS] tokens [SEP]` of `num_usable` ids, padded to `block_size`; the last one may be shorter.
+    """Pack documents into rows `[CLS] tokens [SEP]` of `num_usable` ids, padded to `block_size` ids.
 
-    The documents follow one another in `order` with a [SEP] between two of them, so a row may hold parts of
-    several. A last row below `MIN_TAIL_TOKENS` tokens is dropped.
+    order: numbers of the documents [number of documents]. They follow one another with a [SEP] between two of them, so
+    a row may hold parts of several. The last row may be shorter; it is dropped below `MIN_TAIL_TOKENS` tokens.
     """
     bounds = text.sentences[text.documents]
     lengths = np.diff(bounds)[order] + 1  # with the [SEP] after each
@@ -50,7 +50,8 @@ def pack_rows(
     inside = place <= num_tokens[:, None] - 2
     ids[:, 1 : body + 1][inside] = stream[:num_kept]
     flags[:, 1 : body + 1][inside] = word_starts[:num_kept]
-    flags[:, 1] = True  # the end of a word that was cut is a word of its own, not a part of [CLS]
+    # A row may begin inside a word: the end of that word counts as a word, not as a part of [CLS].
+    flags[:, 1] = True
     ids[:, 0] = cls_id
     ids[np.arange(num_rows), num_tokens - 1] = sep_id
     return Rows(ids, flags, num_tokens, num_tokens.copy(), np.full(num_rows, NO_LABEL, dtype=np.int16))

@@ -1,4 +1,4 @@
-"""From documents to training rows: hold some out, tokenise, pack or pair, in parts that need nothing of each other."""
+"""From documents to training rows: hold some out, tokenise, pack or pair them, in independent parts."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ D = TypeVar("D", bound=Any)
 
 _LABELS = {"continuation": (FOLLOWS, ELSEWHERE), "structure": (FOLLOWS, PRECEDES, ELSEWHERE)}
 SPLITS: tuple[Split, ...] = ("train", "validation")
-TOO_FEW_DOCUMENTS = "there is one document to train on, and a part B from elsewhere needs two; give more text"
+TOO_FEW_DOCUMENTS = "there is one document to train on, but a part B from elsewhere needs two; give more text"
 
 
 @dataclass(frozen=True)
 class BuiltPart:
-    """Rows of one part and split, and the tokens of each document they were made from."""
+    """The rows of one part and split. document_lengths: tokens of each document they were made from."""
 
     rows: Rows
     document_lengths: np.ndarray
@@ -43,9 +43,10 @@ class BuiltPart:
 def iter_parts(
     documents: Iterable[D], part_chars: int, length: Callable[[D], int] = len
 ) -> Iterator[list[D]]:
-    """Cut a stream of documents into lists of about `part_chars` characters, by nothing but the documents.
+    """Cut a stream of documents into lists of at least `part_chars` characters; the same documents give the same lists.
 
-    What is left at the end joins the part before it if it is below half of that. length: characters of a document.
+    What is left at the end joins the list before it if it is shorter than half of that.
+    length: gives the number of characters of a document.
     """
     ready: list[D] | None = None
     part: list[D] = []
@@ -65,9 +66,9 @@ def iter_parts(
 def build_part(
     documents: list[str], tokenizer: PreTrainedTokenizerFast, settings: RowSettings, key: tuple[int, ...]
 ) -> dict[Split, BuiltPart]:
-    """Make the rows of one part of the text; they depend on the arguments alone.
+    """Make the rows of one part of the text, by split; they depend only on the arguments.
 
-    key: the part's numbers, which with the seed give the order of its documents and its pairs.
+    key: the numbers of the part. Together with the seed they decide the order of its documents, and its pairs.
     """
     split_of = [in_validation(document, settings.validation_fraction) for document in documents]
     ids = (settings.block_size, settings.num_usable)
@@ -96,9 +97,9 @@ def rows_from_text(
     settings: RowSettings,
     text_column: str | None = None,
 ) -> dict[Split, datasets.Dataset]:
-    """Make the rows of a corpus in memory, for texts that need no preparation of their own.
+    """Make the rows of a corpus in memory, for texts so small that they need not be prepared on disk.
 
-    Raises UserError as `iter_documents`, and when the documents of a split do not fill one row.
+    Raises UserError as `iter_documents` does, and if the documents of a split do not fill one row.
     """
     import datasets
 
@@ -120,7 +121,7 @@ def rows_from_text(
 
 
 def check_filled(split: Split, rows: Rows | None, settings: RowSettings) -> None:
-    """Raise UserError when the rows of a split are none, or there is no full one where text is packed."""
+    """Raise UserError if a split has no rows, or if text is packed and no row is full."""
     if settings.form == "single":
         if rows is not None and len(rows) and rows.num_tokens[0] == settings.num_usable:
             return
@@ -132,7 +133,7 @@ def check_filled(split: Split, rows: Rows | None, settings: RowSettings) -> None
     if rows is None or not len(rows):
         raise UserError(
             f"the {split} part of the corpus gives no pair of sentences; pairs need two documents, "
-            "and documents of two sentences (one a line; sentences=punctuation also cuts lines)"
+            "and documents of two sentences (one on each line; --sentences punctuation also cuts lines)"
         )
     if split == "train" and ELSEWHERE not in rows.structure:
         raise UserError(f"--train: {TOO_FEW_DOCUMENTS}")

@@ -32,7 +32,7 @@ class TokenizerConfig:
     "Merge only pairs that occur at least this often."
     text_column: TextColumn = None
     max_length: Annotated[int, at_least(3)] = 512
-    "Tokens at which a longer text is cut by default, the two special ones included."
+    "Number of tokens, the two special ones included, after which the tokenizer cuts a text by default."
     overwrite: bool = False
     "Replace the tokenizer in a folder that is not empty."
 

@@ -1,4 +1,4 @@
-"""Random numbers that are a function of what they are for, computed for a whole batch without a generator's state."""
+"""Random numbers computed from seed, epoch and row, for a whole batch at once: no generator has a state to keep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STREAM = np.uint64(1 << 32)
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-    """The output function of SplitMix64; in place, for `values` are always a new array."""
+    """The output function of SplitMix64. It changes `values`, which is always a new array."""
     values ^= values >> np.uint64(30)
     values *= _FIRST
     values ^= values >> np.uint64(27)
@@ -22,7 +22,10 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 
 def row_keys(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
-    """A key [B] uint64 for every row: a hash of (seed, epoch, index), so that no batch or order matters."""
+    """One key for each row, [B] uint64: a hash of (seed, epoch, index), whatever the batch and the order.
+
+    indices: [B], the numbers of the rows.
+    """
     keys = np.full(len(indices), seed, dtype=np.uint64)
     for part in (epoch, indices):
         keys = _mix(keys + _GAMMA)
@@ -31,9 +34,9 @@ def row_keys(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
 
 
 def uniforms(keys: np.ndarray, stream: int, count: int) -> np.ndarray:
-    """[B, count] numbers in [0, 1), 53 bits each: numbers of SplitMix64 that starts at the row's key.
+    """Random numbers in [0, 1), [B, count] float64 with 53 random bits each: SplitMix64, started at each row's key.
 
-    stream: another number for each thing that is drawn. count: below 2^32.
+    stream: different for each purpose, so that the numbers are independent. count: below 2^32.
     Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
     """
     counters = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(stream) * _STREAM

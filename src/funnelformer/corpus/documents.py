@@ -38,8 +38,8 @@ __all__ = [
 
 Split = Literal["train", "validation"]
 
-# A longer document of a text file is cut at a line end: memory stays constant where a file has no empty
-# lines, and the hold-out can take a part of a book.
+# A longer document of a text file is cut at the end of a line. So memory stays constant if a file has no empty lines,
+# and a part of a book can be held out.
 MAX_DOCUMENT_CHARS = 50_000
 _ROWS_AT_ONCE = 1000
 
@@ -56,7 +56,7 @@ class SavedDataset:
 
 @dataclass(frozen=True, order=True)
 class RemoteFile:
-    """A file in a store of objects, and its bytes."""
+    """A file in an object store. size: in bytes."""
 
     url: str
     size: int
@@ -76,8 +76,8 @@ SpreadSource = Source | RemoteFile
 class Document(NamedTuple):
     """A document and where it begins in its source.
 
-    row: its first row, or the first line of a .txt file, from 0. line: of the file, from 1, where it is known.
-    column: of the text, in a table.
+    row: the row of a table, or the first line of a .txt file, counted from 0. line: its line in the file, counted from
+    1, or None if not known. column: the column of the text in a table, or None.
     """
 
     text: str
@@ -87,7 +87,7 @@ class Document(NamedTuple):
 
 
 def text_documents(lines: Iterable[Line]) -> Iterator[Document]:
-    """The documents of a .txt file."""
+    """The documents of a .txt file, which empty lines separate."""
     begun: list[str] = []
     num_chars, first = 0, 0
     for number, line in lines:
@@ -103,10 +103,10 @@ def text_documents(lines: Iterable[Line]) -> Iterator[Document]:
 
 
 def table_documents(rows: Iterable[Row], name: str, text_column: str | None) -> Iterator[Document]:
-    """The documents of a table, without the rows that have no text. Raises UserError for what is no text."""
+    """The documents of a table; rows without a text are skipped. Raises UserError for a value that is not text."""
     column: str | None = None
     for index, (line, row) in enumerate(rows):
-        if column is None:  # the first row tells; later JSON objects may leave the column out
+        if column is None:  # the first row decides; later JSON objects may lack the column
             column = (
                 check_column(text_column, row, name) if text_column else guess_text_column(list(row), name)
             )
@@ -119,7 +119,7 @@ def table_documents(rows: Iterable[Row], name: str, text_column: str | None) -> 
 
 
 def _saved_rows(source: SavedDataset) -> Iterator[tuple[int | None, dict[str, Any]]]:
-    """Rows of the part named "train", or of the only one, memory-mapped."""
+    """Rows of the split "train", or of the only split, memory-mapped."""
     import datasets
 
     try:
@@ -151,9 +151,9 @@ def _is_saved(pattern: str | Path) -> bool:
 
 
 def expand_sources(patterns: str | Path | Iterable[str | Path]) -> list[Source]:
-    """Return what names and globs stand for: sorted files, then data sets.
+    """Return what names and globs stand for: files, then data sets, each sorted.
 
-    Raises UserError as `expand_paths`, and for a file of an unknown format.
+    Raises UserError as `expand_paths` does, and for a file of an unknown format.
     """
     patterns = [patterns] if isinstance(patterns, str | Path) else list(patterns)
     saved = sorted({SavedDataset(str(pattern)) for pattern in patterns if _is_saved(pattern)})
@@ -169,7 +169,10 @@ def expand_sources(patterns: str | Path | Iterable[str | Path]) -> list[Source]:
 
 
 def everywhere(patterns: Iterable[str]) -> list[SpreadSource]:
-    """As `expand_sources`, and also of names in a store of objects, and folders of files."""
+    """As `expand_sources`; names may also be URLs of an object store, and folders of files.
+
+    Raises UserError if a name stands for no file, or if a URL cannot be read.
+    """
     here: list[str | Path] = []
     remote: list[str] = []
     for pattern in patterns:
@@ -189,7 +192,7 @@ def everywhere(patterns: Iterable[str]) -> list[SpreadSource]:
 
 
 def whole_documents(source: SpreadSource, text_column: str | None = None) -> Iterator[Document]:
-    """The documents of one file or data set; there may be none."""
+    """The documents of one file or data set, with their places; there may be none. Raises UserError if unreadable."""
     if isinstance(source, SavedDataset):
         yield from table_documents(_saved_rows(source), str(source), text_column)
         return
@@ -210,11 +213,11 @@ def iter_documents(
 ) -> Iterator[str]:
     """Yield the documents of text files and tables, file by file in sorted order, in constant memory.
 
-    patterns: names and globs. A .txt file has an empty line between documents (one that gets longer than
-    `MAX_DOCUMENT_CHARS` is cut at a line end); a table (`tables.FORMATS`) has one document a row.
-    Both may be compressed. Also folders written by `Dataset.save_to_disk` and names on the Hub (`user/name`).
-    text_column: the tables' column; by default the one that is plainly the text. Empty documents are skipped.
-    Raises UserError for what cannot be read, an unknown format, and files without any text.
+    patterns: names and globs of files, folders written by `Dataset.save_to_disk`, and names on the Hub (`user/name`).
+        A .txt file has an empty line between documents; a document longer than `MAX_DOCUMENT_CHARS` is cut at the end
+        of a line. A table (`formats.FORMATS`) has one document in each row. Both may be compressed.
+    text_column: the tables' column of text; by default the one that is clearly the text. Empty documents are skipped.
+    Raises UserError for a source that cannot be read or has an unknown format, and if there is no text at all.
     """
     sources = expand_sources(patterns)
     empty = True
@@ -228,10 +231,10 @@ def iter_documents(
 
 
 def in_validation(document: str, fraction: float) -> bool:
-    """Tell whether a document belongs to the held-out part: by a hash of its text, so always the same way.
+    """Whether a document is held out. A hash of its text decides, so the answer is always the same.
 
-    fraction: expected share of documents, 0 to 1. Equal documents fall on the same side, and a document that
-    is held out for one fraction is so for every larger one.
+    fraction: expected share of documents that are held out, 0 to 1. Equal documents are in the same split, and a
+    document that is held out with one fraction is also held out with every larger one.
     """
     digest = hashlib.blake2b(document.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64

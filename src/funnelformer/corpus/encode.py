@@ -23,10 +23,11 @@ _END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]*[^
 
 @dataclass(frozen=True)
 class EncodedDocuments:
-    """ids: [N] int32, of all documents one after another; word_starts: [N] bool.
+    """The token ids of documents, without special tokens. No document and no sentence is empty.
 
-    sentences: offsets into `ids`, [number of sentences + 1]; documents: offsets into `sentences`,
-    [number of documents + 1]. No document and no sentence is empty.
+    ids: [N] int32, all documents one after another. word_starts: [N] bool, True where a word begins.
+    sentences: offsets into `ids`, [number of sentences + 1]. documents: offsets into `sentences`,
+    [number of documents + 1].
     """
 
     ids: np.ndarray
@@ -45,7 +46,7 @@ class EncodedDocuments:
 
 
 def split_sentences(document: str, how: Sentences) -> list[str]:
-    """The lines of a document with something in them, or these cut at punctuation too."""
+    """The sentences of a document: its lines that are not blank, or with "punctuation" also the sentences in a line."""
     lines = [line for line in document.split("\n") if line.strip()]
     if how == "lines":
         return lines
@@ -60,7 +61,7 @@ def _split_line(line: str) -> list[str]:
 def encode_documents(
     documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, how: Sentences = "lines"
 ) -> EncodedDocuments:
-    """Tokenise documents sentence by sentence, without special tokens; those without a token are left out."""
+    """Tokenise documents sentence by sentence, without special tokens. Documents without any token are left out."""
     split = [split_sentences(document, how) for document in documents]
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -73,7 +74,7 @@ def encode_documents(
     word_starts = np.ones(total, dtype=bool)
     word_starts[1:] = words[1:] != words[:-1]
     word_starts[(lengths.cumsum() - lengths)[lengths > 0]] = True
-    # Sentences of each document that have a token: nothing but control characters may be in one.
+    # A sentence may have no token, if it is only control characters; count those of each document that have one.
     owner = np.repeat(np.arange(len(split)), [len(sentences) for sentences in split])
     counts = np.bincount(owner[lengths > 0], minlength=len(split))
     return EncodedDocuments(ids, word_starts, _offsets(lengths[lengths > 0]), _offsets(counts[counts > 0]))

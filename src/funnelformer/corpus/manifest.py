@@ -1,4 +1,4 @@
-"""What lies in a folder of prepared data: settings, shards, counts; and what must be the same to go on with it."""
+"""The manifest of prepared data: its file name, its counts and histograms, and the hash of the tokenizer."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MANIFEST = "manifest.json"
 
 
 def hash_tokenizer(tokenizer: Any) -> str:
-    """SHA-256 of all that decides a fast tokenizer's ids: its pipeline and vocabulary, and the special tokens.
+    """SHA-256, in hex, of everything that decides a fast tokenizer's ids: pipeline, vocabulary and special tokens.
 
-    The template around a text, truncation and padding are left out; preparing data uses none of them.
+    It leaves out the template around a text, truncation and padding, because preparing data uses none of them.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     for key in ("truncation", "padding", "post_processor"):
@@ -40,7 +40,7 @@ def hash_tokenizer(tokenizer: Any) -> str:
 
 
 def length_histogram(lengths: Iterable[int]) -> dict[str, int]:
-    """Count documents by length in tokens: keys are the powers of two at or below the length."""
+    """Count documents by length in tokens. A key is the largest power of two that is not above the length."""
     counts: dict[int, int] = {}
     for length in lengths:
         bucket = 1 << (int(length).bit_length() - 1)
@@ -49,7 +49,7 @@ def length_histogram(lengths: Iterable[int]) -> dict[str, int]:
 
 
 def is_histogram(value: Any) -> bool:
-    """Whether a value is what `length_histogram` gives."""
+    """Whether a value has the form of what `length_histogram` returns."""
     return isinstance(value, dict) and all(
         key in _LENGTHS and is_count(number) for key, number in value.items()
     )
@@ -59,12 +59,12 @@ _LENGTHS = frozenset(str(1 << power) for power in range(64))
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a number of things that a file may hold."""
+    """Whether a value is a whole number from 0 to below 2^63."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def add_histograms(histograms: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The sum of histograms."""
+    """The sum of several `length_histogram`s."""
     total: dict[int, int] = {}
     for histogram in histograms:
         for bucket, count in histogram.items():
@@ -73,7 +73,7 @@ def add_histograms(histograms: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def write_json_file(path: Path, value: Any) -> None:
-    """The same value gives the same bytes; the file appears whole."""
+    """Write a JSON file, which appears whole. The same value gives the same bytes."""
     with atomic_writer(path) as file:
         dump_json(value, file, sort_keys=True, ensure_ascii=False)
         file.write("\n")

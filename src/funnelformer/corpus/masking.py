@@ -1,4 +1,4 @@
-"""Hide tokens for masked language modelling, a batch at a time, the same ones whenever a run is resumed."""
+"""Hide tokens for masked language modelling, a batch at a time; a resumed run hides the same ones."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ _KIND, _REPLACEMENT = 10, 11  # streams of random numbers, beside those of `targ
 
 @dataclass(frozen=True)
 class Masking:
-    """What is hidden, and how.
+    """Which tokens become targets, and what takes their place.
 
-    strategy: single tokens, whole words, or spans of 1 to 5 tokens or words.
-    num_predict: targets of every sequence; by default `probability` of its tokens that are not special, rounded,
-        and one at least. A sequence with fewer such tokens has them all as targets.
-    leak, random: shares of the targets that keep their token, and that become any ordinary token; the others
-        become <mask> (Devlin et al. 2019).
+    strategy: targets are single tokens, whole words, or spans of 1 to 5 tokens or words.
+    probability: share of the tokens of a sequence, without special ones, that become targets; rounded, at least one.
+    num_predict: number of targets in each sequence, in place of `probability`. If a sequence has fewer tokens, all of
+        them are targets.
+    leak: share of the targets that keep their token. random: share that becomes a random ordinary token. The others
+        become the mask token.
+    Source: Devlin et al. 2019, arXiv:1810.04805.
     """
 
     strategy: Strategy = "single_token"
@@ -42,7 +44,7 @@ class Masking:
     random: float = 0.1
 
     def counts(self, num_free: np.ndarray) -> np.ndarray:
-        """The number of targets [B] of sequences with that many tokens to choose from."""
+        """The number of targets [B] in sequences that have `num_free` [B] tokens to choose from."""
         if self.num_predict is not None:
             wanted = np.full_like(num_free, self.num_predict)
         else:
@@ -51,13 +53,13 @@ class Masking:
 
 
 class MaskedBlocks(Dataset[dict[str, Any]]):
-    """Rows of a corpus; `collate` makes a batch of them with some tokens hidden and `labels` that hold these.
+    """Rows of a corpus; `collate` makes a batch of them in which some tokens are hidden, with their ids in `labels`.
 
-    The draw depends on seed, epoch and index alone: on neither the batches before nor the random state,
-    which the loader, one batch ahead of the step, would have changed when a checkpoint is written.
+    Seed, epoch and index alone decide which tokens are hidden. A random state would not do: the loader is a batch
+    ahead of the step, so it would already have changed when a checkpoint is written.
 
-    blocks: rows as `data.rows` has them. cls_type_id: the token type of [CLS]; those of A and B are 0 and 1.
-    with_structure: give the batch `structure_labels` too.
+    blocks: a data set with the columns of `rows.Rows`. cls_type_id: the token type of [CLS]; A has 0, and B has 1.
+    with_structure: also put `structure_labels` into the batch.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class MaskedBlocks(Dataset[dict[str, Any]]):
         self.masking, self.seed, self.epoch = masking, seed, 0
         self.cls_type_id, self.with_structure = cls_type_id, with_structure
         self.mask_id = tokenizer.mask_token_id
-        self.is_special = np.ones(num_ids(tokenizer), dtype=bool)  # also ids between others that no token has
+        self.is_special = np.ones(num_ids(tokenizer), dtype=bool)  # so are ids that no token has
         self.is_special[list(tokenizer.get_vocab().values())] = False
         self.is_special[list(tokenizer.all_special_ids)] = True
         self.ordinary = np.flatnonzero(~self.is_special)
@@ -90,7 +92,7 @@ class MaskedBlocks(Dataset[dict[str, Any]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """A batch at once, which torch's loader asks for: reading row by row takes twice as long."""
+        """Read a whole batch. torch's loader calls this, if it is there; reading row by row takes twice as long."""
         rows = rows_of_table(self.blocks[indices])
         return [
             {"index": index, "epoch": self.epoch, **{name: values[i] for name, values in vars(rows).items()}}
@@ -98,7 +100,11 @@ class MaskedBlocks(Dataset[dict[str, Any]]):
         ]
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Stack rows to tensors [B, L] and hide tokens of them."""
+        """Stack rows into int64 tensors and hide some of their tokens.
+
+        Returns input_ids, token_type_ids, attention_mask and labels, all [B, L]; labels are -100 except at targets.
+        With `with_structure` also structure_labels [B].
+        """
         rows = Rows(**{name: np.stack([item[name] for item in items]) for name in Rows.__dataclass_fields__})
         keys = row_keys(self.seed, items[0]["epoch"], np.array([item["index"] for item in items]))
         hidden, labels = self.hide(rows, keys)
@@ -117,7 +123,10 @@ class MaskedBlocks(Dataset[dict[str, Any]]):
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
     def hide(self, rows: Rows, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids [B, L] with tokens hidden, and labels [B, L] that hold these and -100 elsewhere; int64."""
+        """Return the ids with tokens hidden, and labels: the hidden ids, and -100 elsewhere. Both are [B, L] int64.
+
+        keys: [B], one random key for each row, see `counter_random.row_keys`.
+        """
         masking, ids = self.masking, rows.input_ids.astype(np.int64)
         free = ~self.is_special[ids] & (np.arange(rows.block_size) < rows.num_tokens[:, None])
         counts = masking.counts(free.sum(1))

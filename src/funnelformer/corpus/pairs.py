@@ -1,4 +1,4 @@
-"""Training sequences of two parts, A and B, with a label that says how B stands to A."""
+"""Training sequences of two parts, A and B, with a label for the place of B: after A, before A, or elsewhere."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def pair_rows(
     sep_id: int,
     pad_id: int,
 ) -> Rows:
-    """Rows `[CLS] A [SEP] B [SEP]` of at most `num_usable` ids, padded to `block_size`.
+    """Make rows `[CLS] A [SEP] B [SEP]` of at most `num_usable` ids, padded to `block_size` ids.
 
-    A and B are runs of whole sentences that stand next to each other in a document, cut at a random sentence end, in
-    this order or the other; or B is a run from another document, at most as long as the true one, so that the
-    length tells nothing. Each of `labels` is as likely. Text that B did not take begins the next pair.
-    A sentence longer than half the room is cut into equal parts. Documents of one sentence serve as B alone.
-    With one document alone every pair is of the labels that need no other; there is no row when all need one.
+    A and B are neighbouring runs of whole sentences in a document, divided at a random sentence end; the second is B
+    (FOLLOWS) or A (PRECEDES). With ELSEWHERE, B is a run from another document, at most as long as the true one, so
+    that its length does not give the label away. All `labels` are equally likely. Text that B did not use begins the
+    next pair. A sentence longer than half of the room is cut into equal parts. A document of one sentence is used only
+    as B. If there is only one document, ELSEWHERE is left out, and without any other label there are no rows.
     Source: Devlin et al. 2019 (continuation or not), Wang et al. 2019 and Tan et al. 2022 (three classes).
     """
     room = num_usable - 3
@@ -49,7 +49,7 @@ def pair_rows(
             if label == ELSEWHERE:
                 other = (document + 1 + int(generator.integers(text.num_documents - 1))) % text.num_documents
                 start = int(generator.integers(documents[other], documents[other + 1]))
-                # A gives way to the first sentence of B, if need be down to its own first sentence.
+                # A gets shorter until the first sentence of B fits, if necessary down to one sentence.
                 while sentences[cut] - sentences[first] + sentences[start + 1] - sentences[start] > room:
                     cut -= 1
                 limit = sentences[start] + sentences[last] - sentences[cut]
@@ -98,7 +98,7 @@ def _assemble(
             text.ids[b:b_end],
             text.word_starts[b:b_end],
         )
-        flags[row, [1, middle + 1]] = True  # where a sentence that was cut begins inside a word
+        flags[row, [1, middle + 1]] = True  # a sentence that was cut may begin inside a word
         second[row], num_tokens[row] = middle + 1, end + 1
     labels = np.array([label for _, _, label in found], dtype=np.int16)
     return Rows(ids, flags, num_tokens, second, labels)

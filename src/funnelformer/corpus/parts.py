@@ -40,7 +40,7 @@ __all__ = [
     "prepare_part",
 ]
 
-VERSION = 1  # of the form of the files
+VERSION = 1  # of the file format
 SETTINGS = "settings.json"
 PARTS = "parts"  # a small file of counts for each finished part
 JOBS = "jobs"  # a small file for each finished job of `--shard i/n`
@@ -49,10 +49,11 @@ JOBS = "jobs"  # a small file for each finished job of `--shard i/n`
 def prepare_part(
     documents: list[str], tokenizer: Any, settings: RowSettings, key: tuple[int, int], out: Path
 ) -> dict[str, Any]:
-    """Make the files of one part and, after them, the file of its counts, which says that it is finished.
+    """Write the Arrow files of one part, and then the file with its counts, which marks it as finished; return these.
 
-    The function to run on an engine of your own, see docs/pretraining.md: it needs nothing but its arguments, and may
-    be run twice.
+    Call this on an engine of your own, see docs/pretraining.md: the result depends only on the arguments, and calling
+    it twice does no harm.
+    key: two numbers that no other part has.
     """
     name = part_name(key)
     out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def part_name(key: tuple[int, int]) -> str:
 
 
 def is_finished(out: Path, key: tuple[int, int]) -> bool:
-    """Whether a part's file of counts is there, and its shards are as long as that says."""
+    """Whether a part has its file of counts, and Arrow files of the sizes noted there."""
     file = out / PARTS / f"{part_name(key)}.json"
     if not file.is_file():
         return False
@@ -94,7 +95,7 @@ _NUMBERS = ("bytes", "rows", "row_tokens", "documents", "tokens")
 
 
 def _read_counts(file: Path) -> dict[str, Any]:
-    """The counts of a part, as `prepare_part` writes them. Raises UserError for anything else."""
+    """Read the counts of a part, as `prepare_part` writes them. Raises UserError if the file has another form."""
     counts = read_json(file)
     splits = counts.get("splits")
     if (
@@ -102,7 +103,7 @@ def _read_counts(file: Path) -> dict[str, Any]:
         or not isinstance(splits, dict)
         or not all(_is_split(file, *entry) for entry in splits.items())
     ):
-        raise UserError(f"{file}: is damaged; delete it, and its part is made again")
+        raise UserError(f"{file}: is damaged; delete it and run prepare again, which makes its part anew")
     return counts
 
 
@@ -110,7 +111,7 @@ def _is_split(file: Path, split: str, entry: Any) -> bool:
     return (
         split in SPLITS
         and isinstance(entry, dict)
-        and entry.get("file") == f"{split}-{file.stem}.arrow"  # and no file elsewhere
+        and entry.get("file") == f"{split}-{file.stem}.arrow"  # never a file outside the folder
         and isinstance(entry.get("sha256"), str)
         and all(is_count(entry.get(name)) for name in _NUMBERS)
         and is_histogram(entry.get("document_lengths"))
@@ -118,7 +119,7 @@ def _is_split(file: Path, split: str, entry: Any) -> bool:
 
 
 def _read_job(file: Path) -> list[str]:
-    """The names of the parts of a job that has ended. Raises UserError for anything else."""
+    """Read the names of the parts of a job that has ended. Raises UserError if the file has another form."""
     names = read_json(file).get("parts")
     if not isinstance(names, list) or not all(
         isinstance(name, str) and re.fullmatch(r"\d{5,}-\d{5,}", name, re.ASCII) for name in names
@@ -128,7 +129,7 @@ def _read_job(file: Path) -> list[str]:
 
 
 def write_arrow(path: Path, rows: Rows) -> None:
-    """An Arrow stream as `datasets.Dataset.from_file` maps it; it appears whole under its name."""
+    """Write rows as an Arrow stream, which `datasets.Dataset.from_file` can map. The file appears whole."""
     table = table_of_rows(rows)
     with (
         atomic_path(path) as temporary,
@@ -139,7 +140,11 @@ def write_arrow(path: Path, rows: Rows) -> None:
 
 
 def finish_jobs(out: Path, settings: dict[str, Any], jobs: int) -> dict[str, Any]:
-    """Write the manifest once all jobs are done; whoever is last, or all of them, write the same bytes."""
+    """Write the manifest if all jobs have ended; return the counts, and with `jobs_missing` the jobs that have not.
+
+    Several jobs may do this at once: all write the same bytes.
+    Raises UserError if there is no text, or no row to train on.
+    """
     files = [out / JOBS / f"{number:05}-of-{jobs:05}.json" for number in range(1, jobs + 1)]
     names = sorted(chain.from_iterable(_read_job(f) for f in files if f.is_file()))
     parts = [_read_counts(out / PARTS / f"{name}.json") for name in names]
@@ -155,9 +160,9 @@ def finish_jobs(out: Path, settings: dict[str, Any], jobs: int) -> dict[str, Any
 
 
 def finish_parts(out: Path, tokenizer: Any, settings: RowSettings) -> None:
-    """Write the manifest of all parts in a folder, for those who ran `prepare_part` by other means.
+    """Write the manifest of all parts in a folder, if you called `prepare_part` on an engine of your own.
 
-    Raises UserError when there is no row to train on.
+    Raises UserError if there is no row to train on.
     """
     parts = [_read_counts(file) for file in sorted((out / PARTS).glob("*.json"))]
     facts = {"version": VERSION, "rows": asdict(settings), "tokenizer_sha256": hash_tokenizer(tokenizer)}
@@ -165,7 +170,7 @@ def finish_parts(out: Path, tokenizer: Any, settings: RowSettings) -> None:
 
 
 def _sum(parts: list[dict[str, Any]]) -> dict[Split, dict[str, Any]]:
-    """The counts of all parts, and their shards, by split."""
+    """The sums of the parts' counts, and the list of their Arrow files, by split."""
     splits: dict[Split, dict[str, Any]] = {}
     for split in SPLITS:
         own = [part["splits"][split] for part in parts if split in part["splits"]]
@@ -187,7 +192,7 @@ def _write_manifest(
         raise UserError(f"{out}: {TOO_FEW_DOCUMENTS}")
     if not splits["train"]["rows"]:
         raise UserError(
-            f"{out}: the text gives no row; single blocks need more text, pairs two documents of two sentences"
+            f"{out}: the text gives no row; give more text (pairs need two documents of two sentences)"
         )
     write_json_file(out / MANIFEST, {**facts, "splits": splits})
     return splits

@@ -1,8 +1,7 @@
 """Prepare text for pretraining once: tokenised, packed or paired, in Arrow files that training memory-maps.
 
-The format is that of the `datasets` library (Arrow streams), on which the package stands already: any number of
-processes map the same files, a row is found without an index, and `datasets`, pandas or polars open them. A format of
-one's own or a second one beside it (datatrove's) would have to give more than that.
+The files are Arrow streams, as the `datasets` library writes them, which the package depends on anyway. Any number of
+processes can map the same files, rows are found without an index, and `datasets`, pandas or polars can open them.
 """
 
 from __future__ import annotations
@@ -41,18 +40,18 @@ __all__ = ["prepare"]
 
 S = TypeVar("S", bound=SpreadSource)
 
-# Small files are prepared together up to this size on disk.
+# Small files form groups of up to this size on disk.
 _GROUP_BYTES = 16_000_000
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
-    """Write the rows of a corpus; return the manifest's counts, or this job's while other jobs are still at work.
+    """Write the rows of a corpus; return the counts of documents, tokens and rows, of all jobs that have ended.
 
     One process reads the text and cuts it into parts; each worker tokenises one part at a time and writes its files. A
-    part whose file of counts exists is finished and skipped. The same text, tokenizer and settings give the same bytes,
-    however many workers, jobs and interruptions there were.
-    engine: "ray" does the same on a cluster, and the files are the same bytes, also those of a folder that one machine
-        began. Texts may then be on S3, and `out` is a folder that all machines see.
+    part that is finished is skipped. The same text, tokenizer and settings give the same bytes, whatever the number of
+    workers, jobs and interruptions.
+    engine: "ray" writes the same bytes on a cluster, and can finish a folder that one machine began. Texts may then be
+        on S3; `out` is a folder that all machines see.
     Raises UserError for input that cannot be used, and for a folder that was begun with other settings.
     """
     if config.engine == "ray":
@@ -84,7 +83,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _prepare_on_ray(config: PrepareConfig) -> dict[str, Any]:
-    """As `prepare`: workers look through the groups of sources, then each makes one part after another."""
+    """As `prepare`, on a cluster: workers first scan the groups of sources, then each makes one part after another."""
     groups = _groups(everywhere(config.train))
     tokenizer_hash = hash_tokenizer(load_tokenizer(config.tokenizer))
     look = functools.partial(survey, config.text_column, config.part_chars)
@@ -113,14 +112,14 @@ def _size(source: SpreadSource) -> int:
 
 
 def _settings(config: PrepareConfig, sources: list[dict[str, Any]], tokenizer_hash: str) -> dict[str, Any]:
-    """What all jobs and later calls on one folder must agree on."""
+    """The settings that must be the same in all jobs and later calls on one folder."""
     return {
         "version": VERSION,
         "rows": asdict(config.rows),
         "text_column": config.text_column,
         "tokenizer_sha256": tokenizer_hash,
         "jobs": config.job[1],
-        # Names without their folders: the same data elsewhere give the same bytes.
+        # Names without their folders, so that the same data in another place give the same bytes.
         "sources": sources,
     }
 
@@ -128,7 +127,7 @@ def _settings(config: PrepareConfig, sources: list[dict[str, Any]], tokenizer_ha
 def _described(source: Source) -> dict[str, Any]:
     if not isinstance(source, Path):
         return {"name": str(source), "bytes": 0}
-    is_file = source.is_file()  # a pipe can be read once
+    is_file = source.is_file()  # a pipe can be read only once
     return {"name": source.name, "bytes": _size(source), "sha256": hash_file(source) if is_file else None}
 
 
@@ -159,9 +158,7 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
                 )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"{out} is not empty, and no prepared data have been begun in it; choose another --out"
-        )
+        raise UserError(f"{out} is not empty, and prepare did not begin it; choose another --out")
     for folder in (out, out / PARTS, out / JOBS):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +168,7 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _groups(sources: Sequence[S]) -> list[list[S]]:
-    """Sources in order, small files together; a part of the text never reaches over two groups."""
+    """The sources in order, small files together. A part of the text never spans two groups."""
     groups: list[list[S]] = []
     room = 0
     for source in sources:
@@ -187,7 +184,7 @@ def _groups(sources: Sequence[S]) -> list[list[S]]:
 def _own_parts(
     config: PrepareConfig, groups: list[list[Source]]
 ) -> Iterator[tuple[tuple[int, int], list[str]]]:
-    """The parts of this job. With many groups a job reads its own alone; else it reads all and takes every n-th."""
+    """The parts of this job: with many groups it reads only its own; else it reads all and takes every n-th part."""
     number, jobs = config.job
     by_group = len(groups) >= 4 * jobs
     for group, sources in enumerate(groups):
@@ -202,9 +199,9 @@ def _own_parts(
 def _run(
     config: PrepareConfig, tokenizer: Any, parts: Iterator[tuple[tuple[int, int], list[str]]]
 ) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
-    """Prepare parts here or in worker processes, and yield the counts in order.
+    """Prepare parts here or in worker processes, and yield their counts in order.
 
-    No more parts than workers + 1 are held, whatever the size of the corpus.
+    At most workers + 1 parts are in memory, whatever the size of the corpus.
     """
     workers = config.workers or num_usable_cores()
     if workers == 1:
@@ -212,7 +209,7 @@ def _run(
             yield key, prepare_part(documents, tokenizer, config.rows, key, config.out)
         return
     waiting: deque[tuple[tuple[int, int], Future[dict[str, Any]]]] = deque()
-    # Not forked: the tokenizer's threads would not survive it.
+    # Workers are not forked, because the tokenizer's threads would not survive it.
     with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (str(config.tokenizer),)) as pool:
         try:
             for key, documents in parts:
@@ -224,8 +221,8 @@ def _run(
                 yield key, future.result()
         except BrokenProcessPool:
             raise UserError(
-                "a worker process ended unexpectedly, perhaps for lack of memory; run the command again to go "
-                "on, with fewer --workers or a smaller --part-chars"
+                "a worker process ended unexpectedly, perhaps for lack of memory; run the command again to continue, "
+                "with fewer --workers"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

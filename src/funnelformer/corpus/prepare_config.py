@@ -51,7 +51,7 @@ folder of `Dataset.save_to_disk`, or a Hub name user/name[:config]."
     "single: documents packed into blocks. continuation: pairs A, B where B continues A or not. structure: B follows \
 A, precedes it, or comes from elsewhere (the objective mlm+sso needs this)."
     stride: Annotated[int, at_least(1)] = 1
-    "For a funnel with truncate_seq, give 2^(blocks - 1); then it drops no token at the end of a row."
+    "Give 2^(blocks - 1) for a funnel with truncate_seq, so that it drops no token at the end of a row."
     passes: Annotated[int, at_least(1)] = 1
     "How many times to use the text, each time in another order or as other pairs."
     sentences: Sentences = "lines"

@@ -1,4 +1,4 @@
-"""Open a folder of prepared data for training, and say in one line why it will not do."""
+"""Open a folder of prepared data for training, or say in one line why it cannot be used."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["is_prepared", "open_prepared", "read_manifest"]
 
 
-# Of `--shard i/n`, in a file that may say anything.
+# Bound of n in `--shard i/n`, because the file may hold any number.
 _MOST_JOBS = 1_000_000
 
 
 def is_prepared(path: str | Path) -> bool:
-    """Whether `funnelformer prepare` made this folder, or began to."""
+    """Whether `funnelformer prepare` wrote this folder, or began to."""
     return any((Path(path) / name).is_file() for name in (MANIFEST, SETTINGS))
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Raises UserError when the preparation has not ended, and for a file that `prepare` has not written."""
+    """Read a folder's manifest. Raises UserError if the preparation is not finished, or if the manifest is damaged."""
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         jobs: Any = read_json(folder / SETTINGS).get("jobs")
@@ -73,7 +73,7 @@ def _is_shard(split: str, shard: Any) -> bool:
     return (
         isinstance(shard, dict)
         and isinstance(name := shard.get("file"), str)
-        # and no file elsewhere
+        # never a file outside the folder
         and re.fullmatch(rf"{split}-\d{{5,}}-\d{{5,}}\.arrow", name, re.ASCII) is not None
         and is_count(shard.get("rows"))
         and is_count(shard.get("bytes"))
@@ -84,11 +84,11 @@ def _is_shard(split: str, shard: Any) -> bool:
 def open_prepared(
     folder: str | Path, tokenizer: Any, *, block_size: int | None = None, pairs: bool = False
 ) -> dict[Split, datasets.Dataset]:
-    """Map the rows of the splits that have any; nothing is read but the ends of the files.
+    """Map the rows into memory, by split, without reading them; a split without rows is left out.
 
-    block_size: what the caller wants, None for what the data have. pairs: whether rows must have a second part
-    of the three kinds.
-    Raises UserError for another tokenizer or block size, data of another form, and missing or cut shards.
+    block_size: ids of a row that the caller needs; None: those of the data. pairs: whether the rows must be pairs of
+    the form "structure".
+    Raises UserError if the data have another tokenizer, block size or form, or if a file is missing or damaged.
     """
     import datasets
 

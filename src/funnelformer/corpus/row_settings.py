@@ -1,4 +1,4 @@
-"""What decides the rows that text becomes."""
+"""The settings that decide which rows a text becomes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ FORMS = get_args(Form)
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What decides the rows that a part of the text becomes.
+    """The settings that decide which rows a part of the text becomes.
 
-    form: "single" packs documents; "continuation" makes pairs whose B is the true continuation half of the time;
-        "structure" pairs whose B follows A, precedes it, or is from elsewhere, each a third of the time.
-    stride: 2^(blocks - 1) of a funnel with `truncate_seq`. Its last stride - 1 ids never reach the last block, so a row
-        ends before them with its [SEP], and padding takes their place; 1 leaves none out.
-    passes: times that the text is used, in another order, as other pairs.
+    block_size: ids of a row, special ones and padding included.
+    form: "single" packs documents; "continuation" makes pairs in which B continues A half of the time; "structure"
+        makes pairs in which B follows A, precedes it, or comes from another document, each a third of the time.
+    stride: 2^(blocks - 1) for a funnel with `truncate_seq`. The last stride - 1 ids of a sequence never reach its last
+        block, so a row ends before them with its [SEP], and they are padding. 1 leaves none out.
+    passes: how often the text is used, each time in another order and as other pairs.
+    sentences: where sentences end, see `encode.split_sentences`.
+    validation_fraction: share of the documents to hold out, 0 to below 1. part_chars: characters of text in a part.
+    Raises UserError for a value that is not allowed.
     """
 
     block_size: int
@@ -54,10 +58,10 @@ class RowSettings:
         if self.num_usable < least:
             raise UserError(
                 f"block_size: {self.block_size} leaves no room for text; "
-                f"with these options it needs {least + self.stride - 1} ids and more"
+                f"with these options it needs at least {least + self.stride - 1} ids"
             )
 
     @property
     def num_usable(self) -> int:
-        """Ids of a full row without the padding that takes the place of what the funnel would cut off."""
+        """Ids of a full row, without the padding in place of the ids that the funnel would drop."""
         return self.block_size - (self.stride - 1)

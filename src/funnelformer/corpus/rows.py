@@ -1,4 +1,4 @@
-"""Training sequences as arrays and as an Arrow table: every row of the same width, so both are one memory block."""
+"""Training sequences as arrays and as an Arrow table; all rows have one width, so either is one block of memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 __all__ = ["NO_LABEL", "Rows", "join_rows", "rows_of_table", "table_of_rows"]
 
-NO_LABEL = -100  # of a row without a second part; torch's cross-entropy leaves it out
+NO_LABEL = -100  # label of a row without a second part; torch's cross-entropy ignores it
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Rows:
     """N sequences `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, padded to L ids.
 
     input_ids: [N, L] int32. word_starts: [N, L] bool, True where a word or a special token begins.
-    num_tokens: [N] int32, the ids that are not padding. second_start: [N] int32, where B begins, `num_tokens` where
-    there is none. structure: [N] int16, the label of the pair (`pairs.FOLLOWS` ...), or `NO_LABEL`.
+    num_tokens: [N] int32, the number of ids that are not padding. second_start: [N] int32, where B begins, or
+    `num_tokens` without a B. structure: [N] int16, the label of the pair (`pairs.FOLLOWS` ...), or `NO_LABEL`.
     """
 
     input_ids: np.ndarray
@@ -37,12 +37,12 @@ class Rows:
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:
-    """All rows in order; there must be one part at least."""
+    """All rows in order. There must be at least one part."""
     return Rows(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Rows)))
 
 
 def table_of_rows(rows: Rows) -> pa.Table:
-    """One column a field, the matrices as lists of fixed length."""
+    """A table with a column for each field; matrices become lists of fixed length."""
     columns = {}
     for field in fields(Rows):
         values = getattr(rows, field.name)
@@ -54,7 +54,7 @@ def table_of_rows(rows: Rows) -> pa.Table:
 
 
 def rows_of_table(table: pa.Table) -> Rows:
-    """The reverse of `table_of_rows`, without a copy where the table has one chunk."""
+    """The reverse of `table_of_rows`; it copies nothing if the table has one chunk."""
 
     def values(name: str) -> np.ndarray:
         column = table[name].combine_chunks()

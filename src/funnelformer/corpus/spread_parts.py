@@ -1,4 +1,4 @@
-"""Prepared data made on a cluster: workers find where the documents of each part are, and make the parts."""
+"""Prepare data on a cluster: workers find where the documents of each part are, and make the parts."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from .row_settings import RowSettings
 
 __all__ = ["CorpusItem", "CorpusMaker", "Surveyed", "survey"]
 
-# Rows of a piece that goes to the end of its source.
+# Number of rows of a piece that extends to the end of its source.
 _TO_END = 1 << 60
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Documents of one source, one after another, that are in one part. column: of their text, in a table."""
+    """Consecutive documents of one source that belong to one part. column: the column of the text in a table."""
 
     rows: WorkItem
     documents: int
     column: str | None
 
     def texts(self) -> Iterator[str]:
-        """Raises UserError when the source is not as it was."""
+        """The texts of the documents. Raises UserError if the source has changed since the scan."""
         rows = item_rows(self.rows)
         if plain_suffix(self.rows.source) == ".txt":
             documents = text_documents((line or 0, row["text"]) for line, row in rows)
@@ -61,9 +61,9 @@ class Part:
 
 @dataclass(frozen=True)
 class CorpusItem:
-    """What a worker makes at once: a part, or all parts of a group whose sources can only be read from the beginning.
+    """The work of one call: a part, or all parts of a group whose sources can only be read from their beginning.
 
-    sources: of such a group; of a single part there are none, because its pieces say it.
+    sources: those of such a group; empty for a single part, because its pieces name theirs.
     """
 
     parts: tuple[Part, ...]
@@ -76,14 +76,14 @@ class CorpusItem:
 
 @dataclass(frozen=True)
 class Surveyed:
-    """What one reading of a group of sources found: its items, and the sources as the folder's settings have them."""
+    """The result of `survey`: the items of a group, and its sources as settings.json describes them."""
 
     items: list[CorpusItem]
     described: list[dict[str, Any]]
 
 
 class _Place(NamedTuple):
-    """Where a document is, and how many characters it has. source: its number in the group."""
+    """Where a document is, and its length in characters. source: the number of its source in the group."""
 
     chars: int
     source: int
@@ -93,13 +93,14 @@ class _Place(NamedTuple):
 
 
 def survey(text_column: str | None, part_chars: int, group: tuple[int, list[SpreadSource]]) -> Surveyed:
-    """Read a group of sources as one machine would, and say where the documents of its parts are.
+    """Read a group of sources, cut it into the parts that one machine would make, and find where their documents are.
 
     group: its number, and its sources. Raises UserError for a row that cannot be used.
     """
     number, sources = group
-    parts: list[list[tuple[_Place, int]]] = []  # of each source in a part its first document, and how many
-    begins: dict[int, list[_Place]] = {}  # of each source the first document of each of its pieces
+    # For each source in a part: its first document there, and their number.
+    parts: list[list[tuple[_Place, int]]] = []
+    begins: dict[int, list[_Place]] = {}  # source -> the first document of each of its pieces
     for places in iter_parts(_documents(sources, text_column), part_chars, lambda place: place.chars):
         counts = Counter(place.source for place in places)
         firsts = {place.source: place for place in reversed(places)}
@@ -137,13 +138,13 @@ def _can_begin_anywhere(source: SpreadSource) -> bool:
 
 
 def _found(source: SpreadSource, firsts: list[_Place]) -> tuple[dict[str, Any], list[WorkItem]]:
-    """A source as the settings have it, and its rows from each of these documents to before the next."""
+    """Describe a source for the settings, and make a work item from each of these documents to before the next."""
     name = str(source)
     if isinstance(source, SavedDataset):
         return {"name": name, "bytes": 0}, [WorkItem(name, place.row, _TO_END) for place in firsts]
     with source_copy(name) as path:
         if not path.is_file():
-            raise UserError(f"{name}: is no file that can be read again, which --engine ray needs")
+            raise UserError(f"{name}: is not a regular file; --engine ray must be able to read it again")
         by_bytes = has_places(name)
         ranges, size, digest = places_of(path, [place.line for place in firsts] if by_bytes else [])
     ends = [*(place.row for place in firsts[1:]), _TO_END]
@@ -155,7 +156,7 @@ def _found(source: SpreadSource, firsts: list[_Place]) -> tuple[dict[str, Any], 
 
 
 class CorpusMaker:
-    """Makes the parts of an item that are not finished, on a worker; see `prepare_part`."""
+    """A callable for workers: it makes those parts of an item that are not finished, see `prepare_part`."""
 
     def __init__(self, tokenizer: Path, settings: RowSettings, text_column: str | None, out: Path) -> None:
         self.source, self.settings, self.text_column, self.out = tokenizer, settings, text_column, out
@@ -165,7 +166,7 @@ class CorpusMaker:
         return {**vars(self), "_tokenizer": None}
 
     def __call__(self, item: CorpusItem) -> None:
-        """Raises UserError when a source is not as it was."""
+        """Make the item's parts. Raises UserError if a source has changed since the scan."""
         if self._tokenizer is None:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a worker has one CPU
             self._tokenizer = load_tokenizer(self.source)

@@ -1,8 +1,8 @@
-"""Which tokens of a batch are to be predicted: exactly so many of each sequence, single, as words or as spans.
+"""Choose the tokens to predict: a given number in each sequence, as single tokens, whole words or spans.
 
-`keys`: one random key a row (`counter_random.row_keys`); `free`: [B, L], the tokens that may be chosen; `counts`: [B],
-how many are. Words and spans are taken whole, in random order, as long as they fit the count; single tokens fill
-what is left of it.
+In all functions, `keys` [B] has a random key for each row (`counter_random.row_keys`), `free` [B, L] is True for tokens
+that may be chosen, and `counts` [B] says how many are chosen; none is above the number of free tokens. Words and spans
+are chosen whole, in random order, as long as they fit into the count; single tokens fill the rest of it.
 Source: Dai et al. 2020, the original pretraining code's four strategies.
 """
 
@@ -17,13 +17,13 @@ __all__ = ["SPAN_PROBABILITIES", "choose_single", "choose_spans", "choose_words"
 SPAN_LENGTHS = np.arange(1, 6)
 SPAN_PROBABILITIES = (1 / (SPAN_LENGTHS + 1)) / (1 / (SPAN_LENGTHS + 1)).sum()
 _SINGLE, _ORDER, _LENGTH, _OFFSET = range(4)  # streams of random numbers
-_NEVER = 2.0  # above every random number
+_NEVER = 2.0  # larger than every random number, so sorted last
 
 
 def choose_single(
     keys: np.ndarray, free: np.ndarray, counts: np.ndarray, first: np.ndarray | None = None
 ) -> np.ndarray:
-    """[B, L], True for `counts` of the free tokens; those of `first` come before all others."""
+    """Choose single tokens: [B, L] bool. Those where `first` [B, L] is True are chosen before all others."""
     length = free.shape[1]
     priority = np.where(free, uniforms(keys, _SINGLE, length), _NEVER)
     if first is not None:
@@ -37,7 +37,7 @@ def choose_single(
 def choose_words(
     keys: np.ndarray, free: np.ndarray, counts: np.ndarray, word_starts: np.ndarray
 ) -> np.ndarray:
-    """Whole words; word_starts: [B, L], True where a word or a special token begins."""
+    """Choose whole words: [B, L] bool. word_starts: [B, L], True where a word or a special token begins."""
     return _choose_groups(keys, free, counts, word_starts.cumsum(1) - 1)
 
 
@@ -48,9 +48,9 @@ def choose_spans(
     num_tokens: np.ndarray,
     word_starts: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Spans of 1 to 5 tokens, or of as many words where `word_starts` says what is one.
+    """Choose spans of 1 to 5 tokens, or with `word_starts` [B, L] of 1 to 5 words: [B, L] bool.
 
-    A span with a special token in it is not chosen. num_tokens: [B], the tokens before the padding.
+    A span that holds a special token is never chosen. num_tokens: [B], the number of tokens before the padding.
     """
     length = free.shape[1]
     spacing = num_tokens / np.maximum(counts, 1)
@@ -63,15 +63,15 @@ def choose_spans(
         groups = np.where(is_real, np.take_along_axis(placed, word, 1), -1)
     broken = np.zeros((len(keys), length + 1), dtype=bool)
     row, place = np.nonzero(~free)
-    broken[row, groups[row, place]] = True  # of the tokens in no span the last entry
+    broken[row, groups[row, place]] = True  # tokens outside of spans have group -1, which is the last entry
     return _choose_groups(keys, free, counts, np.where(np.take_along_axis(broken, groups, 1), -1, groups))
 
 
 def place_spans(keys: np.ndarray, num_units: np.ndarray, spacing: np.ndarray, max_units: int) -> np.ndarray:
-    """[B, max_units]: the number of the span each unit (token or word) is in, -1 in none.
+    """Number the span that each unit (token or word) is in, or -1 if it is in none: [B, max_units] int64.
 
-    Spans of n units, p ∝ 1/(n + 1), stand one after another, each at a random place of a stretch of `spacing` × n
-    units. Those beyond `num_units` are left out.
+    A span has n units with p ∝ 1/(n + 1), n = 1 to 5. Spans follow one another, each at a random place in a stretch of
+    `spacing` [B] × n units. Spans that end beyond `num_units` [B] are left out.
     """
     num_spans = int(np.ceil(max_units / max(1, np.rint(spacing.min(initial=max_units)))))
     drawn = np.searchsorted(SPAN_PROBABILITIES.cumsum()[:-1], uniforms(keys, _LENGTH, num_spans), "right")
@@ -88,7 +88,7 @@ def place_spans(keys: np.ndarray, num_units: np.ndarray, spacing: np.ndarray, ma
 
 
 def _choose_groups(keys: np.ndarray, free: np.ndarray, counts: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Whole groups of tokens in random order while they fit `counts`, then single tokens; group -1 is none."""
+    """Choose whole groups of tokens in random order while they fit `counts`, then single tokens; -1 is no group."""
     length = free.shape[1]
     order_of_group = uniforms(keys, _ORDER, length)
     sort_key = np.where(
@@ -96,7 +96,7 @@ def _choose_groups(keys: np.ndarray, free: np.ndarray, counts: np.ndarray, group
     )
     order = sort_key.argsort(1)
     in_order = np.take_along_axis(sort_key, order, 1)
-    # Of every token, in this order, how many tokens there are up to the end of its group.
+    # For every token in this order: the number of tokens up to the end of its group.
     ends = np.full(free.shape, length + 1)
     ends[:, -1] = length
     np.copyto(ends[:, :-1], np.arange(1, length), where=in_order[:, 1:] != in_order[:, :-1])

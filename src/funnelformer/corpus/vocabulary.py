@@ -51,10 +51,10 @@ def _inside_words(tokenizer: Tokenizer, alphabet: list[str]) -> list[str]:
 def _train(paths: list[Path], config: TokenizerConfig) -> Tokenizer:
     """Train so that the same text gives the same bytes.
 
-    The trainer numbers the "##x" pieces in the order of a hash table that is seeded anew in every process,
-    and breaks ties between merges by these numbers. It numbers special tokens first and in order, so the
-    "##x" are given as such and taken off that list afterwards. It also cuts off rare characters in hash
-    order, so that is done here.
+    The trainer numbers the "##x" pieces in the order of a hash table, whose seed differs in every process, and breaks
+    ties between merges by these numbers. But it numbers special tokens first and in order, so we pass the "##x" pieces
+    as special tokens, and take them off that list afterwards. The trainer also drops rare characters in hash order, so
+    we choose the characters ourselves.
     """
     special = list(SPECIAL_TOKENS.values())
     tokenizer = blank_tokenizer(WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]), lowercase=not config.cased)
@@ -85,11 +85,11 @@ def _train(paths: list[Path], config: TokenizerConfig) -> Tokenizer:
 def train_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerFast:
     """Train a WordPiece tokenizer on the documents of `train` and save it in the folder `out`.
 
-    The same text and arguments give the same files byte for byte. `AutoTokenizer.from_pretrained(out)` loads
-    it. The text is read twice; its 1000 most frequent characters are kept, and the others become `<unk>`.
+    The same text and arguments give the same files byte for byte; `AutoTokenizer.from_pretrained(out)` loads them. The
+    text is read twice. Its 1000 most frequent characters are kept, and the others become `<unk>`.
     vocab_size: the largest number of tokens; a short text gives fewer.
-    Raises UserError if the folder is not empty, if the text cannot be read (`corpus.iter_documents`), or if
-    `vocab_size` has no room for the characters.
+    Raises UserError if the folder is not empty, if the text cannot be read (see `documents.iter_documents`), or if
+    `vocab_size` is too small for the characters.
     """
     paths = expand_paths(config.train)
     with atomic_folder(config.out, overwrite=config.overwrite) as folder:
