@@ -311,9 +311,7 @@ def test_what_cannot_be(toy, tables, capsys, tmp_path):
     )
     amounts = write_table(tmp_path / "amounts.tsv", [(text, 1.5) for text, _ in animal_rows(4)])
     line = fails(capsys, FIT + " --few-shot --regression", *flags[2:], "--train", amounts, "--dev", amounts)
-    assert line == (
-        "--few-shot pairs texts of one class; this is a task of regression, which --frozen can learn"
-    )
+    assert line == ("--few-shot needs classes, and this is a task of regression; use --frozen")
     (tmp_path / "train.txt").write_text("the O\ncat B-x\n\nthe O\n")
     line = fails(
         capsys,
@@ -324,7 +322,7 @@ def test_what_cannot_be(toy, tables, capsys, tmp_path):
         tmp_path / "train.txt",
         *flags[4:],
     )
-    assert line == "--frozen gives a text or a pair of texts one vector; this is a task of tokens"
+    assert line == "--frozen gives each text or pair of texts one vector, so it cannot learn a task of tokens"
     every = write_table(
         tmp_path / "every.tsv", [(text, "a|b" if i else "a") for i, (text, _) in enumerate(animal_rows(6))]
     )

@@ -326,13 +326,13 @@ def test_options_that_do_not_go_together(toy, tmp_path, capsys):
     for more, message in (
         (
             ("--doc-stride", 4, "--max-length", "auto"),
-            "--doc-stride needs a --max-length in tokens: the length of a window",
+            "--doc-stride needs --max-length as a number: the tokens of a window",
         ),
         (("--doc-stride", 0), "--doc-stride is 0; allowed: 1 or more"),
         (("--windows", "last"), "--windows is 'last'; allowed: mean, max, first:1 or more"),
         (
             ("--windows", "max", "--max-length", "auto"),
-            "--windows needs a --max-length in tokens: the length of a window",
+            "--windows needs --max-length as a number: the tokens of a window",
         ),
         (
             ("--doc-stride", 15),

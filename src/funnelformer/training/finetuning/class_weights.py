@@ -18,10 +18,11 @@ __all__ = ["class_weights", "task_weights", "weighted_loss"]
 
 
 def class_weights(text: str, labels: tuple[str, ...], counts: np.ndarray) -> np.ndarray:
-    """Weights of the classes, by which a training example weighs 1 on average.
+    """The weights of L classes [L], scaled so that the mean weight of a training example is 1.
 
-    text: "balanced" (in inverse proportion to the counts), or "no=1,yes=3"; what is not named weighs 1.
-    Raises UserError for anything else.
+    text: "balanced" (inversely proportional to the counts), or "no=1,yes=3"; a class that is not named has weight 1.
+    counts: [L], the number of training examples in each class.
+    Raises UserError for any other text.
     """
     if text == "balanced":
         weights = np.where(counts > 0, 1 / np.maximum(counts, 1), 1.0)
@@ -57,7 +58,7 @@ def task_weights(text: str | None, task: Task, examples: datasets.Dataset) -> np
 
 
 def weighted_loss(found: np.ndarray | None) -> Callable[..., Tensor] | None:
-    """The Trainer's `compute_loss_func` for weights of classes; None without."""
+    """The Trainer's `compute_loss_func` for the class weights `found` [L]; None if there are none."""
     if found is None:
         return None
     weights = torch.tensor(found, dtype=torch.float32)

@@ -31,7 +31,7 @@ __all__ = ["FinetuneConfig"]
 _TEMPERATURE, _TEACHER_WEIGHT = 2.0, 0.5
 LAYER_DECAY = between("0 < factor <= 1", lambda value: 0 < value <= 1)
 MAX_LENGTH = between("3 or more, or auto", lambda value: value >= 3)
-# Options that say nothing where no step is scored, or none is made.
+# Options that have no effect if no step is scored, or if no step is made.
 _OF_SCORED_STEPS = (
     "epochs",
     "steps",
@@ -100,15 +100,15 @@ Without --doc-stride they begin half a window apart."
     teacher: str | None = None
     "Folder or Hub name of a model that was fine-tuned for the same task: its answers are learned beside the labels."
     temperature: Annotated[float | None, above(0)] = None
-    "Divides the logits of --teacher and of the model before they are compared; 2 by default."
+    "Number by which the logits of --teacher and of the model are divided before they are compared; 2 by default."
     teacher_weight: Annotated[float | None, between("0 < weight <= 1", lambda value: 0 < value <= 1)] = None
     "Share of the loss that comes from --teacher; the rest comes from the labels. 0.5 by default."
     cache: Path | None = None
     "Folder for the answers of --teacher, which other models, seeds and resumed runs use again; by default the folder \
 teacher-outputs beside --out."
     frozen: Annotated[bool, Parameter(negative="")] = False
-    "Leave the encoder as it is, compute the vector of each text once, and fit a logistic head to them: seconds in \
-place of minutes."
+    "Leave the encoder as it is, compute the vector of each text once, and fit a linear head to the vectors: it takes \
+seconds, not minutes."
     few_shot: Annotated[bool, Parameter(negative="")] = False
     "For 8 to 64 texts a class: train the encoder on pairs of texts, of one class or of two, then fit a head to its \
 vectors."
@@ -136,12 +136,12 @@ vectors."
         RunConfig.__post_init__(self)
         CardOptions.__post_init__(self)
         if self.max_length == "auto" and (windowing := self.windowing) is not None:
-            raise UserError(f"{windowing.option} needs a --max-length in tokens: the length of a window")
+            raise UserError(f"{windowing.option} needs --max-length as a number: the tokens of a window")
         if self.regression and self.multi_label:
             raise UserError("--regression and --multi-label exclude each other")
         if self.label_separator is not None and not (self.multi_label and self.label_separator):
             raise UserError(
-                "--label-separator needs --multi-label, and a text that stands between the labels of a row"
+                "--label-separator needs --multi-label, and must be the text between the labels of a row"
             )
         self.cache = None if self.cache is None else Path(self.cache)
         self._check_fitted()
@@ -150,14 +150,14 @@ vectors."
 
     @property
     def windowing(self) -> Windowing | None:
-        """How long texts are read; None where they are cut. Raises UserError for --windows of other words."""
+        """How long texts are read in windows; None if they are cut. Raises UserError for an unknown --windows."""
         if self.doc_stride is None and self.windows is None:
             return None
         return windowing_of(self.doc_stride, self.windows)
 
     @property
     def fits_head(self) -> bool:
-        """Whether the head is fitted to vectors, not trained with the encoder."""
+        """Whether the head is fitted to vectors (--frozen, --few-shot) and not trained together with the encoder."""
         return self.frozen or self.few_shot
 
     @property
@@ -174,7 +174,7 @@ vectors."
         return self.cache or self.out.absolute().parent / "teacher-outputs"
 
     def _check_taught(self) -> None:
-        """Raises UserError for a teacher's options without one, and if a teacher or its temperature has no effect."""
+        """Raise UserError for options of a teacher without a teacher, and if it or its temperature has no effect."""
         if self.teacher is None:
             for name in ("temperature", "teacher_weight", "cache"):
                 if self._is_given(name):
@@ -188,7 +188,7 @@ vectors."
             raise UserError("--temperature is for classes, and --regression has none; leave it out")
 
     def _check_fitted(self) -> None:
-        """Raises UserError for options that have no effect with --frozen or --few-shot."""
+        """Raise UserError for options that have no effect with --frozen or --few-shot."""
         if self.frozen and self.few_shot:
             raise UserError(
                 "--frozen and --few-shot exclude each other: one keeps the encoder, one trains it"

@@ -18,10 +18,11 @@ __all__ = ["ClassCouples", "ContrastiveTrainer", "pair_loss"]
 
 
 def pair_loss(vectors: Float[Tensor, "B D"], labels: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-    """The squared distance of the cosine of two vectors from 1 of one class, from 0 of two, over all pairs of a batch.
+    """The mean squared error of the cosine similarities of all pairs in a batch; a scalar.
 
-    Pairs of one class count as much in all as pairs of two; where a batch has one sort of pairs alone, it counts alone.
-    Source of the targets: Tunstall et al. 2022, arXiv:2209.11055 (SetFit), which draws the pairs in place of all.
+    The target is 1 for two texts of one class, and 0 for texts of two classes. Either sort of pairs gets half of the
+    weight; if a batch has only one sort, that gets all of it.
+    Source of the targets: Tunstall et al. 2022, arXiv:2209.11055 (SetFit), which samples pairs and does not use all.
     """
     unit = F.normalize(vectors.float(), dim=-1)
     first, second = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
@@ -32,9 +33,10 @@ def pair_loss(vectors: Float[Tensor, "B D"], labels: Int[Tensor, " B"]) -> Float
 
 
 class ClassCouples(Sampler[int]):
-    """All rows in couples of one class, the couples shuffled: in a batch of even size every text has a partner.
+    """Sampler of all rows as shuffled couples of one class, so that in a batch of even size every text has a partner.
 
-    Of a class with an odd number of rows one is there twice. Every pass has other couples, by the seed and its number.
+    If a class has an odd number of rows, one row comes twice. The couples differ in every epoch; seed and epoch decide
+    them. labels: [N], the class of each row.
     """
 
     def __init__(self, labels: np.ndarray, seed: int) -> None:
@@ -57,7 +59,7 @@ class ClassCouples(Sampler[int]):
 
 
 class ContrastiveTrainer(FinetuneTrainer):
-    """Trains the encoder of a model for texts by `pair_loss`; its head takes no part."""
+    """Trains the encoder of a sequence classifier with `pair_loss`; the model's head takes no part."""
 
     def __init__(self, *args: Any, couples: ClassCouples, **kwargs: Any) -> None:
         self._couples = couples

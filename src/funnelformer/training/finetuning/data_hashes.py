@@ -20,12 +20,12 @@ __all__ = ["data_files", "describe_data"]
 
 
 def describe_data(config: DataConfig, data: TaskData) -> dict[str, dict[str, Any]]:
-    """For each part (train, dev, test, dev-matched ...) its `source`, `rows` and hashes, all SHA-256.
+    """For each part (train, dev, test, dev-matched ...): its `source`, its number of `rows`, and two SHA-256 in hex.
 
-    file_sha256: of the bytes of the source, compressed or not; of a folder, of the names and hashes of all its files.
-        None for a data set of the Hub.
-    rows_sha256: of the rows that were used, in their order: two runs with the same have the same data, whatever files
-        they come from.
+    file_sha256: hash of the source's bytes as they are on disk; for a folder, hash of the names and hashes of all its
+        files; None for a data set on the Hub.
+    rows_sha256: hash of the rows that were used, in their order. Two runs with the same hash had the same data,
+        whatever files it came from.
     """
     parts = {"train": data.train}
     for role, found in (("dev", data.dev), ("test", data.test)):
@@ -46,7 +46,7 @@ def describe_data(config: DataConfig, data: TaskData) -> dict[str, dict[str, Any
 
 
 def data_files(config: DataConfig) -> list[Path]:
-    """All local files that a run reads its data from; in a folder of several tasks only those of the task."""
+    """All local files that a run reads its data from; from a folder of several tasks, only those of its task."""
     task = None if config.task is None else find_task(config.task)
     found: list[Path] = []
     for source in (config.train, config.dev, config.data):
@@ -60,7 +60,7 @@ def data_files(config: DataConfig) -> list[Path]:
 
 
 def _source(config: DataConfig, task: Task, name: str) -> str:
-    """Where a part was read from; a dev part that was drawn has the source of the training data."""
+    """Where a part was read from. If the dev part was split off, that is the source of the training data."""
     given: Mapping[str, str | None] = {"train": config.train, "dev": config.dev}
     role = name.partition("-")[0]
     if given.get(role):
@@ -86,7 +86,7 @@ def _hash_source(path: Path) -> str | None:
 
 
 def _hash_rows(rows: datasets.Dataset) -> str:
-    """Of the rows as JSON, a line each."""
+    """SHA-256 of the rows as JSON lines."""
     total = hashlib.sha256()
     for row in rows:
         total.update(json_text(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))

@@ -69,10 +69,10 @@ def _(config: FinetuneConfig) -> list[Path]:
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Fine-tune a model, keep the epoch that is best on the dev data, and return its metrics (also in metrics.json).
+    """Fine-tune a model, keep the checkpoint that is best on the dev data, and return its metrics (see metrics.json).
 
-    With several seeds the metrics are means, with their deviations; with a grid they are those of the best point.
-    Under torchrun every process calls this and returns the same; the first process writes and prints.
+    With several seeds, the metrics are means and standard deviations; with a grid, they are those of the best point.
+    Under torchrun, every process calls this and returns the same; the first process writes and prints.
     Raises UserError before training starts if the input cannot be used.
     """
     start_processes(cpu=config.device == "cpu")
@@ -104,7 +104,7 @@ def _read(config: FinetuneConfig) -> Inputs:
 
 
 def _check(config: FinetuneConfig) -> None:
-    """Check all inputs as `_read` does, and keep and print nothing."""
+    """Check all inputs as `_read` does, but print nothing and keep nothing."""
     with contextlib.redirect_stdout(io.StringIO()):
         _read(config)
 
@@ -190,7 +190,9 @@ def train_model(
 ) -> Trained:
     """Train encoder and head together, and keep the best checkpoint.
 
-    measure: gives further scores of a model; called at every evaluation, and for the checkpoint that is kept.
+    train: the encoded training data. teaching: what the run learns from a teacher, if it has one. checkpoint: the
+    folder of the checkpoint to go on from, if there is one.
+    measure: gives further scores of a model. It is called at every evaluation, and for the checkpoint that is kept.
     """
     tokenizer, data, model = inputs.tokenizer, inputs.data, inputs.model
     kind = data.kind
@@ -241,12 +243,12 @@ def train_model(
 
 
 def _uses_all_parameters(kind: Kind, train: Encoded) -> bool:
-    """Whether every step does: not the heads of spans, and without token types segments take no part."""
+    """Whether every step uses all parameters. Heads of spans do not, and the segments need token types."""
     return kind.task.kind != "span" and "token_type_ids" in train.features.column_names
 
 
 def _evaluations(config: FinetuneConfig) -> dict[str, Any]:
-    """When the Trainer scores and saves; a resumed run goes on counting towards the early end."""
+    """When the Trainer scores and saves. A resumed run goes on counting towards --early-stopping."""
     counting = {"restore_callback_states_from_checkpoint": config.early_stopping is not None}
     if config.evaluate_every is None:
         return {"eval_strategy": "epoch", "save_strategy": "epoch", **counting}
@@ -261,8 +263,8 @@ def _evaluations(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _scorer(kind: Kind, dev: Mapping[str, Encoded]) -> Any:
-    """The function that the Trainer scores with. It does not learn which of several dev parts it scores, and no kind of
-    task with several needs to know."""
+    """The Trainer's `compute_metrics`. The Trainer does not say which of several dev parts it scores, and no kind of
+    task with several of them needs to know."""
     (encoded, *_) = dev.values()
 
     def score(prediction: EvalPrediction) -> dict[str, float]:
@@ -274,7 +276,7 @@ def _scorer(kind: Kind, dev: Mapping[str, Encoded]) -> Any:
 def _score(
     trainer: FinetuneTrainer, inputs: Inputs, dev: Mapping[str, Encoded]
 ) -> tuple[Kind, dict[str, Answered], dict[str, float]]:
-    """The kind with what the dev scores settle, the answers to the dev parts, the scores of the dev and test parts."""
+    """The kind, with settings chosen on the dev part; the dev parts' answers; the scores of the dev and test parts."""
     kind, answered, scores = inputs.data.kind, {}, dict[str, float]()
     for name, part in dev.items():
         answered[name], found = _predict(trainer, kind, part, "dev", name)
@@ -298,7 +300,7 @@ def _predict(
 
 
 def task_entry(kind: Kind, max_length: int) -> dict[str, Any]:
-    """What `evaluate` and `predict` need to read data of the same form."""
+    """The entry of a model's folder with what `evaluate` and `predict` need to read data of the same form."""
     columns = kind.task.columns
     return {
         "task": kind.task.name or None,
@@ -320,9 +322,11 @@ def _tokenizer_of(model: str) -> str:
 def make_model(
     config: FinetuneConfig, kind: Kind, tokenizer: Any, start: Sequence[str] | None, **wishes: Any
 ) -> Any:
-    """The pretrained model with the kind's head, or a new one of the layout's name.
+    """Load the pretrained model with the head for this kind of task, or make a new model from the name of a layout.
 
-    start: class names of the pretrained one, where it has some. wishes: `layout` and `layers` to deal it anew.
+    start: class names of the pretrained model, if it has some. wishes: `layout` and `layers`, if its layers are to be
+    rearranged.
+    Raises UserError if the model cannot be loaded, or cannot have the head or the options that were asked for.
     """
     own = model_options(config.model_options)
     settings = own | kind.settings()
@@ -336,10 +340,10 @@ def make_model(
         model_config = config_from_name(config.model, settings)
         try:
             model = kind.head.model_class(model_config)
-        except ValueError as error:  # of a head that needs a decoder
+        except ValueError as error:  # a head may need a decoder
             raise UserError(f"--model {config.model}: {error}") from error
     else:
-        # A model fine-tuned before may know other classes; one without a decoder gets that which was asked for.
+        # A model that was fine-tuned before may have other classes; one without a decoder gets the decoder asked for.
         decoder = (_DECODER,) if settings.get("decoder_layers") else ()
         model, random = load_model(
             kind.head.model_class,
@@ -352,7 +356,7 @@ def make_model(
         if any(name.startswith(_DECODER) for name in random):
             say(f"decoder: {model.config.decoder_layers} new layers, their weights random")
         if config.fits_head and "classifier_pooling" not in own:
-            # What the head reads is what `embed` gives, before it is scaled to length 1.
+            # The head then reads the vector that `embed` gives, before that is scaled to length 1.
             is_foreign = find_foreign(config.model) is not None
             vectors = vectors_of(config.model, model.config, is_foreign) or SentenceEmbedding()
             model.config.classifier_pooling = vectors.pooling
@@ -361,7 +365,7 @@ def make_model(
             say(renew_head(model, kind, start, config.model))
     check_fits(tokenizer, model.config, config.model)
     if kind.task.kind == "regression":
-        # Else its CrossEncoder would squeeze an amount between 0 and 1.
+        # Otherwise sentence-transformers' CrossEncoder would squeeze an amount between 0 and 1.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     if config.max_length != "auto":
         check_length(model.config, config.max_length, "--max-length")

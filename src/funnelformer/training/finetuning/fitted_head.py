@@ -1,4 +1,4 @@
-"""Heads that are fitted by scikit-learn to vectors of texts, and are linear layers of the model afterwards."""
+"""Heads that scikit-learn fits to vectors of texts, and that become a linear layer of the model."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ __all__ = ["FittedHead", "check_gold", "fit_head", "put_in"]
 
 _STRENGTHS = tuple(10.0**power for power in range(-4, 2))
 _PENALTIES = tuple(10.0**power for power in range(-1, 6))
-_NOT_CHOSEN = 1.0  # the C of data that are too few to choose one
+_NOT_CHOSEN = 1.0  # C if there are too few data to choose it
 _MOST_STEPS, _TOLERANCE = 2000, 1e-7
-# Beyond so many rows three folds tell the values of C apart, and five take longer than computing the vectors.
+# Beyond this many rows, three folds suffice to choose C, and five would take longer than computing the vectors.
 _MANY, _FOLDS, _FEW_FOLDS = 2000, 5, 3
 
 
 @dataclass(frozen=True)
 class FittedHead:
-    """logits = weight [L, D] @ vector + bias [L].
+    """A linear layer: logits = weight [L, D] @ vector [D] + bias [L].
 
-    chosen: what cross-validation chose: of classes `C`, of several labels one `C` each, of amounts `alpha`.
+    chosen: what cross-validation chose: `C` for classes, a list of one `C` for each of several labels, or `alpha` for
+        amounts.
     """
 
     weight: np.ndarray
@@ -37,7 +38,7 @@ class FittedHead:
 
 
 def check_gold(kind: str, gold: np.ndarray, labels: Sequence[str]) -> None:
-    """Raise UserError naming a class that no row has, or one of several labels that no row or every row has."""
+    """Raise UserError naming a class that no row has, or one of several labels that no row has or every row has."""
     if kind == "classification":
         missing = np.flatnonzero(np.bincount(gold, minlength=len(labels)) == 0)
         if len(missing):
@@ -56,12 +57,13 @@ def fit_head(
     class_weights: np.ndarray | None = None,
     seed: int = 0,
 ) -> FittedHead:
-    """Fit the head of a kind of task to vectors [N, D], scaled to deviation 1; the layer takes them as they are.
+    """Fit the head for a kind of task to vectors [N, D].
 
-    kind: "classification": logistic regression, softmax of its logits; "multi-label": one for each label; or
-        "regression": ridge regression.
-    gold: ids [N], 0 or 1 [N, L], or amounts [N]. C is the one of the least cross-validated loss, or 1 where a class has
-        one row alone; alpha is that of leaving one out.
+    The fit scales each of the D numbers to standard deviation 1; the returned layer takes the vectors without scaling.
+    kind: "classification" (logistic regression, softmax), "multi-label" (a logistic regression for each label), or
+        "regression" (ridge regression).
+    gold: class ids [N], 0 or 1 [N, L], or amounts [N]. class_weights: [L].
+    C has the least cross-validated loss, and is 1 if a class has only one row; alpha is chosen by leave-one-out.
     """
     scaler = StandardScaler().fit(vectors.astype(np.float64))
     scaled = scaler.transform(vectors.astype(np.float64))
@@ -79,9 +81,7 @@ def fit_head(
         weights = None if class_weights is None else dict(enumerate(class_weights.tolist()))
         model = _logistic(scaled, gold, weights, seed)
         weight, bias = model.coef_, model.intercept_
-        if (
-            len(weight) == 1
-        ):  # of two classes one is given: softmax of half of it, and of minus that, is its sigmoid
+        if len(weight) == 1:  # two classes have one logit z: the softmax of (-z/2, z/2) is the sigmoid of z
             weight, bias = (np.concatenate([-part, part]) / 2 for part in (weight, bias))
         chosen = {"C": float(model.C)}
     weight = weight / scaler.scale_
@@ -104,14 +104,14 @@ def _logistic(scaled: np.ndarray, gold: np.ndarray, weights: dict[int, float] | 
             use_legacy_attributes=False,
         ).fit(scaled, gold)
         strength = float(chosen.C_)
-    # To where a further step changes nothing, so that it does not matter where the solver began.
+    # Until a further step changes nothing, so that the result does not depend on where the solver began.
     return LogisticRegression(C=strength, class_weight=weights, max_iter=_MOST_STEPS, tol=_TOLERANCE).fit(
         scaled, gold
     )
 
 
 def put_in(model: Any, head: FittedHead) -> None:
-    """Put it into a `FunnelformerForSequenceClassification` with `classifier_head="linear"`, as its head."""
+    """Make it the head of a `FunnelformerForSequenceClassification` with `classifier_head="linear"`."""
     output = model.classifier.output
     with torch.no_grad():
         output.weight.copy_(torch.from_numpy(head.weight))

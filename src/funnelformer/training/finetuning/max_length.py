@@ -1,4 +1,4 @@
-"""How many tokens a sequence may have: a number, or what the data's lengths ask for."""
+"""How many tokens a sequence may have: a given number, or one that fits the lengths of the data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ...tasks.kind import Kind
 __all__ = ["choose_max_length"]
 
 _SHARE = 0.99
-# A sequence length of this multiple stays whole in a funnel of four blocks, and suits a GPU.
+# A multiple of this can be halved three times, as four blocks do, and suits a GPU.
 _MULTIPLE = 8
-# Beyond it one has to say so: a few books among the texts would take the memory.
+# "auto" never goes beyond this: a few books among the texts would take all the memory.
 _MOST = 2048
 
 
@@ -27,9 +27,10 @@ def choose_max_length(
     tokenizer: Any,
     config: FunnelformerConfig,
 ) -> int:
-    """Return `asked`, or for "auto" the length that 99% of the examples fit in, and say so.
+    """Return `asked`, or for "auto" the number of tokens in which 99% of the examples fit; print the latter.
 
-    It is a multiple of 8, at most 2,048, and at most what absolute positions reach.
+    "auto" gives a multiple of 8, at most 2,048 and at most `max_position_embeddings`, if the model has absolute
+    positions.
     """
     if asked != "auto":
         return asked

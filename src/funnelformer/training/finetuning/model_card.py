@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FinishedRun", "command_line", "model_card"]
 
 _SELECTED = "The dev part selected the checkpoint, so its scores are a little too good"
-# The Hub's names of what a model does.
+# The Hub's names for kinds of tasks (`pipeline_tag`).
 _PIPELINES = {
     "classification": "text-classification",
     "multi-label": "text-classification",
@@ -78,11 +78,11 @@ _OF_PAIRS = (
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run whose model is saved. metrics: what metrics.json will hold. log: the Trainer's entries.
+    """A run whose model is saved. metrics: the content of metrics.json. log: the Trainer's entries.
 
-    judged: the dev parts, by variant ("" where there is one alone).
-    made_from: of the model's config.
-    max_length: tokens at which texts are cut; num_cut: how many texts to train on were.
+    judged: the dev parts with their answers, by variant ("" if there is only one part).
+    made_from: that key of the model's config.
+    max_length: number of tokens after which texts are cut. num_cut: number of training texts that were cut.
     """
 
     config: FinetuneConfig
@@ -98,7 +98,7 @@ class FinishedRun:
 def model_card(
     run: FinishedRun, tables: Mapping[str, Sequence[Sequence[str]]], pictures: Sequence[str]
 ) -> str:
-    """The text of a card. tables: of the classes of each dev part, by variant. pictures: files in the run's folder."""
+    """The text of the card. tables: scores by class, for each variant of the dev part. pictures: files of the run."""
     metrics, config = run.metrics, run.config
     name = run.task.name or _data_name(metrics["data"]["train"]["source"])
     title = f"{metrics['model']} on {name}"
@@ -133,7 +133,7 @@ def _snippet(task: Task) -> str:
 
 
 def command_line(config: FinetuneConfig) -> str:
-    """The command that makes the same run, from the options that are not as they are by default."""
+    """The command that repeats the run: its options that differ from the defaults."""
     defaults = {
         flag(entry.name): entry.default
         for entry in dataclasses.fields(config)
@@ -184,7 +184,7 @@ def _introduction(run: FinishedRun, name: str) -> str:
     if taught := run.metrics.get("teacher"):
         start += f" beside the answers of `{as_text(taught['name'])}`"
     what = {
-        "classification": "tells which of {n} classes a text is of",
+        "classification": "tells which of {n} classes a text belongs to",
         "multi-label": "tells which of {n} labels a text has",
         "regression": "gives an amount for a text",
         "tokens": "gives a tag to every token of a text",
@@ -263,18 +263,20 @@ def _hyperparameters(run: FinishedRun) -> str:
 def _limits(run: FinishedRun) -> str:
     parts = run.metrics["data"]
     lines = [
-        f"Trained and measured on this data alone ({parts['train']['rows']:,} rows to train on): nothing is known of "
-        "other sources, languages or times.",
+        f"The model was trained and measured on this data alone ({parts['train']['rows']:,} rows to train on): nothing "
+        "is known about other sources, languages or times.",
         ("The dev part chose nothing" if run.config.fits_head else _SELECTED)
         + ("." if any(part.startswith("test") for part in parts) else "; no test part was scored."),
     ]
     if skipped := run.metrics.get("skipped_rows"):
         lines.append(f"{skipped:,} rows of the data could not be used, and were left out.")
     if run.num_cut:
-        lines.append(f"{run.num_cut:,} training texts were longer than {run.max_length} tokens, and cut.")
+        lines.append(
+            f"{run.num_cut:,} training texts were longer than {run.max_length} tokens, and were cut."
+        )
     if run.task.labels is not None and run.task.kind != "choice":
-        lines.append("It knows no other labels than these, and answers with one of them for any text.")
-    lines.append("One seed; `--seeds` measures how much the scores depend on it.")
+        lines.append("It knows only these labels, and gives one of them to any text.")
+    lines.append("These are the scores of one seed; `--seeds` measures how much they depend on it.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -283,7 +285,7 @@ def _plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _data_name(source: str) -> str:
-    """Of a file its name without endings, or that of its folder where the file is called train; of others the name."""
+    """The name of the data: a file's name without suffixes, or its folder's if the file is called train."""
     path = Path(source)
     name = path.name.partition(".")[0]
     return (path.absolute().parent.name if name == "train" else name) or "data"

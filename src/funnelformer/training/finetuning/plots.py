@@ -1,4 +1,4 @@
-"""The figures of a fine-tuning run: how it went, and what its model confuses."""
+"""The figures of a fine-tuning run: learning curve, confusion matrix, calibration, predicted amounts."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _MOST_CLASSES = 30
 
 
 def draw_curve(log: Iterable[Mapping[str, Any]], loss: str, metric: str) -> Figure:
-    """Loss of training and of the dev part against the step, and below it the score that selects.
+    """Plot the training and dev loss against the step, and below them the dev score that selects the checkpoint.
 
-    log: entries as the Trainer writes them. loss, metric: of the dev part, their names there, as eval_accuracy.
+    log: entries as the Trainer writes them. loss, metric: names of the dev part's loss and score there, such as
+    eval_accuracy.
     """
     entries = list(log)
     figure = Figure(figsize=(7, 5.5))
     upper, lower = figure.subplots(2, 1, sharex=True)
-    # By hand: to find the margins matplotlib would draw it twice, at the end of every run.
+    # Set by hand: to find the margins, matplotlib would draw the figure twice, at the end of every run.
     figure.subplots_adjust(left=0.12, right=0.97, top=0.97, bottom=0.1, hspace=0.08)
     _line(upper, entries, "loss", "training", ".-")
     _line(upper, entries, loss, "dev", "o-")
     upper.set_ylabel("loss")
-    if upper.get_legend_handles_labels()[0]:  # a few steps may log none
+    if upper.get_legend_handles_labels()[0]:  # a short run may log no loss
         upper.legend()
     _line(lower, entries, metric, plain(metric.removeprefix("eval_")), "o-")
     lower.set_ylabel(plain(metric.removeprefix("eval_")))
@@ -46,9 +47,9 @@ def _line(axis: Any, entries: list[Mapping[str, Any]], name: str, label: str, st
 
 
 def draw_confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
-    """Counts [gold, predicted] of each pair of classes; the colour is the share of the gold class.
+    """Plot the confusion matrix [L, L] of counts [gold, predicted]; the colour is the share of the gold class.
 
-    Of more than 30 classes those with the most mistakes, on either side.
+    If there are more than 30 classes, it shows those with the most mistakes, as gold or as predicted class.
     """
     errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
     shown = np.sort(np.argsort(-errors, kind="stable")[:_MOST_CLASSES])
@@ -74,7 +75,7 @@ def draw_confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
 
 
 def draw_calibration(found: Calibration) -> Figure:
-    """How often answers are right against how sure the model is of them, and below it how many there are."""
+    """Plot the share of right answers against their probability, and below it the number of answers."""
     figure = Figure(figsize=(5, 6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     figure.subplots_adjust(left=0.15, right=0.96, top=0.93, bottom=0.09, hspace=0.08)
@@ -95,7 +96,7 @@ def draw_calibration(found: Calibration) -> Figure:
 
 
 def draw_amounts(gold: np.ndarray, predicted: np.ndarray) -> Figure:
-    """A point an example: the amount that is right, and the one that was said."""
+    """Plot a point for each example: the right amount [N] against the predicted one [N]."""
     figure = Figure(figsize=(5.5, 5.5))
     axis = figure.subplots()
     figure.subplots_adjust(left=0.14, right=0.97, top=0.97, bottom=0.11)

@@ -25,14 +25,14 @@ _EXCLUSIVE = ("classification", "choice")
 
 
 def write_report(run: FinishedRun) -> None:
-    """Write all of it into the run's folder, each file whole."""
+    """Write the predictions, mistakes, figures and model card into the run's folder; each file appears whole."""
     out = run.config.out
     score = run.metrics["metric"].removeprefix("dev_")
     variant = next(iter(run.judged), "")
     loss = f"eval_{variant}_loss" if variant else "eval_loss"
     tables: dict[str, list[list[str]]] = {}
     pictures = []
-    if run.log:  # of a frozen encoder no step was made
+    if run.log:  # with a frozen encoder there was no step
         save_png(draw_curve(run.log, loss, f"eval_{score}"), out / "curve.png")
         pictures.append("curve.png")
     for variant, judged in run.judged.items():
@@ -49,7 +49,7 @@ def write_report(run: FinishedRun) -> None:
 
 
 def dev_calibration(task: Task, judged: Judged) -> Calibration | None:
-    """Calibration of answers that have one probability: a class, a choice, a span; None for others."""
+    """Calibration of answers with one probability (a class, a choice, a span); None for other tasks."""
     if task.kind not in (*_EXCLUSIVE, "span") or judged.sureness is None:
         return None
     return calibration(judged.sureness, ~judged.is_wrong)
@@ -62,7 +62,7 @@ def _write_predictions(judged: Judged, file: Path) -> None:
 
 
 def _write_mistakes(judged: Judged, file: Path) -> None:
-    """The wrong answers with the highest loss, that first; `row` counts from 1."""
+    """Write the wrong answers, highest loss first; `row` counts from 1."""
     wrong = np.flatnonzero(judged.is_wrong)
     hardest = wrong[np.argsort(-judged.losses[wrong], kind="stable")][:NUM_MISTAKES]
     inputs = [
@@ -84,7 +84,7 @@ def _write_mistakes(judged: Judged, file: Path) -> None:
 
 
 def _cell(value: Any) -> str:
-    """A value on one line of a table without quoting."""
+    """The text of a value in a tsv table: one line, without quoting."""
     if isinstance(value, list):
         value = (
             " | ".join(map(str, value))

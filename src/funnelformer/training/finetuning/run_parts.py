@@ -1,4 +1,4 @@
-"""What a fine-tuning needs before it starts, and what its training came to."""
+"""The inputs of a fine-tuning run, and the results of its training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ __all__ = ["Answered", "Inputs", "Trained", "prefixed", "role_scores"]
 
 @dataclass(frozen=True)
 class Inputs:
-    """weights: of the classes. teacher: whose answers are learned beside the labels."""
+    """The checked inputs of a run.
+
+    max_length: tokens of a sequence. weights: [L], of the classes. teacher: the one whose answers are learned beside
+    the labels.
+    """
 
     tokenizer: Any
     data: TaskData
@@ -29,7 +33,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a model said of all features of a part, and what it should have said."""
+    """A model's outputs for all features of a part, and the right answers."""
 
     outputs: Any
     gold: Any
@@ -37,10 +41,11 @@ class Answered:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training came to; the model is saved.
+    """The results of training; the model is saved.
 
-    kind: with what the dev scores settle. scores: of the dev and test parts, as metrics.json has them. facts: what else
-    that says of the training. log: the Trainer's entries, none where it made no step.
+    kind: with the settings chosen on the dev part. scores: of the dev and test parts, as in metrics.json.
+    facts, cost: further entries of metrics.json. log: the Trainer's entries, empty if it made no step.
+    num_cut: number of training texts that were cut.
     """
 
     kind: Kind
@@ -60,5 +65,5 @@ def prefixed(variant: str, name: str) -> str:
 def role_scores(
     role: str, variant: str, names: Sequence[str], found: Mapping[str, float]
 ) -> dict[str, float]:
-    """The loss and the scores of a part by their names in metrics.json; a part may lack a level of RACE."""
+    """The loss and the scores of a part by their names in metrics.json. A part may lack one of RACE's two levels."""
     return {f"{role}_{prefixed(variant, name)}": found[name] for name in ("loss", *names) if name in found}

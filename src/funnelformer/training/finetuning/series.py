@@ -1,6 +1,6 @@
 """Runs that belong together: the same fine-tuning with several seeds, and at the points of a grid.
 
-Each is a folder in that of the whole, and is finished when its metrics.json is there; then it is not run again.
+Each run has a folder inside that of the series. It is finished if its metrics.json is there, and is then not repeated.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Run = Callable[["FinetuneConfig"], dict[str, Any]]
 
 
 def run_all(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig], object]) -> dict[str, Any]:
-    """The one run that `config` asks for, or its seeds, or its grid; the metrics of what was run.
+    """Make the run that `config` asks for, or one for each seed, or its grid; return the metrics.
 
-    check: raises UserError for a config that cannot be run, before anything is written or deleted.
+    check: raises UserError for a config that cannot be run; it is called before anything is written or deleted.
     """
     if config.sweep:
         return _over_grid(config, run, check)
@@ -46,9 +46,9 @@ def run_all(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig], 
 def _over_seeds(
     config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig], object], shows: bool
 ) -> dict[str, Any]:
-    """Run with `config.seeds` seeds, from `config.seed` on; return means and deviations.
+    """Run with `config.seeds` seeds, counted from `config.seed`; return means and standard deviations.
 
-    The part that selects the checkpoint is the same in all.
+    All runs have the same dev part.
     """
     seeds = range(config.seed, config.seed + config.seeds)
     split_seed = config.seed if config.split_seed is None else config.split_seed
@@ -66,7 +66,7 @@ def _over_seeds(
 
 
 def _over_grid(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig], object]) -> dict[str, Any]:
-    """Run every point; the best is that with the best dev score, whose metrics are returned."""
+    """Run every point, and return the metrics of the one with the best dev score."""
     points = grid(config)
     if config.split_seed is None:  # one dev part for all
         points = [
@@ -100,7 +100,7 @@ def _over_grid(config: FinetuneConfig, run: Run, check: Callable[[FinetuneConfig
     return {**found[best], "points": len(points), "best": points[best].name, "best_run": str(best_run)}
 
 
-# Numbers of which the config alone says whether they can be used; other options need the model and the data.
+# Numbers that can be checked with the config alone; other options need the model and the data.
 _NO_LOOK = {
     *("learning-rate", "batch-size", "gradient-accumulation", "weight-decay", "warmup", "schedule", "clip"),
     *("epochs", "steps", "evaluate-every", "early-stopping", "layer-decay", "precision", "group-by-length"),
@@ -111,7 +111,7 @@ _NO_LOOK = {
 def _run_members(
     config: FinetuneConfig, members: Mapping[str, FinetuneConfig], run: Run, check: Callable[[], object]
 ) -> list[dict[str, Any]]:
-    """Run each in its folder below that of `config`, one after another; where it was begun, go on.
+    """Make one run after another, each in its folder inside that of `config`; a run that was begun is continued.
 
     check: called before the folder is made.
     """
@@ -139,10 +139,8 @@ def _run_members(
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the runs have in common, their seeds, and the mean and standard deviation (of a sample) of each score.
-
-    Of each number of the cost the mean.
-    """
+    """The entries that all runs share, their seeds, the mean and the sample standard deviation of each score, and the
+    mean of each number of their cost."""
     common = {
         key: runs[0][key]
         for key in ("model", "task", "kind", "teacher", "metric", "num_parameters")
@@ -152,7 +150,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in _score_names(runs):
         values = [run[name] for run in runs]
         metrics[name] = statistics.fmean(values)
-        metrics[f"{name}_sd"] = float(np.std(values, ddof=1))  # of a NaN a NaN
+        metrics[f"{name}_sd"] = float(np.std(values, ddof=1))  # NaN if a value is NaN
     if "cost" in runs[0]:
         numbers = [name for name, value in runs[0]["cost"].items() if isinstance(value, int | float)]
         metrics["cost"] = {name: statistics.fmean(run["cost"][name] for run in runs) for name in numbers}
@@ -160,7 +158,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _comparable(score: float | None) -> float:
-    """A score that is not defined is null in metrics.json."""
+    """A score to compare by: metrics.json has null for one that is not defined."""
     return -math.inf if score is None or math.isnan(score) else score
 
 
@@ -176,7 +174,7 @@ def _seeds_table(runs: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) 
 
 
 def _grid_table(points: Sequence[Point], found: Sequence[Mapping[str, Any]], metric: str, best: int) -> Table:
-    """A point a row, the best by the dev score marked; a score in one column."""
+    """A table with a row for each point and a column for each score; the point with the best dev score is marked."""
     scores = [name for name in _score_names(found) if not name.endswith("_sd")]
     scores = [metric, *(name for name in scores if name != metric)]
     table = Table(*(Column(cell(name)) for name in [*points[0].options, *scores]), "seconds", "")
@@ -195,7 +193,7 @@ def _mean(metrics: Mapping[str, Any], name: str) -> str:
 def _show(table: Table) -> None:
     if rank() == 0:
         console = plain_console()
-        # Written to a file it need not fit a screen.
+        # In a file, the table need not fit the width of a screen.
         (console if console.is_terminal else plain_console(width=200)).print(table)
 
 

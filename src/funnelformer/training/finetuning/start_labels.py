@@ -1,4 +1,4 @@
-"""Class names when a fine-tuning starts from a model that has classes already: its head is kept, or it is new."""
+"""Class names if fine-tuning starts from a model that already has classes: its head is kept, or a new one is made."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ...tasks.kind import Kind
 
 __all__ = ["in_order_of", "is_new_head", "renew_head", "start_labels", "was_regression"]
 
-# Endings of the architectures, ours and transformers', whose head says something of each class.
+# Endings of the architectures, ours and transformers', whose head has an output for each class.
 _WITH_CLASSES = ("ForSequenceClassification", "ForTokenClassification")
 _SHOWN = 8
 
 
 def start_labels(model: str) -> tuple[str, ...] | None:
-    """The names of the classes that a model's head has, in the order of their ids; None of a model without classes.
+    """The names of the classes of a model's head, in the order of their ids; None for a model without classes.
 
-    model: a folder, or a name on the Hub. A head that is new to its names has transformers' LABEL_0, LABEL_1 ...
+    model: a folder, or a name on the Hub. Classes that were never named are LABEL_0, LABEL_1 ..., as in transformers.
     """
     content = _config(model)
     architectures = content.get("architectures") or [""]
@@ -40,9 +40,9 @@ def was_regression(model: str) -> bool:
 
 
 def _names(content: Mapping[str, Any]) -> dict[int, str]:
-    """The names of the classes; LABEL_0 and so on where they have none, or what is said of them cannot be.
+    """The names of the classes; LABEL_0 and so on if they have none, or if the config's are not valid.
 
-    Loading the model refuses the latter.
+    The latter is not an error here, because loading the model will raise it.
     """
     number = content.get("num_labels")
     try:
@@ -63,14 +63,14 @@ def _config(model: str) -> dict[str, Any]:
         return read_json(str(cached_file(found.name, "config.json")))
     except (
         Exception
-    ):  # of the network and the Hub, which have no common base class; loading the model says it in full
+    ):  # errors of the network and the Hub have no common base class; loading the model reports them in full
         return {}
 
 
 def in_order_of(start: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The labels of the data, in the order of the start model's where the set of names is the same.
+    """The labels of the data; in the order of the start model's labels, if both are the same names.
 
-    Its head has a row for each class, so an order of our own would swap the classes.
+    The model's head has a row for each class, so another order would swap the classes.
     """
     if start is not None and labels is not None and len(start) == len(labels) and set(start) == set(labels):
         return tuple(start)
@@ -78,7 +78,7 @@ def in_order_of(start: Sequence[str] | None, labels: Sequence[str] | None) -> tu
 
 
 def is_new_head(kind: Kind, start: Sequence[str] | None, was_regression: bool) -> bool:
-    """Whether the start model's head is of other classes than the task's, so that its weights say nothing of them."""
+    """Whether the start model's head has other classes than the task, so that its weights are of no use for them."""
     if start is None or not kind.has_class_names:
         return False
     if kind.task.kind == "regression":
@@ -87,7 +87,7 @@ def is_new_head(kind: Kind, start: Sequence[str] | None, was_regression: bool) -
 
 
 def renew_head(model: Any, kind: Kind, start: Sequence[str], source: str) -> str:
-    """Draw the weights of the head anew; returns what there is to say of it, in one line."""
+    """Initialise the weights of the head anew, and return a line that tells the user why."""
     for name, module in model.named_modules():
         own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)]
         if any(parameter.startswith(kind.head.label_parameters) for parameter in own):

@@ -1,4 +1,4 @@
-"""What `--sweep lr=1e-5,2e-5` says: which options of a run take which values, and the grid of all their pairs."""
+"""What `--sweep lr=1e-5,2e-5` means: which options take which values, and the grid of all combinations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Point", "grid"]
 
 _SHORT = {"lr": "learning_rate", "batch": "batch_size"}
 _MODEL_OPTION = "set."
-# They say where a run is, how it is watched, what data it is measured on; seeds have a flag of their own.
+# Options that cannot be swept: where a run is, how it is watched, on what data it is measured. Seeds have --seeds.
 _NOT_SWEPT = {
     *("out", "resume", "auto_resume", "overwrite", "keep_checkpoints", "log_every", "device"),
     *("sweep", "seeds", "seed", "split_seed", "model_options"),
@@ -32,7 +32,7 @@ _MAX_POINTS = 1000
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a grid, or one for each seed. name: of its folder. options: flag without dashes -> its value."""
+    """A point of a grid: one run, or one for each seed. name: of its folder. options: flag without dashes -> value."""
 
     name: str
     options: dict[str, Any]
@@ -42,7 +42,7 @@ class Point:
 def grid(config: FinetuneConfig) -> list[Point]:
     """Every combination of the swept values, the last option changing fastest.
 
-    Raises UserError for an option that cannot be swept, and for a value that the option does not take.
+    Raises UserError for an option that cannot be swept, and for a value that the option does not allow.
     """
     axes: dict[str, dict[str, Any]] = {}
     for text in config.sweep:
@@ -67,7 +67,7 @@ def grid(config: FinetuneConfig) -> list[Point]:
 
 
 def _axis(config: FinetuneConfig, text: str) -> tuple[str, dict[str, Any]]:
-    """An option's name in the config, and its values, each under the text that stands for it."""
+    """An option's name in the config, and its values by the text that was written for them."""
     given, equals, rest = text.partition("=")
     given = given.strip().removeprefix("--")
     written = [part.strip() for part in rest.split(",")]
@@ -79,12 +79,12 @@ def _axis(config: FinetuneConfig, text: str) -> tuple[str, dict[str, Any]]:
         values: dict[str, Any] = {part: part for part in written}
     elif name not in hints or name in _NOT_SWEPT:
         known = [_flag(option) for option in hints if option not in _NOT_SWEPT]
-        why = "cannot be swept" if name in hints else "is no option"
+        why = "cannot be swept" if name in hints else "is not an option"
         hint = did_you_mean(given, [*known, *_SHORT]) if name not in hints else ""
         raise UserError(f"--sweep {text}: {given} {why}{hint}; known: {', '.join((*_SHORT, *known))}")
     else:
         values = {
-            part: _read(part, hints[name], f"--sweep {text}: {part!r} is no value of {given}")
+            part: _read(part, hints[name], f"--sweep {text}: {part!r} is not a value of {given}")
             for part in written
         }
     if len({str(value) for value in values.values()}) < len(written):
@@ -93,7 +93,7 @@ def _axis(config: FinetuneConfig, text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _read(text: str, hint: Any, problem: str) -> Any:
-    """Read a value of the option's type. Raises UserError if the text is no such value."""
+    """Read a value of the option's type. Raises UserError, beginning with `problem`, if the text is not one."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for kind in kinds:
         if get_origin(kind) is Literal and text in get_args(kind):

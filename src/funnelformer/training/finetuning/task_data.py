@@ -27,7 +27,7 @@ from .start_labels import in_order_of
 
 __all__ = ["DataConfig", "TaskData", "load_task_data"]
 
-# The column of what several questions may be on.
+# The column of the passage, which several questions may share.
 _PASSAGES = {"span": "context", "choice": "article"}
 
 
@@ -54,10 +54,10 @@ class DataConfig(Protocol):
 
 @dataclass(frozen=True)
 class TaskData:
-    """Examples to train on, to select the checkpoint by, and (labelled, where the release has them) to test it on.
+    """Examples to train on, to select the checkpoint by, and (if the release has labelled ones) to test it on.
 
-    dev, test: by the variant of the part, "" where there is one alone. kind: of the task, whose labels are known.
-    num_skipped: rows that were left out, of all parts.
+    kind: the kind of task, with its labels. dev, test: parts by variant, which is "" if there is only one.
+    num_skipped: number of rows that were left out, in all parts together.
     """
 
     kind: Kind
@@ -100,7 +100,7 @@ def _from_table(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None) 
     labels = None
     if not config.regression:
         assert columns.label is not None
-        # Of a row without a label `examples` below tells.
+        # `examples` below reports rows without a label.
         unlabelled: OnBadRow = (lambda problem: None) if config.skip_bad_rows else bad
         labels = build_labels(
             table, columns.label, several=config.multi_label, separator=columns.separator, bad=unlabelled
@@ -117,7 +117,7 @@ def _from_table(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None) 
 
 
 def _has_splits(source: str) -> bool:
-    """A folder or a name of a data set may have splits; a file is one."""
+    """Whether the source may have several splits: a folder and a data set's name may, a file may not."""
     return not isinstance(find_data(source), DataFile)
 
 
@@ -143,7 +143,7 @@ def _from_release(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None
             f"--task {task.name} needs --data: the folder of its files ({folder}{task.parts[0].files[0]}, ...){hub}"
         )
     if config.data is not None and Path(config.data).is_file():
-        # It would be every part: what is trained on would also be what is scored.
+        # One file would be read as every part, so the model would be scored on its training data.
         raise UserError(
             f"{config.data}: is a file, but --data takes a folder or a name; name it with --train (and --dev)"
         )
@@ -187,7 +187,7 @@ def _from_release(config: DataConfig, bad: OnBadRow, start: Sequence[str] | None
 def _split(
     train: datasets.Dataset, task: Task, config: DataConfig, source: str
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Draw the part that selects the checkpoint: the same share of every class; passages with all their questions."""
+    """Split off a dev part: the same share of every class, or passages with all their questions."""
     if task.kind in _PASSAGES:
         return _split_passages(train, _PASSAGES[task.kind], config, source)
     by_class = task.kind == "classification"

@@ -1,4 +1,4 @@
-"""Fine-tuning beside a teacher: whose answers are learned, what they are dealt to, and their part of the loss."""
+"""Fine-tuning with a teacher: its answers to the training examples, how batches get them, their share of the loss."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ __all__ = [
     "with_rows",
 ]
 
-# A column of the features: their numbers. Of a batch: what the teacher says of it.
+# The features' column of row numbers; a batch's entry for the teacher's answers.
 ROW, TAUGHT = "teacher_row", "teacher_answers"
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """What a run learns from a teacher. answers: the teacher's, to the training features.
+    """What a run learns from a teacher. answers: the teacher's answers to the training features.
 
-    The loss is (1 - weight) of the labels' and weight of the distance to the teacher's answers, see `answer_losses`.
-    class_weights: by which rows count whose classes exclude each other, in both parts.
+    The loss is (1 - weight) × the labels' loss + weight × the distance to the teacher's answers (see `answer_losses`).
+    temperature: divides both models' logits first. class_weights: [L], weights of the rows in both terms, for classes
+    that exclude each other.
     """
 
     answers: Answers
@@ -54,7 +55,10 @@ class Teaching:
     def losses(
         self, outputs: Mapping[str, Tensor], theirs: Tensor, inputs: Mapping[str, Any], weights: Tensor | None
     ) -> Float[Tensor, " N"]:
-        """The loss of each row, window or tag, see `answer_losses`. weights: of the rows, if they have some."""
+        """The distance of outputs to `theirs`, for each row, window or tag, see `answer_losses`.
+
+        weights: of the rows, if they have some.
+        """
         found = answer_losses(self.kind, outputs, theirs, inputs, self.temperature)
         if weights is None and self.class_weights is not None:
             weights = torch.tensor(self.class_weights, dtype=torch.float32, device=found.device)[
@@ -65,7 +69,7 @@ class Teaching:
 
 @dataclass(frozen=True)
 class TaughtCollator:
-    """What the kind's collator makes of features, and with it what the teacher says of those that have a number."""
+    """Collates features as the kind of task does, and adds the teacher's answers to features that have a number."""
 
     collate: Callable[[list[dict[str, Any]]], Any]
     answers: Answers
@@ -101,18 +105,18 @@ def check_teacher(
     teacher = find_teacher(config.teacher, kind)
     if kind.task.kind == "span" and model.config.qa_head != "simple":
         raise UserError(
-            f"--teacher teaches start and end each by itself, and qa_head is {model.config.qa_head}; "
-            "allowed beside it: simple"
+            f"--teacher teaches start and end independently, but the model's qa_head is {model.config.qa_head}; "
+            "allowed with --teacher: simple"
         )
     if kind.task.kind in ("tokens", "span") and not _reads_the_same(teacher, tokenizer, max_length):
         if tokenizer_digest(teacher.tokenizer) != tokenizer_digest(tokenizer):
             raise UserError(
-                f"--teacher {teacher.source}: has another tokenizer than the model; a task of {kind.task.kind} is "
-                "learned token by token, which needs the same one"
+                f"--teacher {teacher.source}: its tokenizer differs from the model's; a task of {kind.task.kind} is "
+                "learned token by token, which needs the same tokenizer"
             )
         raise UserError(
-            f"--teacher {teacher.source}: reads {teacher.max_length} tokens, and --max-length is {max_length}; a task "
-            f"of {kind.task.kind} is learned token by token, so it must read as many"
+            f"--teacher {teacher.source}: reads {teacher.max_length} tokens, but --max-length is {max_length}; a task "
+            f"of {kind.task.kind} is learned token by token, so the teacher must read as many"
         )
     return teacher
 
@@ -126,10 +130,10 @@ def learn_from(
     max_length: int,
     class_weights: np.ndarray | None,
 ) -> Teaching:
-    """Ask the teacher for all training examples, as far as the cache does not have its answers.
+    """Get the teacher's answers to all training examples; it computes those that the cache does not have.
 
-    A teacher with the same tokenizer reads what the model reads. Another one reads the texts by its own tokenizer; what
-    it says of a text in windows is then said of each of the model's windows.
+    A teacher with the same tokenizer reads the model's features. Another teacher reads the texts with its own
+    tokenizer; all of the model's windows of a text then get the answer to the whole text.
     """
     is_same = _reads_the_same(teacher, tokenizer, max_length)
     length = max_length if is_same else min(max_length, teacher.max_length)

@@ -1,4 +1,4 @@
-"""The Trainer of fine-tuning: rates by layer, weights of rows, scores right on any number of processes, and costs."""
+"""The Trainer of fine-tuning: rates by layer, weights of rows, exact scores on any number of processes, and costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_LABEL = -100
 
 @dataclass(frozen=True)
 class _Answered:
-    """What the model said of some rows; logits and labels as arrays, or tuples of them. weight: of the loss."""
+    """The model's outputs for some rows; logits and labels are arrays, or tuples of them. weight: of the loss."""
 
     begin: int
     logits: Any
@@ -40,15 +40,15 @@ class _Answered:
 class FinetuneTrainer(RunTrainer):
     """A Trainer whose evaluations answer every row once and in order, on any number of processes.
 
-    The loss of held-out rows is the mean over all of them, or over all tags where labels are of tokens. A process
-    answers whole batches, in turn with the others; all processes then have the answers of all.
+    The loss of held-out rows is the mean over all rows, or over all tags if tokens have labels. The processes take
+    whole batches in turn; afterwards all processes have all answers.
 
-    layer_decay: the learning rate of layer l is that of the run times layer_decay^(top - l), see `layer_rates`.
-    A column `WEIGHT` of the data is each row's weight in the loss, of windows of texts.
-    teaching: whose answers are learned beside the labels, of the rows that a column `ROW` numbers.
-    measure: further scores of the model, at every evaluation.
+    layer_decay: the learning rate of layer l is the run's times layer_decay^(top - l), see `layer_rates`.
+    teaching: the teacher's answers, which are learned beside the labels; the data's column `ROW` numbers the rows.
+    measure: gives further scores of the model, at every evaluation.
 
-    The Trainer's `total_flos` of the log and `state` are those of `funnelformer.cost.flops`, see `floating_point_ops`.
+    If the data have a column `WEIGHT`, it is each row's weight in the loss (windows of texts have it). `total_flos` in
+    the log and in `state` is counted by `funnelformer.cost.flops`, see `floating_point_ops`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class FinetuneTrainer(RunTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """As the Trainer's; for rows with weights, the mean of their weighted losses; with a teacher, its share."""
+        """As in transformers; rows with weights give their weighted mean, and a teacher adds its share of the loss."""
         weights, theirs = inputs.pop(WEIGHT, None), inputs.pop(TAUGHT, None)
         given = dict(inputs)
         loss, outputs = self._loss_of_labels(model, inputs, weights, num_items_in_batch)
@@ -107,7 +107,7 @@ class FinetuneTrainer(RunTrainer):
             taught = losses.mean()
             self._taught.append(taught.detach())
             if num_items_in_batch is not None and (self.model_accepts_loss_kwargs or self.compute_loss_func):
-                # As the loss of the labels, which is a share of the mean over all micro-batches of all processes.
+                # Like the labels' loss, which is a share of the mean over all micro-batches of all processes.
                 taught = losses.sum() / num_items_in_batch * self.accelerator.num_processes
             loss = (1 - self._teaching.weight) * loss + self._teaching.weight * taught
         return (loss, outputs) if return_outputs else loss
@@ -131,7 +131,7 @@ class FinetuneTrainer(RunTrainer):
     # ---- cost
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """FLOPs of training on a batch, padding included: 3 x forward. A head on tokens is small, and left out."""
+        """FLOPs of training on a batch, padding included: 3 × forward. Heads on tokens are small and not counted."""
         *rows, length = inputs["input_ids"].shape
         shape = int(np.prod(rows)), length
         if shape not in self._flops_of:
@@ -147,7 +147,7 @@ class FinetuneTrainer(RunTrainer):
             self._flops_of[shape] = training_flops(flops)
         return self._flops_of[shape]
 
-    # ---- rows that no step is made with
+    # ---- evaluation
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         self._answered = []
@@ -175,9 +175,9 @@ class FinetuneTrainer(RunTrainer):
         )
 
     def prediction_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Keep the answers here: the Trainer would gather them with those of repeated rows, on the accelerator."""
+        """Keep the answers here: the Trainer would gather them on the accelerator, together with repeated rows."""
         inputs, begin, num_new = self.next_held_out(inputs)
-        # In 5.23 the third positional argument; logits are wanted also without a score.
+        # The third positional argument in transformers 5.23; the logits are needed even if nothing is scored.
         kwargs.pop("prediction_loss_only", None)
         loss, logits, labels = super().prediction_step(model, inputs, False, *args[1:], **kwargs)
         if num_new:
@@ -204,14 +204,14 @@ class _Begin(TrainerCallback):
 
 
 def _to_arrays(value: Any) -> Any:
-    """Tensors as arrays on the CPU, in the same tuples."""
+    """Convert tensors to arrays on the CPU; tuples keep their form."""
     if isinstance(value, list | tuple):
         return tuple(_to_arrays(part) for part in value)
     return value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
 
 
 def _join(parts: Sequence[Any]) -> Any:
-    """Arrays of batches as one, shorter rows filled with -100 as the Trainer does it; tuples of them part by part."""
+    """Join the arrays of batches; shorter rows are padded with -100, as the Trainer does. Tuples are joined by item."""
     if isinstance(parts[0], tuple):
         return tuple(_join(column) for column in zip(*parts, strict=True))
     if parts[0].ndim > 1:

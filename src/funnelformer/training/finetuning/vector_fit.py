@@ -1,4 +1,4 @@
-"""Fine-tuning by vectors: an encoder that stays, or learns from pairs of texts, and a head fitted to its vectors."""
+"""Fine-tuning by vectors: the encoder stays as it is, or learns from pairs; the head is fitted to its vectors."""
 
 from __future__ import annotations
 
@@ -44,12 +44,10 @@ def check_fit(config: FinetuneConfig, kind: Kind, train: datasets.Dataset) -> No
     flag = "--frozen" if config.frozen else "--few-shot"
     if not isinstance(kind, Texts):
         raise UserError(
-            f"{flag} gives a text or a pair of texts one vector; this is a task of {kind.task.kind}"
+            f"{flag} gives each text or pair of texts one vector, so it cannot learn a task of {kind.task.kind}"
         )
     if config.few_shot and kind.task.kind != "classification":
-        raise UserError(
-            f"--few-shot pairs texts of one class; this is a task of {kind.task.kind}, which --frozen can learn"
-        )
+        raise UserError(f"--few-shot needs classes, and this is a task of {kind.task.kind}; use --frozen")
     if config.few_shot and config.windowing is not None:
         raise UserError(f"--few-shot compares whole texts; leave out {config.windowing.option}")
     if config.few_shot and num_processes() > 1:
@@ -68,7 +66,7 @@ def fit(config: FinetuneConfig, inputs: Inputs, train: Encoded) -> Trained:
     trainer = _train_on_pairs(config, inputs, train) if config.few_shot else None
     runner = ready(
         copy.deepcopy(model), config.device
-    )  # which lays its weights out for speed, and cannot be saved
+    )  # a copy, because the runner rearranges its weights for speed, and such a model cannot be saved
     if trainer is None:
         reset_peak_memory(runner.device)
     watch = Stopwatch(runner.device)
@@ -118,12 +116,12 @@ def fit(config: FinetuneConfig, inputs: Inputs, train: Encoded) -> Trained:
 
 
 def steps_of_epochs(config: FinetuneConfig, epochs: float, num_features: int) -> int:
-    """The number of optimizer steps in so many passes."""
+    """The number of optimizer steps in `epochs` passes over `num_features` features."""
     return max(1, round(epochs * math.ceil(num_features / sequences_per_step(config))))
 
 
 def _train_on_pairs(config: FinetuneConfig, inputs: Inputs, train: Encoded) -> ContrastiveTrainer:
-    """Train the encoder so that vectors of one class are alike; no step of it is scored, or kept as a checkpoint."""
+    """Train the encoder so that the vectors of a class become alike. No step is scored or saved as a checkpoint."""
     couples = ClassCouples(np.asarray(train.features["labels"][:]), config.seed)
     rate = choose_rate(config.learning_rate, inputs.model.config.hidden_size, from_nothing=False)
     trainer = ContrastiveTrainer(
@@ -153,7 +151,7 @@ def _train_on_pairs(config: FinetuneConfig, inputs: Inputs, train: Encoded) -> C
 def _vectors(
     runner: Any, encoded: Encoded, kind: Kind, tokenizer: Any, batch_size: int, title: str
 ) -> Float[np.ndarray, "N D"]:
-    """The vector of each feature, as the head of the model reads it."""
+    """The vector of each of N features, as the head of the model reads it."""
     names = [name for name in tokenizer.model_input_names if name in encoded.features.column_names]
     columns = {name: encoded.features[name][:] for name in names}
 

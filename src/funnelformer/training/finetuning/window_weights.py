@@ -1,8 +1,8 @@
-"""Training on windows of long texts: each is an example with the label of its text, and texts weigh alike.
+"""Training on windows of long texts: each window is an example with the label of its text, and all texts weigh alike.
 
-The loss is a window's, not that of the text's mean logits: so a batch needs the memory of `--batch-size` sequences
-however long the texts are. The losses are convex in the logits, so that the mean of the windows' losses, which is
-minimised, is never below the loss of the mean, which is what the text is scored by.
+The loss is computed for each window, not for the mean of a text's logits, so that a batch needs the memory of
+`--batch-size` sequences, however long the texts are. The losses are convex in the logits. So the mean loss of the
+windows, which training minimises, is never below the loss of the mean logits, by which a text is scored.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ WEIGHT = "window_weight"
 
 
 def weighted_windows(encoded: Encoded, class_weights: np.ndarray | None = None) -> datasets.Dataset:
-    """The features of `encoded` with their weights: all windows of a text weigh as much as those of any other.
+    """The features of `encoded` with a column `WEIGHT`: the windows of each text have the same weight in total.
 
-    The mean over the windows is 1, so the learning rate keeps its meaning. class_weights: of the label ids besides.
+    The mean weight of the windows is 1, so the learning rate keeps its meaning. class_weights: [L], further factors.
     """
     assert encoded.owners is not None
     counts = np.bincount(encoded.owners)
@@ -34,7 +34,10 @@ def weighted_windows(encoded: Encoded, class_weights: np.ndarray | None = None) 
 
 
 def row_losses(logits: Tensor, labels: Tensor, problem_type: str) -> Float[Tensor, " B"]:
-    """The loss of each row, whose mean is the loss that transformers takes for that `problem_type`."""
+    """The loss of each row. Their mean is the loss that transformers computes for this `problem_type`.
+
+    logits: [B, L]; for "regression" with one amount [B, 1]. labels: [B] or [B, L].
+    """
     logits = logits.float()
     if problem_type == "regression":
         return F.mse_loss(logits.squeeze(-1), labels.float().reshape(-1), reduction="none")
