@@ -301,7 +301,7 @@ def test_sigterm_under_load(classifier, tmp_path):
 
 def test_what_cannot_be_served_is_one_line(classifier, service, toy, tmp_path, capsys):
     assert fails(capsys, "serve", classifier, "--port", service.port) == (
-        f"127.0.0.1:{service.port}: cannot be listened on (Address already in use)"
+        f"127.0.0.1:{service.port}: cannot listen on this address (Address already in use)"
     )
     assert fails(capsys, "serve", tmp_path / "none").startswith(f"{tmp_path / 'none'}: no such folder")
     assert (

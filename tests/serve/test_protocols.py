@@ -371,7 +371,7 @@ def test_rank_by_a_label(service, texts, logits):
         ("/rerank", {"query": "a", "texts": []}, 400, "Empty", None),
         (
             "/rerank", {"query": "a", "texts": ["b"]}, 424, "Backend",
-            "this model is no reranker: it has neither amounts nor two classes",
+            "this model is not a reranker: it gives neither amounts nor two classes",
         ),
     ],
 )  # fmt: skip

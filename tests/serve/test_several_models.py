@@ -67,7 +67,7 @@ def test_lists_of_models(client):
 
 
 def test_a_model_must_be_named_and_be_there(client):
-    said = "model: there are several, name one, here or as /models/NAME/...; served: A, B"
+    said = "model: there are several models; name one here or in the path /models/NAME/...; served: A, B"
     reply = client.post("/classify", {"texts": ["a"]})
     assert (reply.status, reply.error) == (422, said)
     reply = client.post("/predict", {"inputs": "a"})
@@ -81,7 +81,7 @@ def test_a_model_must_be_named_and_be_there(client):
         reply = client.post(path, body)
         assert (reply.status, reply.error) == (404, "no model 'C'; served: A, B")
     reply = client.post("/models/A/classify", {"texts": ["a"], "model": "B"})
-    assert (reply.status, reply.error) == (422, "model: is 'B', and the path says 'A'")
+    assert (reply.status, reply.error) == (422, "model: is 'B', but the path says 'A'")
     reply = client.post("/models/C/v1/embeddings", {"input": "a", "model": "C"})
     assert (reply.status, reply.json["error"]["code"]) == (404, "model_not_found")
 
@@ -163,7 +163,7 @@ def test_requests_of_one_model_do_not_take_all(both, monkeypatch):
         until(lambda: client.counter("funnelformer_requests_in_progress") == 2, "A is not asked")
         time.sleep(0.1)  # counted by the model too
         third = client.post("/models/A/classify", body)
-        assert (third.status, third.error) == (429, "too many requests of this model are in progress")
+        assert (third.status, third.error) == (429, "too many requests for this model are in progress")
         assert third.headers["retry-after"] == "1"
         waiting = threading.Thread(target=lambda: replies.append(client.post("/models/B/classify", body)))
         waiting.start()

@@ -31,17 +31,17 @@ __all__ = [
 ]
 
 Ability = Literal["classify", "embed", "fill", "answer", "inspect", "rank"]
-# What the tokenizer makes of a text: input_ids, token_type_ids, attention_mask; of a question answer_mask, too.
+# The tokens of a text: input_ids, token_type_ids, attention_mask, each [T]; a question also has answer_mask.
 Feature = dict[str, list[int]]
 
 
 class Backend(Protocol):
-    """A model with its tokenizer. Its calls come from one thread, a batch at a time; a batch fits in memory.
+    """A model with its tokenizer. One thread calls it, with one batch at a time.
 
     predictor: the labels, the kind of task, `max_length`, and how logits become answers.
     questions: how the model answers questions, if it does.
     abilities: the calls below that this model can answer; `served` adds the routes made of them.
-    most_padding: tokens of padding that are worth a shared batch.
+    most_padding: number of padding tokens up to which a shared batch is worth it.
     batch_tokens: number of tokens beyond which a larger batch is no faster.
     vector_length: number of tokens after which a text is cut for its vector; None: as for the other calls.
     dtype: what the model computes in, as "float32".
@@ -56,23 +56,23 @@ class Backend(Protocol):
     dtype: str
 
     def logits(self, features: list[Feature]) -> list[np.ndarray]:
-        """The logits of each text: [num_labels]; of a model of tokens [T, num_labels], T at least the text's tokens."""
+        """The logits of each text: [L]; for token classification [T, L], where T may include padding."""
 
     def vectors(self, features: list[Feature], pooling: Pooling) -> list[np.ndarray]:
         """The encoder's vector [D] of each text."""
 
     def mask_logits(self, features: list[Feature]) -> list[np.ndarray]:
-        """[M, V], for the M mask tokens of each text in their order."""
+        """The logits [M, V] over the vocabulary, for the M mask tokens of each text in their order."""
 
     def spans(self, features: list[Feature]) -> list[np.ndarray]:
         """The best spans [N, 3] of each pair of question and passage, see `tasks.span_search.best_spans`."""
 
     def funnel(self, feature: Feature) -> Funnel:
-        """How one text shortens."""
+        """How the encoder shortens one text."""
 
 
 class LoadedModel:
-    """What the backends share: what is known of a model before it runs."""
+    """What all backends share: what is known about a model before it runs."""
 
     def __init__(
         self, predictor: Predictor, abilities: frozenset[Ability], vector_length: int | None
@@ -96,7 +96,7 @@ def checked(output: Any, *, may_be_lowest: bool = False) -> Any:
 
 
 def vector_length(model_config: Any, config: ServeConfig) -> int | None:
-    """The length you asked for, or the model's own, as far as its positions reach."""
+    """The length in tokens of texts for vectors: the one asked for, or the model's own, up to its positions."""
     own = None if model_config.vectors is None else model_config.vectors.max_length
     if config.max_length is not None or own is None:
         return config.max_length

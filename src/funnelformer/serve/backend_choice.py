@@ -12,7 +12,7 @@ __all__ = ["load_backend"]
 
 
 def load_backend(config: ServeConfig) -> Backend:
-    """Load the model in the backend that was asked for. Raises UserError when it cannot be served."""
+    """Load the model in the backend that was asked for. Raises UserError if it cannot be served."""
     chosen = choose_backend(config.model, config.backend)
     if chosen != "torch":
         graph = OnnxModel(config.model, engine=chosen)

@@ -18,14 +18,14 @@ from .refused import Refused
 
 __all__ = ["Batcher", "Lane", "Work"]
 
-# Texts of a batch at most. Source: benchmarks/LOG.md, more gain nothing on a CPU.
+# Most texts in a batch. More do not help on a CPU (measured in benchmarks/LOG.md).
 _BATCH_SIZE = 32
 _LONGEST_RETRY_S = 60
 
 
 @dataclass(frozen=True)
 class Work:
-    """The texts of one request. They may share a batch with those of the same key, which `run` answers one by one."""
+    """The texts of one request. Texts with the same key may share a batch; `run` returns a result for each of them."""
 
     key: Hashable
     features: list[Feature]
@@ -42,7 +42,7 @@ class _Request:
     results: dict[int, Any] = field(default_factory=dict)
 
     def settle(self, index: int, result: Any) -> None:
-        """On the loop's thread: one text has its answer, or the exception that takes its place."""
+        """Note one text's answer, or the exception in its place. Call it on the loop's thread."""
         if self.future.done():
             return
         if isinstance(result, BaseException):
@@ -68,9 +68,9 @@ class _Item:
 
 
 class Lane:
-    """The queue of one model, of whose work no batch is shared with another's.
+    """The queue of one model. Models never share a batch.
 
-    most_padding, most_tokens: of a batch, see `inference.batches.cut`.
+    most_padding, most_tokens: limits of a batch in tokens, see `inference.batches.cut`.
     """
 
     def __init__(self, batcher: Batcher, name: str, most_padding: int, most_tokens: int) -> None:
@@ -80,25 +80,26 @@ class Lane:
         self._most_padding = most_padding
         self._tokens_per_s = 0.0
         self.waiting: list[_Item] = []
-        self.turn_s = 0.0  # seconds of computation that it has had, see `Batcher.run`
+        self.turn_s = 0.0  # seconds of computation so far, see `Batcher.run`
 
     @property
     def num_waiting(self) -> int:
         return len(self.waiting)
 
     async def run(self, work: Work) -> list[Any]:
-        """Return what `work.run` gives for each feature. Cancelled, what still waits is dropped.
+        """Return what `work.run` gives for each feature. If it is cancelled, the texts that still wait are dropped.
 
-        Raises Refused (429) when there is no room, or (422) never could be, and what `work.run` raised.
+        Raises Refused (429) if the queue has no room, Refused (422) if the request exceeds the whole queue, Refused
+        (503) if the service is stopping, and whatever `work.run` raised.
         """
         return await self._batcher.run(self, work)
 
     def drop_settled(self) -> None:
-        """Forget the texts of requests that have failed, or whose client left."""
+        """Drop the texts of requests that have failed, or whose client has left."""
         self.waiting = [item for item in self.waiting if not item.request.future.done()]
 
     def wait_s(self, max_delay_s: float) -> float:
-        """Seconds that the next batch may still wait for more texts; 0 or less: it is due."""
+        """Seconds that the next batch may still wait for more texts; it is due at 0 or less."""
         if sum(item.length for item in self.waiting) >= self.most_tokens:
             return 0.0
         return self.waiting[0].arrived + max_delay_s - time.monotonic()
@@ -121,7 +122,7 @@ class Lane:
         self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * speed if self._tokens_per_s else speed
 
     def retry_after_s(self, num_busy: int) -> int:
-        """An estimate of the seconds until all waiting texts are done, at the recent speed, beside the other lanes."""
+        """An estimate of the seconds until all waiting texts are done, at the recent speed, with `num_busy` lanes."""
         if not self._tokens_per_s:
             return 1
         seconds = num_busy * sum(item.length for item in self.waiting) / self._tokens_per_s
@@ -131,11 +132,11 @@ class Lane:
 class Batcher:
     """Takes the work of requests and runs it in batches, on one thread for all models.
 
-    In a lane the oldest text is in the next batch. A batch is due when its oldest text has waited `max_delay_s`, or
-    when all that wait in its lane would fill one; under load texts come together while another batch is computed, and
-    none waits longer than for that. Of the lanes with a batch that is due, the one goes first that has had the fewest
-    seconds of computation, so models share the time evenly, however much is asked of one of them.
-    capacity: texts that may wait in a lane. Source of the order: start-time fair queueing, Goyal et al. 1996.
+    A lane's next batch always has its oldest text. A batch is due when its oldest text has waited `max_delay_s`, or
+    when the waiting texts of the lane would fill it; under load, texts gather while another batch is computed. If
+    several lanes have a batch that is due, the lane with the fewest seconds of computation so far goes first. So the
+    models share the time evenly, however many requests one of them gets.
+    capacity: most texts that may wait in a lane. Source of the order: start-time fair queueing, Goyal et al. 1996.
     """
 
     def __init__(self, capacity: int, max_delay_s: float, metrics: Metrics) -> None:
@@ -150,7 +151,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
     def add_lane(self, name: str, most_padding: int, most_tokens: int) -> Lane:
-        """The lane of a further model; before `start`."""
+        """Add the lane of a further model. Call it before `start`."""
         lane = Lane(self, name, most_padding, most_tokens)
         self._lanes.append(lane)
         return lane
@@ -184,7 +185,7 @@ class Batcher:
                 )
             if (
                 not lane.waiting
-            ):  # it saves no time up for later: it stands beside the one whose turn it was last
+            ):  # an idle lane saves up no time: it is put level with the lane that was served last
                 lane.turn_s = max(lane.turn_s, self._turn_s)
             lane.waiting += [
                 _Item(request, index, len(feature["input_ids"]), now)
@@ -195,7 +196,7 @@ class Batcher:
             return await request.future
         except asyncio.CancelledError:
             with self._changed:
-                self._changed.notify()  # its texts need not wait for their time
+                self._changed.notify()  # a full batch is due at once
             raise
 
     def close(self) -> None:
@@ -241,7 +242,7 @@ class Batcher:
         try:
             results = run([item.feature for item in batch])
         except Exception as error:
-            # One text must not cost the others their answer: each again by itself.
+            # One bad text must not cost the others their answers: run each again by itself.
             results = [error] if len(batch) == 1 else [self._alone(run, item.feature) for item in batch]
         seconds = time.perf_counter() - start
         num_tokens = sum(item.length for item in batch)

@@ -1,4 +1,4 @@
-"""Bodies that come compressed, read within the limits of plain ones."""
+"""Decompress request bodies, within the limits of plain ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["check_coding", "decompress"]
 CODINGS = ("gzip", "deflate", "zstd")
 _PLAIN = ("", "identity")
 _GZIP_WBITS, _RAW_WBITS = 31, -15
-# A zstd block of 4 bytes can hold 128 KiB: so few are read before the size is looked at again.
+# Four bytes of zstd can expand to 128 KiB, so only a few bytes are read before the size is checked again.
 _PIECE_BYTES = 64
-_MAX_WINDOW_BYTES = 1 << 23  # what a reader of zstd has to take
+_MAX_WINDOW_BYTES = 1 << 23  # the window that every zstd decoder should support (RFC 8878)
 
 
 def check_coding(coding: str) -> None:
-    """Raise Refused (415) for a Content-Encoding that is not known, or several on one another."""
+    """Raise Refused (415) for an unknown Content-Encoding, or for several of them."""
     if coding not in (*CODINGS, *_PLAIN, "x-gzip"):
         allowed = ", ".join(CODINGS)
         raise Refused(
@@ -31,9 +31,9 @@ def check_coding(coding: str) -> None:
 
 
 def decompress(body: bytes, coding: str, most_bytes: int) -> bytes | None:
-    """The plain body; None if it has more than `most_bytes`; hardly more than these are ever made.
+    """The plain body; None if it has more than `most_bytes`, of which hardly more are ever decompressed.
 
-    Raises Refused (400) for a body that is damaged, ends early, or has more behind its end.
+    Raises Refused (400) for a body that is damaged, ends early, or has data after its end.
     """
     if coding in _PLAIN:
         return body if len(body) <= most_bytes else None
@@ -44,7 +44,7 @@ def decompress(body: bytes, coding: str, most_bytes: int) -> bytes | None:
     if len(plain) > most_bytes:
         return None
     if not is_whole:
-        raise Refused(400, f"the body is not valid {coding} (it ends early, or goes on behind its end)")
+        raise Refused(400, f"the body is not valid {coding} (it ends early, or has data after its end)")
     return plain
 
 

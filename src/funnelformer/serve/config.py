@@ -30,7 +30,7 @@ __all__ = ["TOKEN_VARIABLE", "ServeConfig", "name_models"]
 TOKEN_VARIABLE = "FUNNELFORMER_TOKEN"
 _LEAST_TOKEN_CHARS = 16
 TIMEOUT = between("more than 0, up to 86,400 (a day)", lambda value: 0 < value <= 86_400)
-# A name stands in paths and in answers.
+# The name of a model is a part of paths and of answers.
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _ROOT_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
 
@@ -52,7 +52,7 @@ class ServeConfig(WindowOptions):
     port: Annotated[int, between("0 to 65535", lambda value: 0 <= value <= 65535)] = 8000
     "Port to listen on; 0 takes a free one."
     root_path: str = ""
-    "Path below which a proxy shows the service: /nlp for https://host/nlp/. The proxy may strip it or pass it on."
+    "Path under which a proxy offers the service: /nlp for https://host/nlp/. The proxy may strip it or pass it on."
     token_file: Path | None = None
     "File with the bearer token that requests must carry; by default the token in FUNNELFORMER_TOKEN, or none."
     backend: Backend = "auto"
@@ -60,13 +60,13 @@ class ServeConfig(WindowOptions):
     device: DeviceOption = "auto"
     max_length: LongestText = None
     auto_truncate: bool = False
-    "Cut longer texts on the routes of OpenAI and text-embeddings-inference, too, which else refuse them."
+    "Also cut longer texts on the routes of OpenAI and text-embeddings-inference, which otherwise refuse them."
     max_delay_ms: Annotated[float, between("0 to 60000", lambda value: 0 <= value <= 60_000)] = 5.0
     "Milliseconds that a text may wait for others to join its batch, while nothing else is computed."
     max_batch_tokens: Annotated[int | None, at_least(1)] = None
     "Tokens in a batch, padding included; by default 1024 on a CPU, 16384 elsewhere."
     max_queue: Annotated[int, at_least(1)] = 512
-    "Texts of each model that may wait; a request that finds no room gets 429."
+    "Most texts that may wait for each model; a request that finds no room gets 429."
     max_requests: Annotated[int, at_least(1)] = 256
     "Requests in progress, including those whose body is still arriving; one more gets 429."
     max_texts: Annotated[int, at_least(1)] = 64
@@ -97,12 +97,12 @@ class ServeConfig(WindowOptions):
 
     @property
     def sources(self) -> dict[str, str]:
-        """The folder, or name on the Hub, of each model by its name."""
+        """The folder or the Hub name of each model, by the name under which it is served."""
         return self.models or {_own_name(self.model): self.model}
 
     @property
     def is_local(self) -> bool:
-        """Whether this machine alone can reach the service."""
+        """Whether only this machine can reach the service."""
         if self.host == "localhost":
             return True
         try:
@@ -132,7 +132,7 @@ class ServeConfig(WindowOptions):
 def name_models(arguments: Sequence[str]) -> dict[str, str]:
     """Read the arguments of `serve`, NAME=FOLDER or FOLDER, into folders by name; the default is the folder's name.
 
-    Raises UserError for two models of one name, and for none.
+    Raises UserError if two models have one name, or if there is none.
     """
     found: dict[str, str] = {}
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""Connections that do not wait for ever: for a request's head, the rest of a refused body, or a reader."""
+"""Connections with a time limit: on a request's head, on the rest of a refused body, and on a client that reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TimedConnection"]
 
 
 class TimedConnection(H11Protocol):
-    """uvicorn's connection, closed when its client keeps it waiting. (A request's body has its seconds in gate.py.)"""
+    """uvicorn's connection, closed after `timeout_s` of waiting for its client. (gate.py limits the time of a body.)"""
 
     timeout_s: ClassVar[float]
 
@@ -45,7 +45,7 @@ class TimedConnection(H11Protocol):
             self._writing.cancel()
 
     def _watch_reading(self) -> None:
-        """Time runs while the head of a request is not complete, or a body comes that was answered already."""
+        """The time runs while a head is incomplete, or while a body arrives whose request was already answered."""
         waits = self.conn.their_state is h11.IDLE or self.conn.our_state is h11.DONE
         if waits and self._reading is None:
             self._reading = self.loop.call_later(self.timeout_s, self.transport.abort)

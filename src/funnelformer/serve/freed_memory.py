@@ -18,9 +18,9 @@ _BUSY_S = 5.0
 
 
 class FreedMemory:
-    """When to give back: soon after the last batch, and every few seconds while batches follow one another.
+    """Decides when to give memory back: soon after the last batch, and every few seconds under steady load.
 
-    wait_s: how long the queue may be empty before `give_back` is to be called; None when there is nothing to give.
+    wait_s: seconds that the queue may be empty before you call `give_back`; None if there is nothing to give back.
     """
 
     def __init__(self, trim: Callable[[], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How one text shortens: the tokens that each vector stands for, and where the pooled queries look."""
+"""How the encoder shortens one text: the tokens of each vector, and the attention of the pooled queries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Funnel", "Stage"]
 class Stage:
     """One block of the encoder.
 
-    members: of each of its S vectors the tokens of the text that were merged into it, numbered from 0.
-    looks: [S][K] what part of its attention each pooled query, in the block's first layer, gives each of the K vectors
-        of the block before, as the mean over the heads; None where no query is pooled, or the mixer has no queries.
+    members: for each of the block's S vectors, the numbers (from 0) of the tokens that were merged into it.
+    looks: [S][K], the attention weights of the pooled queries in the block's first layer, over the K vectors of the
+        block before; the mean of the heads. None if no query is pooled, or if the mixer has no attention.
     """
 
     mixer: str

@@ -1,4 +1,4 @@
-"""Follow one text through an encoder of PyTorch, and see how it shortens."""
+"""Follow one text through a PyTorch encoder, and see how the encoder shortens it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["trace_funnel"]
 def trace_funnel(body: Any, batch: dict[str, Tensor]) -> Funnel:
     """Follow one text without padding, [1, T], through the encoder of a `FunnelformerModel`.
 
-    The merges are those of the model's own pooling, applied to one-hot rows in place of hidden states.
+    The model's own pooling, applied to one-hot rows in place of hidden states, shows which tokens are merged.
     """
     config = body.config
     with torch.inference_mode():

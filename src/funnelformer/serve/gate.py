@@ -28,7 +28,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
-# Without a token: whether it runs and what it is, and pages that hold nothing of the model.
+# Open without a token: the health of the service, and pages that hold nothing of the model.
 OPEN_PATHS = frozenset(
     ["/", "/health", "/docs", "/openapi.json", "/page.css", "/page.js", "/docs.js", "/icon.svg"]
 )
@@ -47,9 +47,9 @@ _HEADERS = {
 class Gate:
     """An ASGI application around the routes.
 
-    A request's body is read here, whole, within its bytes and seconds, before a route sees any of it; so all that is
-    held is `max_requests` bodies. When its client leaves, the route is cancelled.
-    routes: paths that have a name of their own in the metrics.
+    It reads the whole body of a request, within the limits of bytes and seconds, before a route sees any of it. So at
+    most `max_requests` bodies are in memory. If the client leaves, the route is cancelled.
+    token: the bearer token that requests must carry; None: none. routes: paths with own entries in the metrics.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Gate:
             if scope["path"] in (folder, f"{root}{folder}"):
                 await _redirect(send, f"{folder if folder == root else root + folder}/")
                 return
-        if root and scope["path"].startswith(f"{root}/"):  # a proxy may leave it in or take it off
+        if root and scope["path"].startswith(f"{root}/"):  # the proxy may pass it on or strip it
             scope = {**scope, "path": scope["path"].removeprefix(root), "raw_path": None}
 
         async def send_with_headers(message: Message) -> None:
@@ -141,7 +141,7 @@ class Gate:
         if self._token_hash is None:
             return
         scheme, _, token = headers.get("authorization", b"").partition(b" ")
-        # Of hashes, so that the time tells neither the characters nor how many there are.
+        # Hashes are compared, so that the time tells nothing about the token's characters or its length.
         is_right = hmac.compare_digest(_hash(token.strip()), self._token_hash)
         if scheme.lower() != b"bearer" or not is_right:
             raise Refused(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
@@ -149,7 +149,7 @@ class Gate:
     def _check_head(self, headers: dict[str, bytes]) -> None:
         kind = headers.get("content-type", b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
-            # Of another kind a page elsewhere could send it without asking; its browser asks for this one.
+            # Browsers let a page of another site send other types without asking us first; for this one they ask.
             raise Refused(415, "content-type: application/json is needed")
         length = headers.get("content-length", b"0")
         if length.isdigit() and int(length) > self._config.max_body_bytes:
@@ -159,7 +159,7 @@ class Gate:
         return Refused(413, f"the body is larger than {self._config.max_body_bytes} bytes")
 
     async def _read_body(self, receive: Receive, coding: str) -> bytes | None:
-        """The whole body, decompressed; None when the client left before its end."""
+        """The whole body, decompressed; None if the client left before its end."""
         body = bytearray()
         try:
             async with asyncio.timeout(self._config.client_timeout_s):
@@ -189,8 +189,8 @@ class Gate:
 async def _run_while_connected(
     app: App, scope: MutableMapping[str, Any], body: bytes, receive: Receive, send: Send
 ) -> None:
-    """Call `app` with a body that is here, and cancel it when the client leaves."""
-    gone = asyncio.ensure_future(receive())  # after the body nothing but the client's leaving can come
+    """Call `app` with a body that was read completely, and cancel it if the client leaves."""
+    gone = asyncio.ensure_future(receive())  # after the body, the only message is that the client has left
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -15,7 +15,7 @@ __all__ = ["OnnxBackend"]
 
 
 class OnnxBackend(LoadedModel):
-    """An exported graph: it has the outputs it was exported with, and no layers to look into."""
+    """An exported graph: it answers only what it was exported for, and cannot show how a text shortens."""
 
     def __init__(self, predictor: Predictor, vector_length: int | None = None) -> None:
         graph: OnnxModel = predictor.model
@@ -59,5 +59,5 @@ class OnnxBackend(LoadedModel):
             else self.questions.pad(tokenizer, features)
         )
         if batch["attention_mask"].all():
-            del batch["attention_mask"]  # nothing to mask, so nothing to compute it with
+            del batch["attention_mask"]  # there is no padding, and without a mask there is less to compute
         return self.model(**batch)

@@ -24,12 +24,12 @@ class Health(BaseModel):
     version: str
     model: str
     layout: str
-    kind: str | None = Field(description="Kind of task of a model that classifies.")
+    kind: str | None = Field(description="Kind of task, if the model was fine-tuned for one.")
     labels: list[str]
     abilities: list[str] = Field(description="Routes that this model can answer.")
     reads_pairs: bool = Field(description="Whether the model was trained on pairs of texts.")
     mask_token: str
-    max_length: int = Field(description="Tokens at which a text is cut.")
+    max_length: int = Field(description="Number of tokens after which a text is cut.")
     needs_token: bool
     model_on_disk: bool = Field(
         description="Whether the model's folder is still there; the service does not need it until it starts again."
@@ -50,7 +50,7 @@ class ServiceHealth(BaseModel):
 
 
 def health_router(served: Served, batcher: Batcher, *, needs_token: bool) -> APIRouter:
-    """Make /health, which needs no token itself."""
+    """Make the route /health, which needs no token."""
     router = APIRouter()
     started = time.monotonic()
     answer_form: Any = Health if len(served.models) == 1 else Health | ServiceHealth
@@ -81,7 +81,7 @@ def health_router(served: Served, batcher: Batcher, *, needs_token: bool) -> API
 
 
 def _health(model: ServedModel, shared: dict[str, Any]) -> Health:
-    """shared: what is the same of all models of a service."""
+    """The health of one model. shared: the fields that all models of the service share."""
     predictor = model.backend.predictor
     classifies = "classify" in model.abilities
     return Health(

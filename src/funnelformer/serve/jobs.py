@@ -1,4 +1,4 @@
-"""The work of each route: a request becomes tokens for the model, and the model's numbers become the answer."""
+"""The work of each route: it turns a request into tokens for the model, and the model's outputs into the answer."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ __all__ = [
     "vectors",
 ]
 
-MOST_TOP = 50  # candidates that can be asked for
-MOST_MASKS = 16  # of a text: each costs a row of the vocabulary's length
+MOST_TOP = 50  # most candidates that a request may ask for
+MOST_MASKS = 16  # most masks in a text: each costs a row as long as the vocabulary
 
 # A text, or two that belong together.
 Text = str | Sequence[str]
@@ -46,7 +46,7 @@ Text = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Job:
-    """Work for the queue, and the function that makes an answer of its results."""
+    """Work for the queue, and the function that turns its results into the answer."""
 
     work: Work
     finish: Callable[[list[Any]], Any]
@@ -57,12 +57,12 @@ class Job:
         return sum(len(feature["input_ids"]) for feature in self.work.features)
 
     def then(self, convert: Callable[[Any], Any]) -> Job:
-        """The same work, its answer made of this job's."""
+        """The same work; `convert` turns this job's answer into the new one."""
         return Job(self.work, lambda found: convert(self.finish(found)))
 
 
 def classify(backend: Backend, texts: Sequence[Text]) -> Job:
-    """The row that `funnelformer predict` writes of each text; `cut`: whether it is longer than the model reads."""
+    """For each text, the row that `funnelformer predict` writes, and `cut`: whether it was too long for the model."""
     predictor = backend.predictor
     if predictor.kind == "tokens":
         return _tags(backend, texts)
@@ -74,7 +74,7 @@ def classify(backend: Backend, texts: Sequence[Text]) -> Job:
 
 
 def logits(backend: Backend, texts: Sequence[Text], *, field: str = "texts", may_cut: bool = True) -> Job:
-    """Logits [N, num_labels] of a model of texts, and which texts were cut.
+    """Logits [N, L] of N texts from a sequence classifier, and which texts were cut.
 
     field: the name of the texts in the request. may_cut: if False, a text longer than the model reads is refused.
     """
@@ -92,7 +92,7 @@ def logits(backend: Backend, texts: Sequence[Text], *, field: str = "texts", may
 
 
 def _windows(backend: Backend, texts: Sequence[Text], field: str) -> Job:
-    """For a model of long texts: the logits combined from those of their windows."""
+    """The logits of long texts, combined from the logits of their windows."""
     predictor = backend.predictor
     windowing = predictor.windowing
     assert windowing is not None
@@ -111,13 +111,14 @@ def _windows(backend: Backend, texts: Sequence[Text], field: str) -> Job:
 def predictions(
     backend: Backend, texts: Sequence[Text], *, field: str, may_cut: bool, raw: bool = False
 ) -> Job:
-    """The pairs (label, score) of each text, best first: probabilities, or with `raw` logits.
+    """Pairs (label, score) for each text, best first. The scores are probabilities; with `raw`, logits.
 
-    An amount has one label and, unless raw, its sigmoid, as text-embeddings-inference has it.
+    A regression has one label; its score is the sigmoid of the amount, as in text-embeddings-inference, unless `raw`.
+    Raises Refused (409) for token classification.
     """
     predictor = backend.predictor
     if predictor.kind == "tokens":
-        raise Refused(409, "this model labels tokens; /classify says how", field="model")
+        raise Refused(409, "this model labels tokens; use /classify", field="model")
 
     def finish(found: tuple[np.ndarray, list[bool]]) -> Any:
         scores = found[0] if raw else _probabilities(backend, found[0])
@@ -134,7 +135,7 @@ def predictions(
 def can_rank(backend: Backend) -> bool:
     """Whether the model scores pairs of texts, so that documents can be ranked by it."""
     if "classify" not in backend.abilities or backend.predictor.windowing is not None:
-        return False  # windows are of single texts
+        return False  # only single texts are read in windows
     try:
         check_ranks(backend.predictor.kind, backend.predictor.task, "")
     except UserError:
@@ -143,7 +144,10 @@ def can_rank(backend: Backend) -> bool:
 
 
 def rank(backend: Backend, query: str, texts: Sequence[str], label: str | None, top: int | None) -> Job:
-    """The texts in the order, and with the scores, of `funnelformer rank`; index: of the text, from 0."""
+    """The texts with the order and the scores of `funnelformer rank`; `index` is the text's number, from 0.
+
+    label: the class whose probability is the score. top: how many texts to return; None: all.
+    """
     predictor = backend.predictor
     try:
         column = score_column(predictor.kind, predictor.labels, label, "the model", "label")
@@ -163,15 +167,17 @@ def rank(backend: Backend, query: str, texts: Sequence[str], label: str | None, 
 
 
 def rerank(backend: Backend, query: str, texts: Sequence[str], *, may_cut: bool, raw: bool = False) -> Job:
-    """The pairs (index, score), best first: of amounts their sigmoid, of two classes the probability of the second.
+    """Pairs (index, score), best first: the sigmoid of an amount, or the probability of the second of two classes.
 
-    raw: what the sigmoid is taken of: the amount, or the difference of the two logits.
-    Raises Refused (409) for a model of other classes, which has no such score.
+    raw: leave out the sigmoid, so that the score is the amount, or the difference of the two logits.
+    Raises Refused (409) for any other model, which has no such score.
     """
     predictor = backend.predictor
     is_amount = predictor.kind == "regression"
     if not is_amount and (predictor.kind != "classification" or len(predictor.labels) != 2):
-        raise Refused(409, "this model is no reranker: it has neither amounts nor two classes", field="model")
+        raise Refused(
+            409, "this model is not a reranker: it gives neither amounts nor two classes", field="model"
+        )
 
     def finish(found: tuple[np.ndarray, list[bool]]) -> Any:
         values = found[0].astype(np.float64)
@@ -183,7 +189,7 @@ def rerank(backend: Backend, query: str, texts: Sequence[str], *, may_cut: bool,
 
 
 def _scored(backend: Backend, query: str, texts: Sequence[str], *, may_cut: bool) -> Job:
-    """Logits of the pairs of the query and each text."""
+    """The logits of each pair of query and text."""
     _check("query", query, "query")
     return logits(backend, [[query, text] for text in texts], may_cut=may_cut)
 
@@ -195,9 +201,11 @@ def _probabilities(backend: Backend, values: np.ndarray) -> np.ndarray:
 
 
 def _tags(backend: Backend, texts: Sequence[Text]) -> Job:
-    """The tag of every word, the text cut at white space and read in windows; a word without a piece is called O."""
+    """A tag for each word of each text. Words are divided by white space; a word without any token gets the tag O."""
     predictor = backend.predictor
-    words = [text.split() for text in _single(texts, "a model of tokens reads single texts")]
+    words = [
+        text.split() for text in _single(texts, "a model that tags tokens reads single texts, not pairs")
+    ]
     task, labels = predictor.task, predictor.labels
     found = encode_words(predictor.tokenizer, words, task["max_length"], task.get("doc_stride"))
 
@@ -239,7 +247,7 @@ def vectors(
 ) -> Job:
     """Vectors [N, D] in float32, and which inputs were cut. pooling, normalize: by default the model's own.
 
-    inputs: texts or pairs, or all of them lists of token ids, with the special tokens around them or without.
+    inputs: all of them texts or pairs, or all of them lists of token ids, with or without special tokens around them.
     prompt: the name of one of the model's prompts. field, may_cut: see `logits`.
     """
     origin = backend.predictor.model.config.vectors or SentenceEmbedding()
@@ -269,7 +277,10 @@ def vectors(
 
 
 def fill(backend: Backend, texts: Sequence[str], top: int) -> Job:
-    """The likeliest tokens for every mask of every text."""
+    """The `top` likeliest tokens for every mask of every text.
+
+    Raises Refused (422) for a text without a mask, with more than `MOST_MASKS`, or with one beyond the model's length.
+    """
     tokenizer = backend.predictor.tokenizer
     mask, mask_id = tokenizer.mask_token, tokenizer.mask_token_id
     features, _ = _encode(backend, texts)
@@ -278,13 +289,13 @@ def fill(backend: Backend, texts: Sequence[str], top: int) -> Job:
         if wanted == 0:
             raise Refused(422, f"texts.{index}: has no {mask}")
         if wanted > MOST_MASKS:
-            raise Refused(422, f"texts.{index}: has {wanted} {mask}, more than {MOST_MASKS}")
+            raise Refused(422, f"texts.{index}: has {wanted} {mask}; allowed: up to {MOST_MASKS}")
         if found < wanted:
             limit = backend.predictor.task["max_length"]
             raise Refused(422, f"texts.{index}: a {mask} is beyond the {limit} tokens that the model reads")
 
     def run(features: list[Feature]) -> list[Any]:
-        """Ids and probabilities [M, MOST_TOP] of each text: all others are not worth their memory."""
+        """Ids and probabilities [M, MOST_TOP] of each text; keeping those of the whole vocabulary would cost memory."""
         results = []
         for logits in backend.mask_logits(features):
             probabilities = softmax(logits)
@@ -313,7 +324,10 @@ def fill(backend: Backend, texts: Sequence[str], top: int) -> Job:
 
 
 def answer(backend: Backend, question: str, context: str, top: int, most_windows: int) -> Job:
-    """The likeliest answers in a passage, read in windows that overlap; first what `funnelformer predict` says."""
+    """The `top` likeliest answers in a passage, read in overlapping windows; the first is what `predict` writes.
+
+    Raises Refused (422) for a question that is too long, and for a passage of more than `most_windows` windows.
+    """
     for name, text in (("question", question), ("context", context)):
         _check(name, text)
     kind, tokenizer, task = backend.questions, backend.predictor.tokenizer, backend.predictor.task
@@ -322,11 +336,11 @@ def answer(backend: Backend, question: str, context: str, top: int, most_windows
     asked, passage = encode_passages(tokenizer, [question, context])
     room = most_question_tokens(task["max_length"])
     if len(asked) > room:
-        raise Refused(422, f"question: has {len(asked)} tokens; the model reads {room} of one")
+        raise Refused(422, f"question: has {len(asked)} tokens; allowed: up to {room}")
     offsets = passage.offsets
     windows = cut_passage(tokenizer, asked, passage, task["max_length"], kind.task.spans.doc_stride)
     if len(windows) > most_windows:
-        raise Refused(422, f"context: is read in {len(windows)} windows; allowed: {most_windows}")
+        raise Refused(422, f"context: needs {len(windows)} windows; allowed: up to {most_windows}")
     features = [
         {
             "input_ids": window.input_ids,
@@ -377,7 +391,7 @@ def _encode(
     field: str = "texts",
     may_cut: bool = True,
 ) -> tuple[list[Feature], list[bool]]:
-    """Tokens of each text or pair, and whether it was cut; as `funnelformer predict` makes them."""
+    """The tokens of each text or pair, as `funnelformer predict` makes them, and whether it was cut."""
     for index, text in enumerate(texts):
         _check(f"{field}.{index}", text, field)
     tokenizer = backend.predictor.tokenizer
@@ -409,7 +423,7 @@ def _encode_ids(
     field: str,
     may_cut: bool,
 ) -> tuple[list[Feature], list[bool]]:
-    """As `_encode`, of tokens of this model's tokenizer: what it puts around a text is put around them, once."""
+    """As `_encode`, for ids of this model's tokenizer; special tokens are added unless they are already there."""
     tokenizer = backend.predictor.tokenizer
     limit = max_length or backend.predictor.task["max_length"]
     backend_tokenizer = tokenizer.backend_tokenizer
@@ -428,8 +442,8 @@ def _encode_ids(
             if not 0 <= number < len(tokenizer):
                 raise Refused(
                     422,
-                    f"{field}.{index}.{place}: {number} is no token of this model's tokenizer, "
-                    f"which has 0 to {len(tokenizer) - 1}",
+                    f"{field}.{index}.{place}: {number} is not a token of this model's tokenizer; "
+                    f"allowed: 0 to {len(tokenizer) - 1}",
                     field=field,
                 )
         inner = list(numbers)

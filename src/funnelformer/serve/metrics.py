@@ -25,7 +25,7 @@ _TEXTS = (1, 2, 4, 8, 16, 32)
 
 
 class Metrics:
-    """The counters of one service, apart from those of another in the same process."""
+    """The counters of one service; another service in the same process has its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -58,7 +58,7 @@ class Metrics:
         )
         self._tokens = Counter("funnelformer_tokens", "Tokens computed.", registry=self.registry)
         self._padding = Counter(
-            "funnelformer_padding_tokens", "Tokens of padding computed beside them.", registry=self.registry
+            "funnelformer_padding_tokens", "Padding tokens computed in batches.", registry=self.registry
         )
         self._model_tokens = Counter(
             "funnelformer_model_tokens", "Tokens computed, by model.", ["model"], registry=self.registry
@@ -68,13 +68,13 @@ class Metrics:
         )
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Add a gauge that asks `value` when it is read."""
+        """Add a gauge that calls `value` whenever it is read."""
         Gauge(f"funnelformer_{name}", meaning, registry=self.registry).set_function(value)
 
     def batch_ended(
         self, model: str, num_texts: int, num_tokens: int, num_padded: int, seconds: float
     ) -> None:
-        """num_padded: tokens of the batch with its padding."""
+        """Count a batch. num_tokens: without padding; num_padded: with padding. seconds: of computation."""
         self._model_tokens.labels(model).inc(num_tokens)
         self._model_seconds.labels(model).inc(seconds)
         self._batch_texts.observe(num_texts)
@@ -83,7 +83,7 @@ class Metrics:
         self._padding.inc(num_padded - num_tokens)
 
     def request_ended(self, route: str, status: int | None, seconds: float) -> None:
-        """status: None for a client that left."""
+        """Count a request. status: None if the client left. seconds: from its head to the end of the answer."""
         if status is None:
             self._gone.inc()
             return

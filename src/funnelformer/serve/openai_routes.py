@@ -1,4 +1,4 @@
-"""The routes under /v1 that OpenAI's clients ask: vectors, and the list of models.
+"""The routes under /v1 for OpenAI's clients: vectors, and the list of models.
 
 Source: OpenAI's API reference, "Embeddings" and "Models", and what the Python client sends.
 """
@@ -30,7 +30,7 @@ class OpenAIErrorFields(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What comes in place of an answer, as OpenAI's API has it."""
+    """An error, in the form of OpenAI's API."""
 
     error: OpenAIErrorFields
 
@@ -38,7 +38,9 @@ class OpenAIError(BaseModel):
 class Embedding(BaseModel):
     object: Literal["embedding"] = "embedding"
     index: int
-    embedding: list[float] | str = Field(description="Numbers, or as base64 their float32, little-endian.")
+    embedding: list[float] | str = Field(
+        description="The numbers, or base64 of their little-endian float32 bytes."
+    )
 
 
 class Usage(BaseModel):
@@ -56,7 +58,7 @@ class Embeddings(BaseModel):
 class Model(BaseModel):
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(description="When it was loaded, in seconds since 1970.")
+    created: int = Field(description="Time when the model was loaded, in seconds since 1970.")
     owned_by: str = "funnelformer"
 
 
@@ -77,7 +79,7 @@ REFUSALS = refusals(
 
 
 def _kind_of(value: Any) -> str | None:
-    """Which of the forms of `input` is meant: what a list begins with decides."""
+    """The form of `input`; the first item of a list decides."""
     if isinstance(value, str):
         return "[text]"
     if isinstance(value, list):
@@ -90,7 +92,7 @@ def _kind_of(value: Any) -> str | None:
 
 
 class _OpenAIForms:
-    """The bodies, within the limits of a service and of its models."""
+    """The forms of the request bodies, with the limits of the service and of its models."""
 
     def __init__(self, served: Served, forms: Forms) -> None:
         most_ids = max(len(model.backend.predictor.tokenizer) for model in served.models.values())
@@ -107,7 +109,7 @@ class _OpenAIForms:
                 custom_error_type="input",
                 custom_error_message="Input should be a text, a list of texts, a list of token ids, or a list of those",
             ),
-            Field(description="A text, several, or tokens of this model's tokenizer in their place."),
+            Field(description="A text, several texts, or token ids of this model's tokenizer."),
         ]
 
         class EmbeddingsRequest(Strict):
@@ -117,12 +119,12 @@ class _OpenAIForms:
             dimensions: Annotated[
                 int | None,
                 Field(
-                    description="As many as the vectors have: they are not made to be cut.",
+                    description="Must be the length of the vectors, because they are not trained to be cut.",
                     json_schema_extra={"minimum": min(sizes), "maximum": max(sizes)},
                 ),
                 BeforeValidator(whole),
             ] = None
-            user: Annotated[str | None, Field(description="Read by nothing here.")] = None
+            user: Annotated[str | None, Field(description="Ignored.")] = None
 
         self.embeddings: Any = EmbeddingsRequest
 
@@ -154,14 +156,14 @@ def openai_router(served: Served, config: ServeConfig, limits: Forms) -> APIRout
 
     @router.get("/v1/models/{model}", responses={401: REFUSALS[401], 404: REFUSALS[404]})
     async def one_model(model: str) -> Model:
-        """One of them."""
+        """One of the models that are served."""
         return _model(served.named(model))
 
     return router
 
 
 def _size(backend: Backend) -> int:
-    """Numbers of a vector."""
+    """The length of the model's vectors."""
     size: int = backend.predictor.model.config.hidden_size
     return size
 

@@ -22,18 +22,20 @@ __all__ = ["REFUSALS", "own_router"]
 
 
 class Error(BaseModel):
-    """What comes in place of an answer."""
+    """An error, in place of an answer."""
 
     error: str
 
 
 class Label(BaseModel):
-    """What `funnelformer predict` says of a text; which fields there are depends on the kind of task."""
+    """What `funnelformer predict` writes for a text; the fields depend on the kind of task."""
 
     prediction: str | float | list[str]
     probability: float | None = None
     probabilities: dict[str, float] | None = None
-    tokens: list[str] | None = Field(None, description="Of a model of tokens: the words of the tags.")
+    tokens: list[str] | None = Field(
+        None, description="The words that the tags belong to, if the model tags tokens."
+    )
     cut: bool = Field(description="Whether the text was longer than the model reads.")
 
 
@@ -56,7 +58,7 @@ class Candidate(BaseModel):
 
 
 class Filled(BaseModel):
-    masks: list[list[Candidate]] = Field(description="For each mask the likeliest tokens, best first.")
+    masks: list[list[Candidate]] = Field(description="The likeliest tokens for each mask, best first.")
 
 
 class Fillings(BaseModel):
@@ -65,7 +67,7 @@ class Fillings(BaseModel):
 
 class Ranked(BaseModel):
     rank: int
-    index: int = Field(description="Of the text in the request, from 0.")
+    index: int = Field(description="Number of the text in the request, from 0.")
     score: float = Field(description="An amount, or the probability of the label.")
     cut: bool
 
@@ -75,10 +77,10 @@ class Ranking(BaseModel):
 
 
 class Span(BaseModel):
-    answer: str = Field(description="Empty: the passage does not say; of models that learned to tell.")
+    answer: str = Field(description="Empty if the passage does not say, for models that learned to tell.")
     start: int = Field(description="First character in the context.")
-    end: int = Field(description="The character after its last one.")
-    score: float = Field(description="Probability, among the candidates.")
+    end: int = Field(description="The character after the answer's last one.")
+    score: float = Field(description="Probability among the candidates.")
 
 
 class Spans(BaseModel):
@@ -91,7 +93,7 @@ class StageView(BaseModel):
         description="Tokens of the text that each vector of the block stands for."
     )
     looks: list[list[float]] | None = Field(
-        description="Attention of each pooled query to the vectors of the block before, mean of the heads."
+        description="Attention of each pooled query to the vectors of the block before, as the mean of the heads."
     )
 
 
@@ -104,7 +106,7 @@ class FunnelView(BaseModel):
 REFUSALS = refusals(
     Error,
     {
-        400: "The body is no JSON, no UTF-8, or cannot be decompressed.",
+        400: "The body is not JSON, is not UTF-8, or cannot be decompressed.",
         401: "The bearer token is missing or wrong.",
         409: "The model has no such head.",
         413: "The body is too large.",
@@ -115,7 +117,7 @@ REFUSALS = refusals(
 
 
 class _OwnForms:
-    """The bodies, within the limits of a service."""
+    """The forms of the request bodies, with the limits of the service."""
 
     def __init__(self, forms: Forms) -> None:
         text_or_pair = Annotated[
@@ -131,10 +133,12 @@ class _OwnForms:
         class TextsToEmbed(Texts):
             pooling: Annotated[
                 Pooling | None,
-                Field(description="Of the encoder's states; by default the model's own, else mean."),
+                Field(
+                    description="How states become a vector; by default as the model does, otherwise mean."
+                ),
             ] = None
             normalize: Annotated[
-                bool | None, Field(description="To length 1; by default as the model does.")
+                bool | None, Field(description="Scale vectors to length 1; by default as the model does.")
             ] = None
 
         class TextsToFill(Asked):
@@ -156,7 +160,9 @@ class _OwnForms:
                 str | None,
                 Field(description="Class whose probability is the score; by default the second of two."),
             ] = None
-            top: forms.count(forms.max_texts, "Texts to answer, best first; by default all.") | None = None
+            top: (
+                forms.count(forms.max_texts, "Number of texts to return, best first; by default all.") | None
+            ) = None
 
         self.classify: Any = Texts
         self.embed: Any = TextsToEmbed
@@ -167,7 +173,7 @@ class _OwnForms:
 
 
 def own_router(served: Served, config: ServeConfig, limits: Forms, tei_forms: TeiForms) -> APIRouter:
-    """Make our own routes; /embed reads text-embeddings-inference's form, too."""
+    """Make our own routes; /embed also reads the form of text-embeddings-inference."""
     router = APIRouter()
     forms = _OwnForms(limits)
     to_embed = Annotated[
@@ -183,7 +189,7 @@ def own_router(served: Served, config: ServeConfig, limits: Forms, tei_forms: Te
 
     @router.post("/embed", responses={**REFUSALS, **_either(REFUSALS, TEI_REFUSALS)})
     async def embed(body: to_embed, request: Request) -> Vectors | list[list[float]]:
-        """A vector of each text, made of the encoder's states; in our form or text-embeddings-inference's."""
+        """A vector for each text, from the encoder's states; in our form or text-embeddings-inference's."""
         asked: Any = body
         if isinstance(asked, tei_forms.embed):
             return await embed_as_tei(served, request, asked, config)
@@ -193,7 +199,7 @@ def own_router(served: Served, config: ServeConfig, limits: Forms, tei_forms: Te
 
     @router.post("/fill", responses=REFUSALS)
     async def fill(body: forms.fill, request: Request) -> Fillings:
-        """The likeliest tokens for each mask in each text; /health says what a mask is written like."""
+        """The likeliest tokens for each mask in each text; /health says how to write a mask."""
         make = partial(jobs.fill, texts=body.texts, top=body.top)
         return Fillings(results=await served.answer(request.scope, body.model, "fill", make))
 
@@ -211,7 +217,7 @@ def own_router(served: Served, config: ServeConfig, limits: Forms, tei_forms: Te
 
     @router.post("/rank", responses=REFUSALS)
     async def rank(body: forms.rank, request: Request) -> Ranking:
-        """Texts in the order in which a model of pairs puts them for a query, as `funnelformer rank` does."""
+        """Rank texts for a query with a model of pairs, as `funnelformer rank` does."""
         make = partial(jobs.rank, query=body.query, texts=body.texts, label=body.label, top=body.top)
         return Ranking(results=await served.answer(request.scope, body.model, "rank", make))
 
@@ -231,7 +237,7 @@ def _is_tei(body: Any) -> bool:
 def _either(
     ours: dict[int | str, dict[str, Any]], theirs: dict[int | str, dict[str, Any]]
 ) -> dict[int | str, dict[str, Any]]:
-    """Of a route that answers in two protocols the refusals of both."""
+    """The refusals of a route that speaks two protocols."""
     both = {}
     for status, entry in theirs.items():
         model = ours[status]["model"] | entry["model"] if status in ours else entry["model"]

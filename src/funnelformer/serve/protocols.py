@@ -17,9 +17,9 @@ Protocol = Literal["own", "openai", "tei"]
 FAILED = "the request failed; the log says why"
 _KEY = "funnelformer.protocol"
 _OPENAI_PATHS = "/v1/"
-# /embed reads our form, too; until its body is here, errors have the fields of both.
+# /embed also reads our form. Before its body is read, errors have the fields of both protocols.
 _TEI_PATHS = frozenset(["/embed", "/predict", "/rerank", "/info"])
-# Of ours -> of text-embeddings-inference, where the status says more there or something else.
+# Our status -> that of text-embeddings-inference, if it differs.
 _TEI_REASONS = {"empty": 400, "too_many": 413, "too_long": 413}
 TEI_STATUSES = {409: 424, 500: 424}
 _TEI_TYPES = {424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
@@ -28,12 +28,12 @@ _OPENAI_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 
 def speak(scope: MutableMapping[str, Any], protocol: Protocol) -> None:
-    """Of a path that reads the forms of two protocols: which one a request has."""
+    """Set the protocol of a request, on a path that reads the forms of two."""
     scope[_KEY] = protocol
 
 
 def error_of(scope: MutableMapping[str, Any], refusal: Refused) -> tuple[int, dict[str, Any]]:
-    """Status and body of the error that a request gets, in the protocol that it speaks."""
+    """Status and body of an error, in the protocol of the request."""
     return _FORMS[scope.get(_KEY) or _protocol_of(scope["path"])](refusal)
 
 

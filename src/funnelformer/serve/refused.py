@@ -6,7 +6,7 @@ from typing import Literal
 
 __all__ = ["Reason", "Refused"]
 
-# What some protocols have a status or a code of their own for.
+# Reasons for which some protocols have a separate status or code.
 Reason = Literal["empty", "too_many", "too_long", "no_such_model"]
 
 

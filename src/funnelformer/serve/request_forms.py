@@ -1,4 +1,4 @@
-"""What the forms of all protocols share: the limits of texts, names of models, and numbers as JSON has them."""
+"""What the forms of all protocols share: limits of texts, names of models, and whole numbers in JSON."""
 
 # No `from __future__ import annotations`: pydantic reads the annotations, and the limits in them are known at run time.
 
@@ -11,22 +11,22 @@ from .config import ServeConfig
 
 __all__ = ["Forms", "Strict", "refusals", "whole"]
 
-# What `text_problem` takes: some character that is no space, and nowhere NUL.
+# What `text_problem` accepts: at least one character that is not a space, and no NUL.
 _TEXT = r"^[^\x00]*[^\x00\s][^\x00]*$"
 
 
 class Strict(BaseModel):
-    """A body whose fields are all known, and none of another type."""
+    """A body in which an unknown field, or a value of another type, is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def whole(value: Any) -> Any:
-    """JSON has no integers: 5.0 is the number 5."""
+    """Take 5.0 as the integer 5, because JSON does not distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# What a status means in every protocol.
+# Statuses that mean the same in every protocol.
 _IN_ALL = {
     404: "There is no such model.",
     408: "The body came too slowly.",
@@ -39,7 +39,7 @@ _IN_ALL = {
 def refusals(form: Any, descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     """The errors of a protocol by status, as the OpenAPI document of the routes describes them.
 
-    form: that of every error's body. descriptions: of the statuses whose meaning the protocol decides.
+    form: the form of an error's body. descriptions: of the statuses whose meaning depends on the protocol.
     """
     return {
         status: {"model": form, "description": text}
@@ -60,7 +60,7 @@ class Forms:
         self.max_text_chars = config.max_text_chars
         self.max_texts = config.max_texts
         self.name: Any = Annotated[
-            str, Field(description="Of the models that are served.", json_schema_extra={"enum": [*names]})
+            str, Field(description="Name of a model that is served.", json_schema_extra={"enum": [*names]})
         ]
         needed = "" if len(names) == 1 else " Needed, unless the path names it."
         self.optional_name: Any = Annotated[

@@ -1,6 +1,6 @@
-"""The application: the routes of all protocols, what stands for an error, and the pages.
+"""The application: the routes of all protocols, the answers to errors, and the pages.
 
-FastAPI makes the OpenAPI document of the routes and of the forms of what they read and answer.
+FastAPI makes the OpenAPI document from the routes and from the forms of their requests and answers.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _MEDIA_TYPES = {
 _PAGES = {"/": "index.html", "/docs": "docs.html"}
 # For the OpenAPI document alone: the gate has checked the token before.
 _BEARER = HTTPBearer(scheme_name="bearer", auto_error=False)
-# What pydantic calls it when there is nothing, or too much.
+# pydantic's types of the errors "nothing given" and "too much given" -> our reasons.
 _REASONS: dict[str, Reason] = {"too_short": "empty", "string_too_short": "empty", "too_long": "too_many"}
 
 
 def create_app(backends: Mapping[str, Backend], config: ServeConfig, token: str | None) -> Gate:
-    """The service of some models, as an ASGI application; its lifespan starts and ends the inference thread.
+    """Make the service of some models, an ASGI application; its lifespan starts and ends the inference thread.
 
-    backends: by the names of `config.sources`. token: what requests must carry.
+    backends: by the names of `config.sources`. token: the bearer token that requests must carry; None: none.
     """
     metrics = Metrics()
     batcher = Batcher(config.max_queue, config.max_delay_ms / 1000, metrics)
@@ -100,7 +100,7 @@ def create_app(backends: Mapping[str, Backend], config: ServeConfig, token: str 
 
 
 def _servers(config: ServeConfig, names: list[str]) -> list[dict[str, str]]:
-    """Of several models where the routes of each are; one has those of the service."""
+    """The base URL of each of several models; for one model, that of the service."""
     if len(names) == 1:
         return []
     return [{"url": f"{config.root_path or '.'}/models/{name}", "description": name} for name in names]
@@ -123,10 +123,10 @@ def _constant(content: bytes, media_type: str) -> Callable[[Request], Any]:
 
 
 async def _say_what_is_wrong(request: Request, error: Exception) -> JSONResponse:
-    """One line: 400 where the body is no JSON, else 422 with the first field that is wrong."""
+    """Answer in one line: 400 if the body is not JSON, otherwise 422 with the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
-    # Of a text or a pair both are tried: what went deeper is what was meant.
+    # pydantic tries both a text and a pair: the error that lies deeper is of the form that was meant.
     first = max(errors, key=lambda entry: len(entry["loc"]))
     if first["type"] == "json_invalid":
         where = f"character {first['loc'][-1]}: {first.get('ctx', {}).get('error', '')}"
@@ -136,7 +136,7 @@ async def _say_what_is_wrong(request: Request, error: Exception) -> JSONResponse
     parts = [str(part) for part in first["loc"]]
     parts = [part for part in parts if part not in ("body", "constrained-str") and "[" not in part]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    is_pair = first.get("ctx", {}).get("max_length") == 2  # of which three are no batch that is too large
+    is_pair = first.get("ctx", {}).get("max_length") == 2  # three texts in a pair are not too large a batch
     refusal = Refused(
         422,
         f"{'.'.join(parts) or 'body'}: {first['msg']}{more}",
@@ -157,7 +157,7 @@ async def _say_refused(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _say_failed(request: Request, error: Exception) -> JSONResponse:
-    """gate.py logs what it was."""
+    """Answer 500; gate.py logs the exception."""
     return _answer(request, Refused(500, FAILED))
 
 

@@ -31,7 +31,7 @@ _WANTED: dict[str, str] = {
 class ServedModel:
     """One model: what its routes need.
 
-    source: its folder or name on the Hub. most_requests: that may be in progress.
+    source: its folder or its name on the Hub. most_requests: how many requests may be in progress.
     """
 
     def __init__(self, name: str, source: str, backend: Backend, lane: Lane, most_requests: int) -> None:
@@ -43,23 +43,26 @@ class ServedModel:
         self._most_requests = most_requests
         self._in_progress = 0
         self._was_folder = Path(source).exists()
-        # A tokenizer keeps the settings of a call: one thread for each, beside that of the models.
+        # A tokenizer keeps the settings of its last call, so each has one thread, apart from that of the models.
         self._tokenising = ThreadPoolExecutor(1, "tokenise")
 
     @property
     def is_on_disk(self) -> bool:
-        """Of a name on the Hub always: its files are the Hub's business."""
+        """Whether the model's folder is still there; always True for a name on the Hub."""
         return not self._was_folder or Path(self.source).exists()
 
     async def answer(self, ability: Ability, make: Callable[[Backend], jobs.Job]) -> Any:
-        """What the job that `make` gives finds. Raises Refused when the model cannot do it, or has too much to do."""
+        """Run the job that `make` returns, and return its answer.
+
+        Raises Refused (409) if the model lacks the ability, and (429) if it has too many requests.
+        """
         if ability not in self.abilities:
             able = ", ".join(f"/{name}" for name in sorted(self.abilities))
             raise Refused(
                 409, f"this model is not one that {_WANTED[ability]}; it answers {able}", field="model"
             )
         if self._in_progress >= self._most_requests:
-            raise Refused(429, "too many requests of this model are in progress", {"Retry-After": "1"})
+            raise Refused(429, "too many requests for this model are in progress", {"Retry-After": "1"})
         self._in_progress += 1
         try:
             loop = asyncio.get_running_loop()
@@ -74,7 +77,7 @@ class ServedModel:
 
 
 class Served:
-    """All models of a service. Requests for one model do not fill the queue of another, nor take up all places."""
+    """All models of a service. Requests for one model neither fill another's queue nor use up all requests allowed."""
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class Served:
         most_requests: int,
         batch_tokens: int | None,
     ) -> None:
-        """most_requests: of all models. batch_tokens: by default what is best for each backend."""
+        """most_requests: limit for all models together. batch_tokens: None: the best number for each backend."""
         share = max(1, most_requests // len(backends))
         self.models = {
             name: ServedModel(
@@ -110,25 +113,25 @@ class Served:
         return self.models[name]
 
     def check_path(self, scope: MutableMapping[str, Any]) -> None:
-        """Raise Refused (404) for a path that names no model of ours."""
+        """Raise Refused (404) if the path names an unknown model."""
         if _KEY in scope:
             self.named(scope[_KEY])
 
     def chosen(self, scope: MutableMapping[str, Any], name: str | None) -> ServedModel:
-        """The model that a request is for: named in its path or in its body, or the only one.
+        """The model that a request is for: the one named in its path or body, or the only one.
 
-        Raises Refused when none is named and there are several, or there is none of that name.
+        Raises Refused (404) for an unknown name, and (422) if path and body disagree, or if none of several is named.
         """
         in_path = scope.get(_KEY)
         if in_path is not None and name is not None and name != in_path:
-            raise Refused(422, f"model: is {name[:80]!r}, and the path says {in_path!r}", field="model")
+            raise Refused(422, f"model: is {name[:80]!r}, but the path says {in_path!r}", field="model")
         found = name if in_path is None else in_path
         if found is not None:
             return self.named(found)
         if len(self.models) > 1:
             raise Refused(
                 422,
-                f"model: there are several, name one, here or as /models/NAME/...; {self._list()}",
+                f"model: there are several models; name one here or in the path /models/NAME/...; {self._list()}",
                 field="model",
             )
         return next(iter(self.models.values()))
@@ -140,7 +143,7 @@ class Served:
         ability: Ability,
         make: Callable[[Backend], jobs.Job],
     ) -> Any:
-        """What the chosen model finds, see `chosen` and `ServedModel.answer`."""
+        """The chosen model's answer, see `chosen` and `ServedModel.answer`."""
         return await self.chosen(scope, name).answer(ability, make)
 
     def in_path(self, scope: MutableMapping[str, Any]) -> ServedModel | None:
@@ -158,7 +161,7 @@ class Served:
 
 
 def model_in_path(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Of /models/NAME/route the request for /route of that model, other requests as they are."""
+    """Turn a request for /models/NAME/route into one for /route of that model; others stay as they are."""
     path = scope["path"]
     if not path.startswith(_FOLDER):
         return scope

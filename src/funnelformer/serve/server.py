@@ -1,4 +1,4 @@
-"""`funnelformer serve`: load the models, listen, and leave only when what was accepted is answered."""
+"""`funnelformer serve`: load the models, listen, and end only when all accepted requests are answered."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .routes import create_app
 __all__ = ["Server", "make_server", "serve"]
 
 _BACKLOG = 1024
-_IDLE_S = 30  # of a connection between two requests
+_IDLE_S = 30  # how long a connection may be idle between two requests
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which prints where it listens, and ends without an error after SIGTERM or Ctrl-C.
 
-    After the first signal it answers what it has accepted; a second Ctrl-C ends it at once.
+    After the first signal it answers the requests it has accepted; a second Ctrl-C ends it at once.
     """
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, settings: ServeConfig) -> None:
@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve models until SIGTERM or Ctrl-C; requests accepted by then are answered.
+    """Serve models until SIGTERM or Ctrl-C; requests accepted before that are answered.
 
     Raises UserError for a model, an address or a token that cannot be used.
     """
@@ -70,7 +70,10 @@ def serve(config: ServeConfig) -> None:
 
 
 def make_server(config: ServeConfig, token: str | None = None) -> Server:
-    """Make the server of the configured models, bound to its address and ready to listen."""
+    """Load the configured models, and make their server, bound to its address and ready to listen.
+
+    Raises UserError for a model or an address that cannot be used.
+    """
     listener = _bind(config.host, config.port)
     try:
         backends = {
@@ -112,5 +115,5 @@ def _bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise UserError(f"{host}:{port}: cannot be listened on ({error.strerror})") from error
+        raise UserError(f"{host}:{port}: cannot listen on this address ({error.strerror})") from error
     return listener
