@@ -539,7 +539,7 @@ def test_damaged_file(reader: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.fuzz
+@pytest.mark.wide
 @pytest.mark.parametrize("reader", READERS)
 def test_many_damaged_files(reader: str, folder: Path) -> None:
     fuzz(reader, folder, MANY)

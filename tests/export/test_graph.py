@@ -140,8 +140,24 @@ def test_openvino_gives_the_same(task, once):
 
 # ---- the wide grid
 
+
+def wide(cases, chosen):
+    """The cases as parameters: those chosen are slow tests, the rest are run by `make test-all` alone."""
+    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.wide) for case in cases]
+
+
+def every_pair(cases):
+    """Cases, each the one with most pairs of two values that none before it has, until each pair was there."""
+    pairs = {case: set(itertools.combinations(enumerate(case), 2)) for case in cases}
+    left, chosen = set().union(*pairs.values()), []
+    while left:
+        chosen.append(max(cases, key=lambda case: len(pairs[case] & left)))
+        left -= pairs[chosen[-1]]
+    return chosen
+
+
 POOLINGS = [
-    dict(zip(("pooling", "separate_cls", "truncate_seq", "pool_q_only", "padding"), values, strict=True))
+    values
     for values in itertools.product(
         ("mean", "max", "top"),
         (True, False),
@@ -162,17 +178,28 @@ MIXERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", POOLINGS, ids=lambda s: "-".join(str(value) for value in s.values()))
-def test_every_way_of_pooling(settings, tmp_path):
+@pytest.mark.parametrize(
+    ("pooling", "separate_cls", "truncate_seq", "pool_q_only", "padding"),
+    wide(POOLINGS, every_pair(POOLINGS)),
+)
+def test_every_way_of_pooling(pooling, separate_cls, truncate_seq, pool_q_only, padding, tmp_path):
+    settings = {
+        "pooling": pooling,
+        "separate_cls": separate_cls,
+        "truncate_seq": truncate_seq,
+        "pool_q_only": pool_q_only,
+        "padding": padding,
+    }
     model, _ = exported("token-classification", "B1-1-1H16", settings, tmp_path)
-    for engine in ENGINES[:1] if settings["pooling"] == "top" else ENGINES:
+    for engine in ENGINES[:1] if pooling == "top" else ENGINES:
         session = open_session(tmp_path / "model.onnx", engine)
         assert max(d.relative for d in differences(model, "token-classification", session)) < TOLERANCE
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixer", MIXERS)
-@pytest.mark.parametrize("task", TARGETS)
+@pytest.mark.parametrize(
+    ("task", "mixer"), wide(itertools.product(TARGETS, MIXERS), list(zip(TARGETS, itertools.cycle(MIXERS))))
+)
 def test_every_head_with_every_mixer(task, mixer, tmp_path):
     model, _ = exported(task, "B1-1x2-1H16", MIXERS[mixer], tmp_path)
     for engine in ENGINES:

@@ -103,6 +103,7 @@ def check(exports, folder, environment, python, block):
     np.testing.assert_allclose(vectors, source, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_with_imports_that_fail(exports, tmp_path, environment):
     check(exports, tmp_path, environment, sys.executable, block=True)
 

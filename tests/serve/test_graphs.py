@@ -45,6 +45,7 @@ def test_classes(toy, texts):
     assert {one["prediction"] for one in ours} <= set(LABELS)
 
 
+@pytest.mark.slow
 def test_masks(toy):
     folder = save(toy.folder / "masked-graph", toy.tokenizer, "masked", layout="L1H16", decoder_layers=1)
     mask = "<mask>"

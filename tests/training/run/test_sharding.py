@@ -67,13 +67,14 @@ def figures(out):
     return [*sum(steps, ()), *(entry[name] for entry in log if "eval_loss" in entry for name in names)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
         # Blocks of both kinds, a layer that is applied twice, the optimizer of its own, the norm clipped.
         ("--model", "B1-1x2H16", '--set.mixer=["ponet","attention"]', "--optimizer", "paper"),
-        pytest.param(("--model", "L2H16", "--set.mixer=fourier", "--clip", 0.5), marks=pytest.mark.slow),
-        pytest.param(("--precision", "bf16", "--gradient-checkpointing"), marks=pytest.mark.slow),
+        ("--model", "L2H16", "--set.mixer=fourier", "--clip", 0.5),
+        ("--precision", "bf16", "--gradient-checkpointing"),
     ],
 )
 def test_two_processes_equal_one(begin, tmp_path, flags):
