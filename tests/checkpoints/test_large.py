@@ -3,7 +3,8 @@
     pytest -s -m slow tests/checkpoints/test_large.py
 
 prints the figures; of these memory is tested, time is not. Peak memory is the largest resident set of a process that
-calls `convert`: Python, torch and transformers, about 0.4 GB, and the pages of mapped files are in it.
+calls `convert`, with the pages of mapped files. What Python, torch and transformers take, almost 0.5 GB, is in the
+figures and not in what is tested.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from funnelformer.checkpoints.weights import read_state_dict
 
-MAX_RATIO = 1.3
+MAX_RATIO = 1.1
 MAKE = """
 import json, pathlib, sys, torch
 from funnelformer import FunnelformerConfig, FunnelformerModel
@@ -46,12 +47,13 @@ else:
 CONVERT = """
 import sys, time
 start = time.perf_counter()
+import torch
 from funnelformer.checkpoints.convert import convert
+from funnelformer.cost.peak import peak_memory_bytes
+imports = peak_memory_bytes(torch.device("cpu"))
 difference = convert(*sys.argv[1:]).difference
 wall_s, cpu_s = time.perf_counter() - start, time.process_time()
-import torch
-from funnelformer.cost.peak import peak_memory_bytes
-print(wall_s, cpu_s, peak_memory_bytes(torch.device("cpu")), difference)
+print(wall_s, cpu_s, imports, peak_memory_bytes(torch.device("cpu")), difference)
 """
 
 
@@ -72,13 +74,13 @@ def test_largest_release(form: str, tmp_path: Path) -> None:
     chain = [(form, "funnelformer"), ("funnelformer", form)]
     folders = [source, *(tmp_path / str(step) for step in range(len(chain)))]
     for (read, written), here, there in zip(chain, folders, folders[1:], strict=False):
-        wall_s, cpu_s, peak, difference = map(float, run(CONVERT, here, there, written).split())
+        wall_s, cpu_s, imports, peak, difference = map(float, run(CONVERT, here, there, written).split())
         size = weights(here).stat().st_size
         print(
             f"| {read} ({weights(here).name}) | {written} | {size / 1e6:,.0f} MB | {wall_s:.1f} s | {cpu_s:.1f} s "
             f"| {peak / 1e6:,.0f} MB | {peak / size:.2f} | {difference:.1e} |"
         )
-        assert peak <= MAX_RATIO * size
+        assert peak - imports <= MAX_RATIO * size
     before, after = (read_state_dict(weights(folder), mapped=True) for folder in (folders[0], folders[2]))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

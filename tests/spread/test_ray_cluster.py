@@ -50,7 +50,8 @@ def server(tmp_path_factory):
     folder, address = tmp_path_factory.mktemp("s3"), f"127.0.0.1:{port}"
     (folder / "bucket").mkdir()
     command = [rclone, "serve", "s3", str(folder), "--addr", address, "--auth-key", "name,secret"]
-    command += ["--dir-cache-time", "20ms"]  # a file that is deleted behind its back is gone; with 0s rclone takes a core
+    # A file that is deleted behind its back is gone. With 0s rclone takes a core for itself.
+    command += ["--dir-cache-time", "20ms"]
     server = subprocess.Popen(
         command, stderr=subprocess.DEVNULL, env={**os.environ, "RCLONE_CONFIG": os.devnull}
     )
