@@ -196,7 +196,7 @@ def test_damaged_file(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.fuzz
+@pytest.mark.wide
 @pytest.mark.parametrize("form", FORMS)
 def test_many_damaged_files(form: str, tmp_path: Path) -> None:
     fuzz(form, tmp_path, MANY)

@@ -188,7 +188,7 @@ def test_a_folder_begun_otherwise_is_refused(settings, corpus):
         assert expected in error_of(prepare, settings(**change))
     (out.parent / "full").mkdir()
     write(out.parent / "full" / "x", "x")
-    assert "full is not empty, and no prepared data" in error_of(prepare, settings("full"))
+    assert "full is not empty, and prepare did not begin it" in error_of(prepare, settings("full"))
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])

@@ -402,7 +402,7 @@ def test_seeds_make_runs_and_a_table(toy, tmp_path, capsys):
         (("--regression", "--multi-label"), "--regression and --multi-label exclude each other"),
         (
             ("--label-separator", ";"),
-            "--label-separator needs --multi-label, and a text that stands between ",
+            "--label-separator needs --multi-label, and must be the text between the labels of a row",
         ),
     ],
 )
