@@ -289,9 +289,9 @@ def test_names_0_and_1_in_lists_of_several_lengths():
 
 
 def test_labels_that_differ_by_capital_letters_are_classes_with_a_warning():
-    warning = "the labels 'Pos' and 'pos' differ by capital letters alone; they are two classes"
+    warning = "the labels 'Pos' and 'pos' differ only in capital letters; they count as two classes"
     assert nearly_the_same(["Pos", "neg", "pos"]) == warning
-    warning = "the labels '01' and '1' differ by zeros before a number alone; they are two classes"
+    warning = "the labels '01' and '1' differ only in zeros before a number; they count as two classes"
     assert nearly_the_same(["01", "1", "10"]) == warning
     assert nearly_the_same(["Pos", "neg", "0", "10", "a01", "a1"]) is None
 

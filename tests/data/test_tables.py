@@ -173,7 +173,7 @@ def test_saved_dataset_gives_class_names(tmp_path):
 
 
 def test_folder_without_data(tmp_path):
-    assert f"{tmp_path}: no table can be read from this folder" in error_of(read_table, tmp_path)
+    assert f"{tmp_path}: no table in this folder; allowed formats: .csv, " in error_of(read_table, tmp_path)
 
 
 def test_hub_name_and_config(monkeypatch):

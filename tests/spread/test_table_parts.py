@@ -146,7 +146,7 @@ def test_sources_are_files_patterns_or_folders(sources, memory):
     assert list_sources(f"{memory}/**/a.[ct]sv") == [f"{memory}/a.csv", f"{memory}/a.tsv"]
     assert list_sources(f"{memory}/a.csv") == [f"{memory}/a.csv"]
     for nothing in (f"{memory}/*.parq", "memory://other"):
-        with pytest.raises(UserError, match="no file with a suffix of data"):
+        with pytest.raises(UserError, match=r"no data files found; allowed suffixes: \.csv, "):
             list_sources(nothing)
 
 
@@ -176,7 +176,7 @@ def test_parts_manifest_and_going_on(sources, tmp_path, place):
     with pytest.raises(UserError, match=f"the part {items[3].part} of .*a.csv is gone"):
         write_manifest(out, description, items, {}, {})
     assert missing(out, items) == items[3:]
-    with pytest.raises(UserError, match="is not empty; pass --resume to go on with it"):
+    with pytest.raises(UserError, match="is not empty; pass --resume to continue its run"):
         check_folder(out, resume=False)
     check_folder(out, resume=True)
     open_run(out, description)

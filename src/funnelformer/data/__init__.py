@@ -1,1 +1,1 @@
-"""Tables of examples: read from files of every form, their columns and values checked; tokenizers."""
+"""Tables of examples: read them from files of any format, check their columns and values; and tokenizers."""

@@ -1,4 +1,4 @@
-"""What happens to a row that cannot be used: it is refused, or left out and counted."""
+"""What to do with a row that cannot be used: refuse it, or leave it out and count it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..base.errors import UserError
 
 __all__ = ["BadRows", "OnBadRow", "refuse"]
 
-# Told in one line what is wrong with which row; when it returns, the row is left out.
+# Is called with one line that says what is wrong with which row; if it returns, the row is left out.
 OnBadRow = Callable[[str], None]
 
 
 def refuse(problem: str) -> None:
-    """Raise UserError: no row may be lost."""
+    """Raise UserError with the problem: no row may be left out."""
     raise UserError(problem)
 
 
 @dataclass
 class BadRows:
-    """Refuses the first bad row, or with `skip` notes what is wrong with each, so that none is lost in silence."""
+    """A callable for bad rows: it raises UserError at the first one, or with `skip` notes the problem of each."""
 
     skip: bool = False
     problems: list[str] = field(default_factory=list)
@@ -31,7 +31,7 @@ class BadRows:
         self.problems.append(problem)
 
     def report(self) -> str | None:
-        """How many rows were left out, and why the first one was; None if none was."""
+        """Say how many rows were left out, and why the first one was; None if all were used."""
         if not self.problems:
             return None
         number = len(self.problems)

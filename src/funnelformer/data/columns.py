@@ -1,4 +1,4 @@
-"""What the names of a table's columns may be: the same for csv, tsv, JSON, parquet and Arrow."""
+"""Rules for the names of a table's columns, the same for csv, tsv, JSON, parquet and Arrow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["check_names", "plain_name"]
 
 
 def plain_name(name: str) -> str:
-    """A name without the byte order mark that some programs leave before the first."""
+    """The name of a column without the byte order mark that some programs leave before the first one."""
     return name.removeprefix("\ufeff")
 
 
 def check_names(names: Iterable[Any], where: str) -> None:
-    """Raise UserError if a name stands twice among them, if two look alike, or if one has a NUL character.
+    """Raise UserError if two columns have the same name, or names that look alike, or if a name has a NUL character.
 
-    One column may have an empty name.
+    where: what the message begins with. One column may have an empty name.
     """
     first: dict[str, Any] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What the name of a data set stands for, in every command: a file or folder first, then a data set on the Hub."""
+"""What a name given for data means, in every command: a file or folder first, then a data set on the Hub."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SAVED = ("dataset_dict.json", "state.json")
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file on this machine, a glob, or a name that does not exist, which reading it reports."""
+    """A file on this machine, a glob, or a name that does not exist; reading it raises the error."""
 
     path: Path
 
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A folder on this machine; is_saved: `Dataset.save_to_disk` wrote it."""
+    """A folder on this machine. is_saved: True if `Dataset.save_to_disk` wrote it."""
 
     path: Path
     is_saved: bool
@@ -34,17 +34,17 @@ class DataFolder:
 
 @dataclass(frozen=True)
 class HubData:
-    """A data set that `datasets` loads by its name, and its configuration."""
+    """A data set on the Hugging Face Hub: `user/name` or `name`, and its configuration if one was named."""
 
     repository: str
     config: str | None = None
 
 
 def find_data(source: str | os.PathLike[str]) -> DataFile | DataFolder | HubData:
-    """Say what `source` is, without reading it and without asking the Hub.
+    """Say what a name means, without reading it and without asking the Hub.
 
-    A mistyped path is not looked up on the Hub: it is known by the existing folder before its name, or by the suffix of
-    a file.
+    A mistyped path does not become a Hub name: a name counts as a path if its parent folder exists, or if it has the
+    suffix of a data file.
     """
     text, path = os.fspath(source), Path(source)
     if os.path.isdir(text):

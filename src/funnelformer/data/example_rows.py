@@ -19,7 +19,7 @@ class Rows:
     def __init__(
         self, columns: Mapping[str, list[Any]], features: Callable[[], datasets.Features] | None = None
     ) -> None:
-        """features: gives the types of the columns, which `dataset` needs where values do not say them."""
+        """columns: name -> values. features: returns their types, which `dataset` needs if values do not show them."""
         self._columns = dict(columns)
         self._features = features
 
@@ -27,6 +27,7 @@ class Rows:
     def from_list(
         cls, rows: Sequence[Mapping[str, Any]], features: Callable[[], datasets.Features] | None = None
     ) -> Rows:
+        """Rows from dictionaries, all with the keys of the first one."""
         return cls({name: [row[name] for row in rows] for name in rows[0]} if rows else {}, features)
 
     @property
@@ -37,7 +38,7 @@ class Rows:
         return len(next(iter(self._columns.values()), []))
 
     def __getitem__(self, key: str | int) -> Any:
-        """A column by its name, or a row by its number."""
+        """A column by its name, or a row by its number, counted from 0."""
         if isinstance(key, str):
             return self._columns[key]
         return {name: values[key] for name, values in self._columns.items()}
@@ -49,6 +50,7 @@ class Rows:
         return dict(self._columns)
 
     def select(self, numbers: Sequence[int]) -> Rows:
+        """The rows with these numbers, in the order given."""
         columns = {name: [values[i] for i in numbers] for name, values in self._columns.items()}
         return Rows(columns, self._features)
 
@@ -65,9 +67,12 @@ class Rows:
         batch_size: int = 1000,
         **ignored: Any,
     ) -> Rows:
-        """The rows that `function` makes of batches of these rows, whose columns are all removed.
+        """The rows that `function` makes of batches of these rows; only the columns that it returns are kept.
 
-        ignored: arguments about storing and showing it: features, desc.
+        function: is called with the columns of up to `batch_size` rows, and with their numbers if `with_indices`; it
+            may return more or fewer rows.
+        batched, remove_columns: must be True, and the names of all columns.
+        ignored: arguments of `datasets` about storage and display: features, desc.
         """
         assert batched
         assert remove_columns == self.column_names
@@ -81,7 +86,7 @@ class Rows:
         return Rows(found)
 
     def dataset(self) -> datasets.Dataset:
-        """The rows in the form that the Trainer and the cache of `datasets` want."""
+        """The rows as a `datasets.Dataset`, which the Trainer and the cache of `datasets` need."""
         import datasets
 
         features = None if self._features is None else self._features()

@@ -1,4 +1,4 @@
-"""Rows of one file: csv, tsv, JSON lines or array, parquet, compressed or not."""
+"""Read the rows of one file: csv, tsv, JSON lines, a JSON array or parquet, compressed or not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
     "row_name",
 ]
 
-# A table with more of them has its rows as columns, or keys that are values.
+# A table with more has rows and columns exchanged, or values in the place of its keys.
 MAX_COLUMNS = 1000
 
 Line = tuple[int, str]
@@ -43,12 +43,12 @@ Row = tuple[int | None, dict[str, Any]]
 
 
 def row_name(name: str, index: int, line: int | None) -> str:
-    """Return "train.tsv: row 3 (line 4)" for row 2 counted from 0, without the line when it is None."""
+    """Name a row for a message: "train.tsv: row 3 (line 4)" for index 2, which counts from 0; line may be None."""
     return f"{name}: row {index + 1}" + (f" (line {line})" if line is not None else "")
 
 
 class _Header:
-    """The columns of a csv or tsv file: those of its first line, or those that its form says."""
+    """The columns of a csv or tsv file: given ones, or else those that its first line names."""
 
     def __init__(self, name: str, columns: Sequence[str] | None, bad: OnBadRow) -> None:
         self.name, self.bad = name, bad
@@ -56,7 +56,7 @@ class _Header:
         self.says = "the header has" if columns is None else "its rows have"
 
     def rows(self, line: int, fields: list[str]) -> Iterator[Row]:
-        """The row that `fields` make: none when they are the header, or as many as they should not be."""
+        """Yield the row that `fields` make: none if they are the header, or if their number is wrong."""
         if self.columns is None:
             _check_number(len(fields), f"{self.name}: line {line}")
             check_names(fields, f"{self.name}: line {line}: the header")
@@ -98,14 +98,18 @@ def _check_number(columns: int, where: str) -> None:
 
 
 def json_object(value: Any, where: str) -> dict[str, Any]:
-    """Return `value` when it is a JSON object; otherwise raise UserError."""
+    """Return a value that is a JSON object. Raises UserError, beginning with `where`, if it is not."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a JSON object of columns, found {type(value).__name__}")
     return value
 
 
 def jsonl_rows(lines: Iterable[Line], name: str, bad: OnBadRow = refuse) -> Iterator[Row]:
-    """The rows of lines of JSON, blank ones left out."""
+    """Yield a row for each line that is not blank.
+
+    lines: (number, text), each a JSON object. name: the file, for messages. bad: is told of any other line.
+    Raises UserError if there are too many columns in all, or if two have names that look alike.
+    """
     columns: dict[str, None] = {}
     for number, line in lines:
         if line.strip():
@@ -120,7 +124,7 @@ def jsonl_rows(lines: Iterable[Line], name: str, bad: OnBadRow = refuse) -> Iter
 
 
 def _add_columns(columns: dict[str, None], row: dict[str, Any], where: str) -> None:
-    """Put the row's columns among those before. Raises UserError when all are too many, or look alike."""
+    """Add the columns of a row to those of the rows before. Raises UserError if there are too many, or look-alikes."""
     if not columns.keys() >= row.keys():
         columns.update(dict.fromkeys(row))
         check_names(columns, f"{where}: with the rows before, it")
@@ -128,7 +132,7 @@ def _add_columns(columns: dict[str, None], row: dict[str, Any], where: str) -> N
 
 
 def _json_rows(path: Path, bad: OnBadRow) -> Iterator[Row]:
-    """Read an array of objects, in memory; a file that does not start with "[" is read as JSON lines."""
+    """Read an array of objects, all in memory; a file that does not begin with "[" is read as JSON lines."""
     lines = iter_lines(path, MAX_DOCUMENT_BYTES)
     begun: list[Line] = []
     while not (begun and begun[-1][1].strip()) and (entry := next(lines, None)) is not None:
@@ -136,7 +140,7 @@ def _json_rows(path: Path, bad: OnBadRow) -> Iterator[Row]:
     if not begun[-1][1].lstrip().startswith("["):
         yield from jsonl_rows(itertools.chain(begun, lines), str(path), bad)
         return
-    del lines  # and with it the open file
+    del lines  # this closes the file
     columns: dict[str, None] = {}
     for index, value in enumerate(load_json(read_document(path), str(path))):
         where = f"{path}: row {index + 1}"
@@ -168,13 +172,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def arrow_rows(batch: Any, name: str) -> list[dict[str, Any]]:
-    """The rows of an Arrow table or batch. Raises UserError naming the column that has what Python cannot hold."""
+    """The rows of an Arrow table or batch. Raises UserError naming a column with a value that Python cannot hold."""
     columns = arrow_columns(batch, name)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def arrow_columns(batch: Any, name: str) -> dict[str, list[Any]]:
-    """The columns of an Arrow table or batch; raises UserError as `arrow_rows`."""
+    """The columns of an Arrow table or batch, as lists. Raises UserError as `arrow_rows`, and for a repeated name."""
     columns: dict[str, list[Any]] = {}
     for column, values in zip(batch.schema.names, batch.columns, strict=True):
         if column in columns:
@@ -182,7 +186,7 @@ def arrow_columns(batch: Any, name: str) -> dict[str, list[Any]]:
         try:
             columns[column] = values.to_pylist()
         except (ArithmeticError, ValueError, TypeError) as error:
-            # years beyond 9999, bytes that are no UTF-8; Arrow's own errors are ValueErrors too
+            # a year beyond 9999, bytes that are not UTF-8; Arrow's own errors are ValueErrors too
             raise UserError(
                 f"{name}: column {column!r} has a value that cannot be read ({one_line(error)})"
             ) from None
@@ -200,13 +204,14 @@ FORMATS = (*_TEXT_TABLES, *_JSON_LINES, ".json", ".parquet")
 def iter_rows(
     path: str | Path, *, columns: Sequence[str] | None = None, bad: OnBadRow = refuse
 ) -> Iterator[Row]:
-    """Yield (line number or None, {column: value}) of a file, in constant memory except for a JSON array.
+    """Yield (line number, {column: value}) for each row of a file. The number counts from 1; it is None if not known.
 
-    csv has RFC 4180 quoting, tsv has none; both skip blank lines and give every value as text. Any format may be
+    A JSON array and a compressed parquet file are read into memory; of any other file only a few rows are. csv has
+    quotes as in RFC 4180, tsv has none; both skip blank lines, and all their values are text. Any format may be
     compressed (.gz, .bz2, .xz, .zst).
-    columns: the names for a csv or tsv file that has no header. bad: is called with the message about a row with the
-        wrong number of fields, or a line that is not JSON.
-    Raises UserError for a file that is not in its format.
+    columns: names for a csv or tsv file without a header.
+    bad: is called with a message about a row with a wrong number of fields, or a line that is not a JSON object.
+    Raises UserError if the file cannot be read, or is not in the format of its suffix.
     """
     path = Path(path)
     suffix = plain_suffix(path)

@@ -1,8 +1,8 @@
-"""The files of a data folder, by split; nothing outside the folder is read, and nothing is fetched.
+"""Find the data files of a folder, by split, without reading anything outside the folder.
 
-`datasets` would follow what a README.md in the folder says, also to another folder or a URL. Here a README.md may only
-name files of its own folder. A link that leaves the folder is refused as well; the files of a download in the Hub's
-cache, which are links into the `blobs` beside it, are not.
+`datasets` follows a README.md in the folder even to another folder or a URL. Here a README.md may name only files of
+its own folder, and a link must not leave the folder. The one exception is a download in the Hub's cache, whose files
+are links into the folder `blobs` beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .formats import FORMATS
 
 __all__ = ["check_inside", "check_saved", "split_files", "table_files"]
 
-# As `datasets` recognises the splits in the names of files and folders.
+# Words in the names of files and folders by which `datasets` recognises a split.
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -31,7 +31,7 @@ _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state
 
 
 def check_inside(path: Path, folder: Path) -> Path:
-    """Return a path in a folder; raise UserError when it is a link (or behind one) that leaves the folder."""
+    """Return a path in a folder. Raises UserError if it is a link, or lies behind one, that leaves the folder."""
     real, base = path.resolve(), folder.resolve()
     # CACHE/datasets--user--name/snapshots/COMMIT/train.parquet is a link to CACHE/datasets--user--name/blobs/HASH.
     blobs = base.parent.parent / "blobs" if base.parent.name == "snapshots" else None
@@ -43,19 +43,19 @@ def check_inside(path: Path, folder: Path) -> Path:
 
 
 def table_files(folder: Path, suffixes: Iterable[str] = FORMATS) -> list[Path]:
-    """The tables in a folder and below it, sorted. Raises UserError as `check_inside`."""
+    """The data files in a folder and below it, sorted; hidden ones are left out. Raises UserError as `check_inside`."""
     wanted = tuple(suffixes)
     found = sorted(path for path in folder.rglob("*") if plain_suffix(path) in wanted and path.is_file())
     return [check_inside(path, folder) for path in found if not _is_no_data(path.relative_to(folder))]
 
 
 def _is_no_data(path: Path) -> bool:
-    """Whether it is hidden, or says something about data."""
+    """Whether a file is hidden, or describes data instead of holding it."""
     return path.name in _ABOUT or any(part.startswith((".", "__")) for part in path.parts)
 
 
 def check_saved(folder: Path) -> None:
-    """Raise UserError when a folder of `Dataset.save_to_disk` names or links to files that are not in it."""
+    """Raise UserError if a folder written by `Dataset.save_to_disk` names, or links to, files outside it."""
     for path in folder.rglob("*"):
         check_inside(path, folder)
     for file in (folder / "dataset_dict.json", *folder.rglob("state.json")):
@@ -76,9 +76,11 @@ def _data_files(state: Mapping[str, Any]) -> list[Any]:
 
 
 def split_files(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """The tables of every split, as README.md says, else by the names of files and folders; all "train" without any.
+    """The files of each split: as README.md names them, or else by the names of files and folders.
 
-    Raises UserError when README.md names something else than files of the folder.
+    files: the data files of the folder, see `table_files`. If no name tells a split, all files are of "train".
+    Raises UserError if README.md cannot be read, names anything but data files of the folder, or has several
+    configurations without a default.
     """
     for card in _CARDS:
         if patterns := _patterns(folder / card):
@@ -92,6 +94,7 @@ def split_files(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
 
 
 def _split_of(path: Path) -> str | None:
+    """The split that a path's name tells, first by its file and then by its folders from the inside out."""
     if match := _SHARD.fullmatch(path.name):
         return _SPLITS.get(match[1], match[1])
     for part in (path.name, *reversed(path.parts[:-1])):
@@ -102,7 +105,7 @@ def _split_of(path: Path) -> str | None:
 
 
 def _patterns(card: Path) -> dict[str, list[str]]:
-    """Split -> globs of its files, of the configuration that counts by default; nothing where the card has none."""
+    """Split -> globs of its files, for the card's default configuration; empty if the card names no files."""
     if not card.is_file():
         return {}
     import yaml
@@ -110,7 +113,7 @@ def _patterns(card: Path) -> dict[str, list[str]]:
 
     try:
         content = metadata_load(card) if card.suffix == ".md" else yaml.safe_load(card.read_text("utf-8"))
-    except Exception as error:  # of YAML, of text that is not UTF-8, of what is no mapping
+    except Exception as error:  # from YAML, from text that is not UTF-8, or because it is not a mapping
         raise UserError(f"{card}: cannot be read ({one_line(error)})") from error
     configs = content.get("configs") if isinstance(content, dict) else None
     configs = [entry for entry in configs if isinstance(entry, dict)] if isinstance(configs, list) else []
@@ -118,7 +121,7 @@ def _patterns(card: Path) -> dict[str, list[str]]:
         if entry.get("data_dir"):
             _check_pattern(card, entry["data_dir"])
     configs = [entry for entry in configs if entry.get("data_files")]
-    # All are looked at: a card that leaves its folder anywhere is not to be trusted.
+    # Check all of them: a card that leaves its folder anywhere is not to be trusted.
     named = [(entry, _by_split(card, entry["data_files"])) for entry in configs]
     if not named:
         return {}

@@ -1,4 +1,4 @@
-"""Rows of tokens as one array: the shorter ones are padded, as transformers' tokenizers do it."""
+"""Stack rows of tokens into one array, with the shorter ones padded as transformers' tokenizers do."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ __all__ = ["pad_batch"]
 def pad_batch(
     tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, side: str | None = None
 ) -> dict[str, np.ndarray]:
-    """The inputs of `rows`, each a list of T numbers or C lists of them, as int64 [B, T] or [B, C, T].
+    """Pad B rows of model inputs to the longest one, and return each input as an int64 array.
 
-    input_ids are filled with the padding token, all else with 0 (of segments the tokenizer's own number).
-    side: "left" or "right", by default the tokenizer's.
+    rows: at least one, all with the inputs of the first: a list of ids gives [B, T]; C lists of ids, as for multiple
+        choice, give [B, C, T]. C must be the same in all rows.
+    side: where padding goes, "left" or "right"; by default the tokenizer's side.
+    input_ids are padded with the padding token, token_type_ids with the tokenizer's padding segment (0 if it has none),
+    and all other inputs with 0.
     """
     side = side or tokenizer.padding_side
     fill = {

@@ -1,4 +1,4 @@
-"""The tokenizer of an export without transformers: its tokenizer.json, called as transformers' fast tokenizers are."""
+"""A tokenizer for exports that needs no transformers: it reads tokenizer.json, and is called like their fast ones."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ __all__ = ["INPUT_NAMES", "PlainTokenizer", "TokenLists", "load_plain_tokenizer"
 
 INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 _FILE, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
-# Input of a model -> where an encoding has it.
+# Input of a model -> the attribute of `tokenizers.Encoding` that has it.
 _READ = {"input_ids": "ids", "token_type_ids": "type_ids", "attention_mask": "attention_mask"}
-_NO_LIMIT = int(1e30)  # as transformers says it
+_NO_LIMIT = int(1e30)  # the number that transformers uses for this
 _SIDES = ("left", "right")
 
 
 class TokenLists(dict[str, list[list[int]]]):
-    """The model's inputs by name, a list for each text. encodings: the texts as `tokenizers` encoded them."""
+    """The inputs of a model by name: for each text a list of ids. encodings: one for each text, from `tokenizers`."""
 
     def __init__(self, columns: dict[str, list[list[int]]], encodings: list[Encoding]) -> None:
         super().__init__(columns)
         self.encodings = encodings
 
     def word_ids(self, number: int) -> list[int | None]:
-        """The number of the word that each token of a text belongs to; None for special tokens."""
+        """For each token of a text: the number of its word in the text, from 0; None for special tokens."""
         words: list[int | None] = self.encodings[number].word_ids
         return words
 
 
 class PlainTokenizer:
-    """A `tokenizers.Tokenizer` with the special tokens and settings of a folder; it does not pad."""
+    """A `tokenizers.Tokenizer` with the special tokens and settings of a folder. It does not pad, see `pad_batch`."""
 
     def __init__(self, backend: Tokenizer, settings: dict[str, Any], where: str) -> None:
-        """settings: of tokenizer_config.json. Raises UserError for a wrong value or a missing token."""
+        """settings: of tokenizer_config.json. where: the folder, for messages. Raises UserError for a wrong value."""
         self.backend_tokenizer = backend
         names = settings.get("model_input_names")
         if not (isinstance(names, list) and "token_type_ids" in names):
@@ -79,9 +79,13 @@ class PlainTokenizer:
         return_overflowing_tokens: bool = False,
         is_split_into_words: bool = False,
     ) -> TokenLists:
-        """Tokenise texts, or pairs of texts, with special tokens; the arguments are those of transformers.
+        """Tokenise texts, or pairs of texts, and add special tokens; the arguments are those of transformers.
 
-        truncation: True and "longest_first" cut to `max_length` tokens; in a pair the longer text is cut first.
+        truncation: True or "longest_first" cuts to `max_length` tokens, special ones included; in a pair the longer
+            text is cut first.
+        return_overflowing_tokens: return what was cut off as further entries, which overlap by `stride` tokens, and
+            `overflow_to_sample_mapping`: for each entry the number of its text.
+        is_split_into_words: each text is a list of words.
         """
         backend = self.backend_tokenizer
         backend.no_padding()
@@ -110,24 +114,28 @@ class PlainTokenizer:
         return number
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many special tokens a text, or a pair of texts, gets."""
         number: int = self.backend_tokenizer.num_special_tokens_to_add(pair)
         return number
 
     def get_vocab(self) -> dict[str, int]:
+        """Token -> id, added tokens included."""
         vocabulary: dict[str, int] = self.backend_tokenizer.get_vocab(with_added_tokens=True)
         return vocabulary
 
     def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:
-        """The token of an id, or those of several."""
+        """The token with an id, or a list of tokens for several ids."""
         if isinstance(ids, int):
             return self.backend_tokenizer.id_to_token(ids)
         return [self.backend_tokenizer.id_to_token(number) for number in ids]
 
 
 def load_plain_tokenizer(folder: str | Path) -> PlainTokenizer:
-    """The tokenizer in a folder; it lower-cases a text if the folder's modules of sentence_transformers do.
+    """Load the tokenizer in a folder.
 
-    Raises UserError when there is no tokenizer.json, it cannot be read, or a token that the models need is missing.
+    In a folder of sentence_transformers this is the first module's tokenizer; it lower-cases texts if the modules do.
+    Raises UserError if there is no tokenizer.json, if it cannot be read or the folder brings code to run, or if the
+    tokenizer lacks a pad, cls, sep or mask token.
     """
     folder = Path(folder)
     refuse_foreign_code(folder)
@@ -151,7 +159,7 @@ def load_plain_tokenizer(folder: str | Path) -> PlainTokenizer:
 
 
 def lower_casing(backend: Tokenizer) -> None:
-    """Lower-case a text before all else that a tokenizer does."""
+    """Change a tokenizer so that it lower-cases a text before it does anything else."""
     lower, before = normalizers.Lowercase(), backend.normalizer
     backend.normalizer = lower if before is None else normalizers.Sequence([lower, before])
 

@@ -49,7 +49,11 @@ _VALIDATION = ("validation", "valid", "val", "dev")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one source: `columns` of equal length, and each row's line in the file (None: not known)."""
+    """Rows of one source.
+
+    name: the source, for messages. columns: name -> values, all of equal length. lines: for each row its line in the
+    file, counted from 1; None if not known.
+    """
 
     name: str
     columns: dict[str, list[Any]]
@@ -63,6 +67,7 @@ class Table:
         return row_name(self.name, index, self.lines[index])
 
     def rows(self) -> Iterator[Row]:
+        """The rows one by one, each with its line."""
         names = list(self.columns)
         for line, *values in zip(self.lines, *self.columns.values(), strict=True):
             yield line, dict(zip(names, values, strict=True))
@@ -70,9 +75,9 @@ class Table:
 
 @dataclass(frozen=True)
 class TaskColumns:
-    """The columns that a task uses; None for a column that the task does not have.
+    """The names of the columns that a task uses; None if the task has no such column.
 
-    separator: the text between the labels of an example that has several.
+    separator: the string between the labels of a text that may have several.
     """
 
     text: str
@@ -85,7 +90,7 @@ class TaskColumns:
 
 
 def collect(rows: Iterable[Row], name: str) -> Table:
-    """Put rows into a table, with None for a column that a row lacks. Raises UserError if there are no rows."""
+    """Put rows into a table, with None where a row lacks a column. Raises UserError if there are no rows."""
     columns: dict[str, list[Any]] = {}
     lines: list[int | None] = []
     for index, (line, row) in enumerate(rows):
@@ -112,13 +117,13 @@ def _table(name: str, columns: dict[str, list[Any]], lines: list[int | None]) ->
 def read_table(source: str | Path, *, split: str | None = None, bad: OnBadRow = refuse) -> Table:
     """Read a table from a file, a folder, or a data set on the Hugging Face Hub.
 
-    source: a file of one of `FORMATS`, compressed or not; a folder with one file a split (`train.tsv`),
-    written by `Dataset.save_to_disk`, or in a layout `datasets` knows; or a Hub name, `user/name` or
-    `name:config`.
-    split: which part of a folder or Hub data set, needed when it has several; a file has only one. validation may also
-    be called valid, val or dev.
-    bad: is called with the message about a row that cannot be read, see `iter_rows`.
-    Raises UserError if the source cannot be read or has no rows.
+    source: a file in one of `FORMATS`, compressed or not; a folder with one file for each split (`train.tsv`), or
+        written by `Dataset.save_to_disk`, or in a layout that `datasets` knows; or a Hub name: `user/name`, `name`, or
+        either with `:config`.
+    split: the split to read, if the folder or Hub data set has several. "validation" may also be called valid, val or
+        dev there. It is ignored for a file.
+    bad: is called with a message about a row that cannot be read, see `iter_rows`.
+    Raises UserError if the source cannot be read or has no rows, or if there is no such split.
     """
     found = find_data(source)
     if isinstance(found, DataFolder):
@@ -133,7 +138,7 @@ def _read_file(path: Path, bad: OnBadRow) -> Table:
 
 
 def _names_of(split: str) -> tuple[str, ...]:
-    """The names that a split may have; the given one comes first."""
+    """The names under which to look for a split; the given one comes first."""
     return (split, *_VALIDATION) if split in _VALIDATION else (split,)
 
 
@@ -145,7 +150,7 @@ def _read_folder(found: DataFolder, split: str | None, bad: OnBadRow) -> Table:
         wanted = [path for path in tables if name in (None, path.name.partition(".")[0])]
         if len(wanted) == 1:
             return _read_file(wanted[0], bad)
-    # Not for the csv builder of `datasets`, which strips quotes and turns the text "NA" into a missing value.
+    # Several csv or tsv files are not joined into one table: the user names one of them.
     if any(plain_suffix(path) in (".csv", ".tsv") for path in files):
         called = "" if split is None else f" called {split}"
         names = [str(path.relative_to(folder)) for path in files]
@@ -158,24 +163,22 @@ def _read_folder(found: DataFolder, split: str | None, bad: OnBadRow) -> Table:
         check_saved(folder)
         try:
             data = datasets.load_from_disk(str(folder))
-        except Exception as error:  # of Arrow, of JSON, of features; they have no common base class
-            raise UserError(f"{folder}: no table can be read from this folder ({one_line(error)})") from error
+        except Exception as error:  # from Arrow, JSON or features; they have no common base class
+            raise UserError(f"{folder}: this folder cannot be read as a table ({one_line(error)})") from error
         return _from_datasets(data, str(folder), split)
     splits = split_files(folder, files)
     if not splits:
-        raise UserError(
-            f"{folder}: no table can be read from this folder; it has no file {', '.join(FORMATS)}"
-        )
+        raise UserError(f"{folder}: no table in this folder; allowed formats: {', '.join(FORMATS)}")
     chosen = _choose(splits, str(folder), split)
     rows = itertools.chain.from_iterable(iter_rows(path, bad=bad) for path in splits[chosen])
     table = collect(rows, f"{folder} [{chosen}]")
-    # Lines of several files would name none of them.
+    # With several files, a line number does not say in which file.
     table = table if len(splits[chosen]) == 1 else dataclasses.replace(table, lines=[None] * len(table))
     return _with_class_names(table, splits[chosen])
 
 
 def _with_class_names(table: Table, files: Sequence[Path]) -> Table:
-    """The names of classes where parquet files that `datasets` wrote have their numbers."""
+    """Replace class numbers by names, in a table from parquet files that `datasets` wrote."""
     if any(path.suffix.lower() != ".parquet" for path in files):
         return table
     import datasets
@@ -186,7 +189,7 @@ def _with_class_names(table: Table, files: Sequence[Path]) -> Table:
         return table
     try:
         features = datasets.Features.from_arrow_schema(schema)
-    except Exception as error:  # of JSON, of a type that `datasets` does not know
+    except Exception as error:  # from JSON, or a type that `datasets` does not know
         raise UserError(
             f"{files[0]}: its metadata of `datasets` cannot be read ({one_line(error)})"
         ) from error
@@ -201,7 +204,7 @@ def _name_classes(columns: dict[str, list[Any]], features: Mapping[str, Any]) ->
     for column, feature in features.items():
         if column not in columns:
             continue
-        if isinstance(feature, datasets.ClassLabel):  # stored as numbers; -1 is the custom for "no label"
+        if isinstance(feature, datasets.ClassLabel):  # stored as numbers; by custom, -1 is "no label"
             names = [*feature.names, None]
             columns[column] = [names[-1 if i is None else i] for i in columns[column]]
         elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.ClassLabel):
@@ -248,18 +251,19 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
 
 
 def read_texts(source: str | Path) -> Table:
-    """Read texts to predict on, see `iter_texts`, into a table."""
+    """Read texts to predict on into a table, from all that `iter_texts` reads, or from stdin if `source` is "-"."""
     name, rows = iter_texts(source, stdin_bytes() if str(source) == "-" else None)
     return collect(rows, name)
 
 
 def iter_texts(source: str | Path, stdin: Iterable[bytes] | None = None) -> tuple[str, Iterator[Row]]:
-    """Return a name for messages and the rows of texts to predict on, one by one.
+    """Return a name for messages, and an iterator over the rows of texts to predict on.
 
-    source: a table as for `read_table`, a .txt file with one text a line, or "-" for the lines of `stdin`, which are
-    texts, or JSON when the first character is "{". Plain text becomes column `text`; its blank lines stay rows, so
-    that a message can name them. Of files no more than a part is in memory, but for what `iter_rows` says.
-    Raises UserError as `read_table`.
+    source: a table as for `read_table`, or a .txt file with one text on each line. It is ignored if `stdin` is given.
+    stdin: lines of text, or JSON lines if the first character that is not white space is "{".
+    Plain text becomes the column "text"; its blank lines are rows too, so that messages can name them. A file is read
+    piece by piece, see `iter_rows`; a folder or Hub data set is read into memory.
+    Raises UserError as `read_table` does, also while the rows are read.
     """
     path = Path(source)
     if stdin is not None:
@@ -286,7 +290,7 @@ def _text_rows(lines: Iterable[Line]) -> Iterator[Row]:
 
 
 def check_column(column: str, names: Iterable[str], where: str) -> str:
-    """Return `column` when it is one of `names`; otherwise raise UserError with the nearest and all."""
+    """Return a column's name if it is one of `names`. Raises UserError, with the nearest name and all names, if not."""
     names = list(names)
     if column not in names:
         known = ", ".join(repr(name) for name in names)
@@ -295,7 +299,7 @@ def check_column(column: str, names: Iterable[str], where: str) -> str:
 
 
 def _first_named(wanted: Iterable[str], names: Iterable[str], where: str) -> str | None:
-    """The column of the first wanted name, in any case of letters. Raises UserError if two columns have that name."""
+    """The column with the first of the wanted names, in upper or lower case. Raises UserError if two have that name."""
     by_lower: dict[str, list[str]] = {}
     for name in names:
         by_lower.setdefault(name.lower(), []).append(name)
@@ -310,9 +314,9 @@ def _first_named(wanted: Iterable[str], names: Iterable[str], where: str) -> str
 
 
 def guess_text_column(names: Sequence[str], where: str) -> str:
-    """Return the column that is clearly the text: by its name, or as the only one beside the label.
+    """Return the column that is clearly the text: by its name, or because it is the only one apart from the label.
 
-    Raises UserError, asking for --text, if none is clearly the text.
+    Raises UserError, which asks for --text, if no column is clearly the text.
     """
     label = _first_named(_LABEL_NAMES, names, where)
     # A column without a name is the number of the row, as pandas writes it.
@@ -332,11 +336,12 @@ def guess_columns(
     label: str | None = None,
     need_label: bool = True,
 ) -> tuple[TaskColumns, list[str]]:
-    """Check the column names that were given, guess the others, and say in words what was guessed.
+    """Check the column names that were given and guess the others.
 
-    Only well-known names are guessed. A pair is guessed only if you name neither of its texts. Without
-    `need_label` no label is guessed. Raises UserError if a name is not there, if one is used twice, or if no
-    guess is clear.
+    Only well-known names are guessed. A pair is guessed only if neither of its texts is given. need_label: guess the
+    label too, and refuse a table in which none is clear.
+    Returns the columns, and a message for each guess.
+    Raises UserError if a given column does not exist or is given twice, or if no guess is clear.
     """
     names = list(table.columns)
     given = [name for name in (text, text_pair, label) if name is not None]
@@ -376,7 +381,7 @@ def guess_columns(
 
 
 def guess_single_text(table: Table, text: str | None) -> tuple[str, list[str]]:
-    """The column of the only text, as `guess_columns` finds it. Raises UserError also if there is a pair of texts."""
+    """The column of the only text, and messages, see `guess_columns`. Raises UserError also for a pair of texts."""
     columns, messages = guess_columns(table, text=text, need_label=False)
     if columns.text_pair is not None:
         raise UserError(

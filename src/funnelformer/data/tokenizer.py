@@ -1,4 +1,4 @@
-"""WordPiece tokenizers: build one from a released vocab.txt, load one, check one."""
+"""Tokenizers: build one from a released vocab.txt, load one, save one, and check that it fits a model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
     "tokenizer_from_vocab",
 ]
 
-# All that a tokenizer may be kept in; it goes along with its model unchanged.
+# All files that may be part of a tokenizer; they are copied unchanged with their model.
 _SIDE_FILES = ("special_tokens_map.json", "added_tokens.json")
 _MAIN_FILES = (
     "tokenizer.json",
@@ -58,7 +58,7 @@ SPECIAL_TOKENS = {
     "sep_token": "<sep>",
     "mask_token": "<mask>",
 }
-# The released vocabularies name them in either way.
+# Released vocabularies have either these names or those above.
 _BERT_TOKENS = {role: f"[{token[1:-1].upper()}]" for role, token in SPECIAL_TOKENS.items()}
 
 CLS_SEGMENT = 2  # Funnel-Transformer gives [CLS] a segment of its own
@@ -66,7 +66,7 @@ PREFIX = "##"
 
 
 def blank_tokenizer(model: WordPiece, lowercase: bool) -> Tokenizer:
-    """Return BERT's pipeline; accents go when case goes."""
+    """Return a tokenizer with BERT's pipeline. `lowercase` also removes accents."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -75,7 +75,7 @@ def blank_tokenizer(model: WordPiece, lowercase: bool) -> Tokenizer:
 
 
 def as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: int) -> PreTrainedTokenizerFast:
-    """Add the template `[CLS]:2 A:0 [SEP]:0 B:1 [SEP]:1` and wrap for transformers."""
+    """Add the template `[CLS]:2 A:0 [SEP]:0 B:1 [SEP]:1` (token:segment) and wrap the tokenizer for transformers."""
     from transformers import PreTrainedTokenizerFast
 
     cls, sep = special["cls_token"], special["sep_token"]
@@ -98,11 +98,12 @@ def as_fast(tokenizer: Tokenizer, special: dict[str, str], model_max_length: int
 def tokenizer_from_vocab(
     path: str | Path, *, lowercase: bool | None = None, model_max_length: int = 512
 ) -> PreTrainedTokenizerFast:
-    """Build the tokenizer of a released vocabulary, one token a line, the line giving the id.
+    """Build the tokenizer of a released vocabulary: a file with one token on each line, in the order of ids, from 0.
 
     Special tokens may be named `[CLS]` or `<cls>`.
-    lowercase: by default True unless a token has a capital letter.
-    Raises UserError when the file cannot be read, repeats a token, or lacks a special token.
+    lowercase: by default True, unless a token that is not special has a capital letter.
+    model_max_length: number of tokens, special ones included, after which the tokenizer cuts a text by default.
+    Raises UserError if the file cannot be read, repeats a token, or lacks a special token.
     """
     vocabulary: dict[str, int] = {}
     for number, token in iter_lines(path):
@@ -131,12 +132,12 @@ def _looks_special(token: str) -> bool:
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    """Load a fast tokenizer from a folder, a `vocab*.txt` file, or by its name on the Hugging Face Hub.
+    """Load a fast tokenizer from a folder, a vocabulary (.txt), or by its name on the Hugging Face Hub.
 
-    In a folder of sentence_transformers the first module's tokenizer is loaded; it lower-cases texts if the modules do.
+    In a folder of sentence_transformers this is the first module's tokenizer; it lower-cases texts if the modules do.
     The tokenizer returns `token_type_ids` unless you tell it not to.
-    Raises UserError if there is no tokenizer, if it is a slow one or one that brings code to run, and if it lacks a
-    mask, cls, sep or pad token.
+    Raises UserError if there is no tokenizer, if it is a slow one or brings code to run, or if it lacks a pad, cls, sep
+    or mask token.
     """
     path = Path(located(source))
     refuse_foreign_code(path)
@@ -165,9 +166,10 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
 
 
 def _lower_casing(tokenizer: Any) -> PreTrainedTokenizerFast:
-    """The same tokenizer behind lower-casing, of the class whose files say all that it does.
+    """The same tokenizer, which lower-cases texts first, as a PreTrainedTokenizerFast.
 
-    (Other classes, such as BertTokenizer, rebuild their normalizer from a few options when they are loaded.)
+    Other classes, such as BertTokenizer, would lose the change: they rebuild their normalizer from a few options when
+    they are loaded.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -192,7 +194,7 @@ def _load_auto(name: str, near_folder: Path) -> Any:
     except Exception as error:  # network, Hub, JSON and tokenizers errors have no common base class
         if runs_foreign_code(error):
             raise UserError(
-                f"{name}: the tokenizer is code to run; funnelformer runs no code of a model"
+                f"{name}: the tokenizer brings code to run; funnelformer runs no code of a model"
             ) from error
         _refuse_config(near_folder / "config.json")
         hint = ""
@@ -205,13 +207,13 @@ def _load_auto(name: str, near_folder: Path) -> Any:
 
 
 def _refuse_config(file: Path) -> None:
-    """Raise UserError when the config beside a tokenizer cannot be read: transformers reads it first."""
+    """Raise UserError if the config beside a tokenizer cannot be read: transformers reads it before the tokenizer."""
     from transformers import AutoConfig
 
     if file.is_file():
         try:
             AutoConfig.from_pretrained(file.parent, trust_remote_code=False)
-        except Exception as error:  # as of the tokenizer
+        except Exception as error:  # of any class, as for the tokenizer
             reader().check_config(file)
             raise UserError(f"{file}: {joined(error)}") from error
 
@@ -230,12 +232,12 @@ def _check_tokenizer(tokenizer: Any, where: str) -> PreTrainedTokenizerFast:
 
 
 def num_ids(tokenizer: PreTrainedTokenizerFast | PlainTokenizer) -> int:
-    """The size of a vocabulary that holds every id: the largest id + 1, for there may be gaps."""
+    """The size of a vocabulary that has room for every id: the largest id + 1, because ids may have gaps."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
-    """Write a tokenizer's files. Raises OSError if the disk is full; the library's own is a plain Exception."""
+    """Write a tokenizer's files into a folder. Raises OSError, say if the disk is full, not the library's Exception."""
     try:
         tokenizer.save_pretrained(folder)
     except OSError:
@@ -248,7 +250,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> No
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A hash of all that decides the ids and segments of a text, without the length at which it last cut one."""
+    """SHA-256, in hex, of all that decides the ids and segments of a text; truncation and padding are left out."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     for name in ("truncation", "padding", "decoder"):
         content.pop(name, None)
@@ -256,7 +258,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def model_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
-    """What the config of a new model takes from its tokenizer: the vocabulary's size and the special ids."""
+    """The keys that the config of a new model takes from its tokenizer: the vocabulary's size, and the special ids."""
     return {
         "vocab_size": num_ids(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -271,7 +273,7 @@ def check_vocabulary(
 ) -> None:
     """Raise UserError if the tokenizer has ids beyond a model's vocabulary of `vocab_size` ids.
 
-    where: the checkpoint or config key that the message begins with.
+    where: what the message begins with, such as the checkpoint or the config's key.
     """
     needed = num_ids(tokenizer)
     if needed > vocab_size:
@@ -282,7 +284,7 @@ def check_vocabulary(
 
 
 def check_fits(tokenizer: PreTrainedTokenizerFast | PlainTokenizer, config: Any, where: str) -> None:
-    """Raise UserError if the tokenizer gives ids or a segment that a model of this config does not have.
+    """Raise UserError if the tokenizer gives an id or a segment that a model with this config does not have.
 
     where: as for `check_vocabulary`.
     """

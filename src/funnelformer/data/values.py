@@ -1,4 +1,4 @@
-"""Values of a table: what counts as a text, a label or an amount, and which rows have one."""
+"""Check the values of a table: what counts as a text, a label or an amount, and which rows have one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 TextKind = Literal["classification", "regression", "multi-label"]
-# Gives what a model needs of a value, or raises BadValue.
+# Converts a value to what a model needs, or raises BadValue.
 Reader = Callable[[Any], Any]
 
 MAX_LABELS = 1000
@@ -44,7 +44,7 @@ _SHOWN_LABELS = 20
 
 
 class BadValue(ValueError):  # noqa: N818 - a remark on a value, which `check_rows` makes a UserError
-    """A value that cannot be used; the message goes on from "column 'x' "."""
+    """A value that cannot be used. The message continues "column 'x' ", as in "is empty"."""
 
 
 def text_problem(value: Any) -> str | None:
@@ -54,7 +54,7 @@ def text_problem(value: Any) -> str | None:
     if not value.strip():
         return "is empty"
     if "\0" in value:
-        return "has the character NUL, which is in no text; is the file UTF-16?"
+        return "has the character NUL, which no text has; is the file UTF-16?"
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:  # JSON can spell one as "\ud800"
@@ -70,7 +70,7 @@ def read_text(value: Any) -> str:
 
 
 def read_amount(value: Any) -> float:
-    """A finite number, or the text of one."""
+    """Convert a number, or a text that spells one, to a float. Raises BadValue if it is not finite."""
     try:
         amount = math.nan if isinstance(value, bool) or "_" in str(value) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -81,7 +81,7 @@ def read_amount(value: Any) -> float:
 
 
 def read_label(value: Any) -> str:
-    """The name of a class; whole numbers have no ".0"."""
+    """The name of a class, as text; a whole number has no ".0". Raises BadValue if there is none."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
@@ -94,7 +94,7 @@ def read_label(value: Any) -> str:
 
 
 def written_list(value: Any) -> list[Any] | None:
-    """The list that a text spells in JSON or Python, as csv files hold them: '["a", "b"]'; None for any other value."""
+    """The list that a text spells in JSON or Python, as in csv files ('["a", "b"]'); None for any other value."""
     if not isinstance(value, str) or not (value.strip().startswith("[") and value.strip().endswith("]")):
         return None
     try:
@@ -108,16 +108,17 @@ def written_list(value: Any) -> list[Any] | None:
 
 
 def _read_class(value: Any) -> str:
-    """The name of the one class of a text, where the names are not known yet."""
+    """The name of a text's only class. Raises BadValue for a list."""
     if isinstance(value, list | tuple) or written_list(value) is not None:
         raise BadValue(f"has a list ({short(value)}); texts with several labels are for --multi-label")
     return read_label(value)
 
 
 def read_several(value: Any, separator: str | None) -> list[str]:
-    """The names of the classes of a text that may have any number of them.
+    """The names of the classes of a text that may have any number of them; none for None or an empty value.
 
-    A list, also one that a text spells ('["a", "b"]'), or a text cut at `separator`.
+    value: a list, or a text that spells one ('["a", "b"]'), or one label. separator: cut a text at this string instead.
+    Raises BadValue for a label that occurs twice, or that is not a name.
     """
     if value is None or value == "":
         return []
@@ -146,14 +147,14 @@ class Labels:
         return {name: number for number, name in enumerate(self.names)}
 
     def settings(self) -> dict[str, Any]:
-        """Keys of a model's config."""
+        """The keys id2label and label2id of a model's config."""
         return {"id2label": dict(enumerate(self.names)), "label2id": self.id_of}
 
     @classmethod
     def from_id2label(cls, id2label: Mapping[Any, str]) -> Labels:
-        """Take the names from a model's config, whose keys are ids (numbers, or text in raw JSON).
+        """Take the names from id2label of a model's config; its keys are ids, as numbers or (in raw JSON) as text.
 
-        Raises UserError for two classes of one name: of their probabilities one would be lost.
+        Raises UserError if two classes have one name, because a result by name would lose a probability.
         """
         by_id = {int(number): name for number, name in id2label.items()}
         names = tuple(str(by_id[number]) for number in sorted(by_id))
@@ -175,10 +176,11 @@ class Labels:
         return self.id_of[name]
 
     def read(self, value: Any) -> int:
+        """The id of the class that a value names. Raises BadValue for an unknown name."""
         return self.id(read_label(value))
 
     def read_several(self, value: Any, separator: str | None) -> list[float]:
-        """1 for each label that a value has, 0 for the others."""
+        """A number for each class, in order: 1 if the value names it, else 0. Raises BadValue for an unknown name."""
         ids = {self.id(name) for name in read_several(value, separator)}
         return [float(number in ids) for number in range(len(self.names))]
 
@@ -191,12 +193,15 @@ def build_labels(
     separator: str | None = None,
     bad: OnBadRow = refuse,
 ) -> Labels:
-    """Number the labels of a training table: in numeric order when all are whole numbers, else sorted.
+    """Collect the labels of a training table and number them: by value if all are whole numbers, else by name.
 
-    several: a row may have any number of them, see `read_several`.
-    Raises UserError for labels that differ by white space or the form of their characters alone, lists of 0 and 1 that
-    say yes or no to each label, one class only, more than `MAX_LABELS`, or (from 3 rows on) as many classes as rows;
-    `bad` is told of a row without a label.
+    several: each row may have any number of labels, see `read_several`; otherwise it must have one.
+    bad: is called with a message about a row without a label.
+    Raises UserError if
+    - there is no label, only one class, or more than `MAX_LABELS` classes;
+    - every row has a class of its own (from 3 rows on, without `several`);
+    - two labels look the same, because they differ only in white space or in the form of their characters;
+    - with `several`, each row has a list of 0 and 1 instead of names.
     """
     read: Reader = (
         (lambda value: read_several(value, separator)) if several else lambda value: [_read_class(value)]
@@ -219,7 +224,7 @@ def build_labels(
 
 
 def _refuse_one_hot(table: Table, column: str, separator: str | None) -> None:
-    """Raise UserError when every row is a list of 0 and 1, all of one length: not names but decisions."""
+    """Raise UserError if every row has a list of 0 and 1 of one length: yes or no for each class, not names."""
     rows = [
         value for value in table.columns[check_column(column, table.columns, table.name)] if value is not None
     ]
@@ -242,7 +247,7 @@ def _refuse_one_hot(table: Table, column: str, separator: str | None) -> None:
 
 
 def _refuse_alike(names: Iterable[str], where: str, column: str) -> None:
-    """Raise UserError for two names that look the same: by what nobody sees, the form of characters, or as numbers."""
+    """Raise UserError for two names that look the same (as white space or forms of a character) or are one number."""
     first: dict[str, str] = {}
     for name in sorted(names):
         key = as_seen(name)
@@ -257,16 +262,16 @@ def _refuse_alike(names: Iterable[str], where: str, column: str) -> None:
 
 
 def nearly_the_same(labels: Iterable[str]) -> str | None:
-    """A warning of labels that differ by capital letters, or zeros before a number, alone, and so are two classes.
+    """A warning about the first two labels that differ only in capital letters, or in zeros before a number.
 
-    None without any.
+    They stay two classes, but are often one that was meant. None if there are no such labels.
     """
     first: dict[str, str] = {}
     for name in labels:
         key = re.sub(r"^([+-]?)0+(?=[0-9]+$)", r"\1", name.casefold())
         if key in first:
             what = "capital letters" if name.casefold() == first[key].casefold() else "zeros before a number"
-            return f"the labels {first[key]!r} and {name!r} differ by {what} alone; they are two classes"
+            return f"the labels {first[key]!r} and {name!r} differ only in {what}; they count as two classes"
         first[key] = name
     return None
 
@@ -281,9 +286,13 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
 def check_rows(
     table: Table, fields: Mapping[str, tuple[str, Reader]], bad: OnBadRow = refuse
 ) -> dict[str, list[Any]]:
-    """Return the values that `fields` (name -> column, reader) give of every row that has them all.
+    """Read some columns of a table, and keep the rows in which every value can be used.
 
-    `bad` is told, of any other row, the first value that it lacks. Raises UserError for a missing column.
+    fields: name -> (column, reader); the reader converts a value, or raises BadValue.
+    bad: is called for each other row, with a message about its first value that cannot be used; if it returns, the row
+        is left out.
+    Returns name -> the values that the reader gave, one for each row kept, in their order.
+    Raises UserError for a column that the table does not have, and what `bad` raises.
     """
     columns = {
         name: (column, read, table.columns[check_column(column, table.columns, table.name)])
@@ -313,13 +322,15 @@ def load_task(
     may_be_empty: bool = False,
     bad: OnBadRow = refuse,
 ) -> Rows:
-    """Check one table and return what a model needs of it, row for row.
+    """Check the rows of a table and return what a model needs from them.
 
-    The fields are `text`, `text_pair` when `columns` has one, and `label` when `columns` has one: the class id by
-    `labels`; for "regression" a float; for "multi-label" a float for each of `labels`.
-    may_be_empty: an empty text is one as well, for leaderboards want an answer to it.
-    Raises UserError for a missing column, or when no row is left, and tells `bad` of a bad row; ValueError when class
-    labels are asked for without `labels`.
+    columns: of the texts and, for training or evaluation, of the label. kind: what the label is.
+    labels: the classes; needed if `columns` has a label, except for "regression".
+    may_be_empty: also take an empty text, because leaderboards want an answer for it.
+    bad: is called with a message about a row that cannot be used, see `check_rows`.
+    Returns the columns `text`, `text_pair` (if `columns` has one) and `label` (likewise): a class id for
+    "classification", a float for "regression", and for "multi-label" one float, 0 or 1, for each class.
+    Raises UserError if a column is missing, or if no row can be used; ValueError if `labels` is needed but None.
     """
     read_one: Reader = (
         (lambda value: value if value == "" else read_text(value)) if may_be_empty else read_text
@@ -336,7 +347,7 @@ def load_task(
 
 
 def _target(kind: TextKind, labels: Labels | None, separator: str | None) -> Reader:
-    """How a label is read."""
+    """The reader of labels of a kind."""
     if kind == "regression":
         return read_amount
     if labels is None:

@@ -1,1 +1,1 @@
-"""Work for more than one machine: sources in work items, parts that are made once, and Ray as the engine."""
+"""Work on more than one machine: divide sources into work items, make each part once, and run on Ray."""

@@ -1,4 +1,4 @@
-"""The types of Arrow that hold the values of a table's columns, chunk after chunk."""
+"""Arrow types for the columns of a table that is read in chunks: each chunk may widen them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ __all__ = ["common_schema"]
 
 
 def common_schema(schema: pa.Schema | None, columns: dict[str, list[Any]], name: str) -> pa.Schema:
-    """The types that hold these values and those before. Raises UserError for a column that has no type."""
+    """Widen a schema so that it also holds the values of another chunk of the table.
+
+    schema: the types of the chunks before, None for the first chunk. columns: name -> values of this chunk; a name may
+    be new, and one of `schema` may be missing here. name: the source, for messages.
+    Returns the schema: first the columns that this chunk lacks, then those that it has. Numbers are widened (int64 and
+    float64 become float64), and a column of nulls takes the type of its first values.
+    Raises UserError naming the column if no one Arrow type holds its values, as of texts and numbers.
+    """
     import pyarrow as pa
 
     fields = []

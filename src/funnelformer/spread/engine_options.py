@@ -18,19 +18,20 @@ class ClusterOptions:
     engine: Engine = "local"
     "ray spreads the work over the machines of a cluster."
     ray_address: str | None = None
-    "Address of the cluster, as 10.0.0.1:6379; by default one of this machine alone is started."
+    "Address of the cluster, such as 10.0.0.1:6379; by default a cluster of this machine alone is started."
     workers: Annotated[int | None, at_least(1)] = None
-    "Most workers, each with a model; by default as many as the cluster has CPUs (or GPUs) for."
+    "Most workers, each with a model of its own; by default as many as the cluster has CPUs (or GPUs) for."
     worker_cpus: Annotated[int, at_least(1)] = 1
-    "CPUs of a worker."
+    "Number of CPUs for each worker."
     worker_gpus: Annotated[float, at_least(0)] = 0
-    "GPUs of a worker."
+    "Number of GPUs for each worker; a part such as 0.5 lets workers share one."
 
     def check_engine(self, *also_local: str, **unused: object) -> None:
-        """Raise UserError for an option of the engine without it, for one that it does not take, and without Ray.
+        """Raise UserError if the options contradict the engine, or if the engine is ray and Ray is not installed.
 
-        unused: what it does not take, with its value.
-        also_local: options of the engine that the command has without it, too.
+        also_local: names of options of this class that the command also reads without --engine ray; any other one must
+            have its default there.
+        unused: options of the command, with their values, that --engine ray does not read; each must be None or False.
         """
         if self.engine == "ray":
             for name, value in unused.items():
@@ -49,8 +50,8 @@ class EngineOptions(ClusterOptions):
     """Where a command over many rows runs: in this process, or on the machines of a Ray cluster."""
 
     engine: Engine = "local"
-    "ray spreads the rows over a cluster; data may then be a pattern or a folder, and all names may begin with s3://."
+    "ray spreads the rows over a cluster; data may then be a pattern or a folder, and any name may begin with s3://."
     rows_per_part: Annotated[int, at_least(1)] = 4096
-    "Rows of a part, which is what is made again when a worker dies."
+    "Number of rows in a part. If a worker dies, only its current part is made again."
     resume: bool = False
-    "Go on with a run: make only the parts that are not there."
+    "Continue a run: make only the parts that are missing."

@@ -1,4 +1,4 @@
-"""What a run of parts was asked to do, what must be the same to go on with it, and the manifest of what it wrote."""
+"""A folder of parts: the description that a resumed run must match, the missing parts, and the manifest."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ __all__ = [
     "write_manifest",
 ]
 
-# In the folder of the results.
+# Names in the folder of the results.
 RUN = "run.json"
 MANIFEST = "manifest.json"
 PARTS = "parts"
 
 
 def inside(folder: str, *names: str) -> str:
+    """The path of a file below a folder, which may be a URL."""
     return "/".join([folder.rstrip("/"), *names])
 
 
 def model_files(model: str) -> dict[str, str]:
-    """The files of a model's folder with their SHA-256; none of a name on the Hub."""
+    """The SHA-256, in hex, of every file in a model's folder, by its path there; empty for a name on the Hub."""
     folder = Path(located(model))
     if not folder.is_dir():
         return {}
@@ -47,7 +48,11 @@ def model_files(model: str) -> dict[str, str]:
 
 
 def describe(settings: Mapping[str, Any], model: str, scans: Iterable[Scanned]) -> dict[str, Any]:
-    """What decides the results, as JSON: settings, the model's files, the sources."""
+    """Describe what decides the results of a run: a resumed run must have the same description, see `open_run`.
+
+    Returns plain JSON values: settings, as given; model_files, see `model_files`; and sources, which gives the bytes,
+    sha256 and number of rows of each source by its name.
+    """
     sources = {scan.source: {"bytes": scan.bytes, "sha256": scan.sha256, "rows": scan.rows} for scan in scans}
     description = {"settings": dict(settings), "model_files": model_files(model), "sources": sources}
     plain: dict[str, Any] = json.loads(json_text(description, default=str))
@@ -55,19 +60,23 @@ def describe(settings: Mapping[str, Any], model: str, scans: Iterable[Scanned]) 
 
 
 def check_folder(folder: str, resume: bool) -> None:
-    """Raise UserError for a folder that has files, unless they are those of a run that is to go on."""
+    """Raise UserError if the folder is a file or has files, unless `resume` is set and they are those of a run."""
     if not is_remote(folder) and Path(folder).exists() and not Path(folder).is_dir():
         raise UserError(f"{folder}: is a file; --engine ray writes a folder")
     files = list_files(folder)
     if files and not resume:
-        more = "pass --resume to go on with it" if RUN in files else "choose another"
+        more = "pass --resume to continue its run" if RUN in files else "choose another"
         raise UserError(f"{folder}: is not empty; {more}")
     if files and RUN not in files:
-        raise UserError(f"{folder}: has no {RUN}, so no run can go on there; choose another folder")
+        raise UserError(f"{folder}: has no {RUN}, so there is no run to continue; choose another folder")
 
 
 def open_run(folder: str, description: dict[str, Any]) -> None:
-    """Note what the run is; of one that goes on compare it. Raises UserError naming the first thing that changed."""
+    """Note in the folder what the run is; if the folder has a run already, compare the two.
+
+    description: of `describe`. Raises UserError naming the first setting, file or source that has changed, and if the
+    note is damaged.
+    """
     size = list_files(folder).get(RUN)
     target = inside(folder, RUN)
     if size is None:
@@ -97,7 +106,7 @@ def _change(old: Any, new: Any) -> str:
 
 
 def missing(folder: str, items: Iterable[WorkItem]) -> list[WorkItem]:
-    """The items that have no part yet."""
+    """The items whose parts are not in the folder yet, in their order."""
     there = list_files(inside(folder, PARTS))
     return [item for item in items if item.part not in there]
 
@@ -109,9 +118,11 @@ def write_manifest(
     versions: Mapping[str, Any],
     workers: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the manifest from the parts that are there. Raises UserError naming a part that is not.
+    """Write the manifest of a run whose parts are all there, and return it.
 
-    workers: what each did since the run last began.
+    description: of `describe`. versions: of `installed_versions`. workers: what each worker did since the run was last
+    started, see `make_all`.
+    Raises UserError naming a part that is missing.
     """
     there = list_files(inside(folder, PARTS))
     for item in items:

@@ -1,4 +1,4 @@
-"""Ray Data as the engine: functions of one item and makers with a model, on the workers of a cluster."""
+"""Run functions, with or without a model, on the items of a list with Ray Data, on the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .engine_options import ClusterOptions
 
 __all__ = ["Worker", "each", "installed_versions", "make_all", "on_cluster"]
 
-# Of a stage of Ray Data; beyond so many, several items travel together.
+# Most blocks in a stage of Ray Data; with more items than that, a block has several.
 _MOST_BLOCKS = 10_000
-# Where stderr is no terminal progress is a line every so often.
+# How often progress is a line on stderr, if that is not a terminal.
 _LINE_EVERY_S = 30.0
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 def installed_versions() -> dict[str, Any]:
-    """Of what could change the results, where it is installed."""
+    """The versions of Python, of this package and of installed libraries that could change the results, by name."""
     found: dict[str, Any] = {"python": platform.python_version()}
     for name in ("torch", "transformers", "onnxruntime", "openvino", "tokenizers", "pyarrow", "ray"):
         with suppress(PackageNotFoundError):
@@ -41,7 +41,11 @@ def installed_versions() -> dict[str, Any]:
 
 @contextmanager
 def on_cluster(options: ClusterOptions) -> Iterator[None]:
-    """Use the cluster that was named, that this process already has, or one of this machine alone."""
+    """Connect to a cluster for the time of a `with` block.
+
+    It is the cluster that this process is connected to already, which stays so; else the one at `ray_address`; without
+    an address, a new one of this machine alone. Raises UserError if no cluster answers at the address.
+    """
     import ray
     import ray.data
 
@@ -51,7 +55,7 @@ def on_cluster(options: ClusterOptions) -> Iterator[None]:
         return
     try:
         if options.ray_address is None:
-            # Ray would report what is used of it to its maker.
+            # Otherwise Ray reports to its makers which of its features are used.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
@@ -70,7 +74,7 @@ def on_cluster(options: ClusterOptions) -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Progress is ours: Ray's own bars and messages would be written over it."""
+    """Switch off Ray's own bars and messages, which would overwrite our progress bar."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -80,7 +84,7 @@ def _quiet() -> None:
 
 
 def _rows(items: Sequence[Any]) -> Any:
-    """A data set of Ray with a row for each item."""
+    """A data set of Ray with one row for each item: its index, and the item pickled."""
     import ray.data
 
     rows = [{"index": index, "item": pickle.dumps(item)} for index, item in enumerate(items)]
@@ -88,9 +92,10 @@ def _rows(items: Sequence[Any]) -> Any:
 
 
 def each(function: Callable[[T], R], items: Sequence[T], title: str) -> list[R]:
-    """What a function of one item gives for each, in their order; a worker runs it, with one CPU.
+    """Call a function on each item, on workers with one CPU each, and return the results in the order of the items.
 
-    Raises the UserError of the first item that has one.
+    title: what the progress bar says. Items and results must be picklable.
+    All items are tried. Raises UserError then, with the message of the first item for which the function raised it.
     """
     if not items:
         return []
@@ -113,7 +118,7 @@ def each(function: Callable[[T], R], items: Sequence[T], title: str) -> list[R]:
 
 
 def _told(function: Callable[[Any], Any], item: bytes) -> dict[str, Any]:
-    """What a function gives, as values: Ray would try an item that raises again."""
+    """Call a function on a pickled item; a UserError becomes a value, because Ray would retry an item that raises."""
     try:
         return {"found": pickle.dumps(function(pickle.loads(item))), "error": ""}  # of our own driver
     except UserError as error:
@@ -121,18 +126,22 @@ def _told(function: Callable[[Any], Any], item: bytes) -> dict[str, Any]:
 
 
 class Worker:
-    """What Ray Data starts on a CPU or a GPU: it calls a maker with one item after another.
+    """A process that Ray Data starts for some CPUs or GPUs: it calls a maker with one item after another.
 
-    maker: pickled, a function of one item. It loads its model when it is first called, and keeps it.
+    maker: a pickled function of one item, which loads its model at its first call and keeps it.
     """
 
     def __init__(self, maker: bytes) -> None:
-        # The maker's modules import torch, which reads this once.
+        # First, because the maker's modules import torch, which reads these variables once.
         bound_kernel_cache()
         self._maker: Callable[[Any], Any] = pickle.loads(maker)  # of our own driver
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Ray Data's form: columns of a batch."""
+        """Make the items of a batch, in Ray Data's form: columns of N items each.
+
+        Returns index, found (the result, pickled), error (the message of a UserError, or ""), process ("host:pid") and
+        worker_bytes (the memory of the process after the item).
+        """
         made: dict[str, list[Any]] = {
             name: [] for name in ("index", "found", "error", "process", "worker_bytes")
         }
@@ -157,12 +166,14 @@ def make_all(
     options: ClusterOptions,
     title: str,
 ) -> tuple[list[R], dict[str, Any]]:
-    """What a maker with a model gives for each item, in their order; and what each worker did.
+    """Call a maker with a model on each item, on workers of a cluster.
 
-    A worker that dies is started again elsewhere, and what it had in hand is given to another: so a maker that is
-    called twice with an item must do the same, or find it done.
-    sizes: of each item, for the progress. Of a worker there are its number of items, and its memory in bytes: after the
-    first, the most, after the last. Raises UserError where the cluster has no room for a worker, and that of an item.
+    If a worker dies, another is started, and its item is made again: so a second call of the maker with the same item
+    must do the same, or find that it is done.
+    sizes: how far each item moves the progress bar, such as its rows. title: what the bar says.
+    Returns the results in the order of the items; and for each worker, by "host:pid", its number of items (parts) and
+    its memory in bytes: after the first item (first_bytes), the largest (most_bytes), after the last (last_bytes).
+    Raises UserError if the cluster has no room for one worker; and at the first item for which the maker raised it.
     """
     import ray
     import ray.data

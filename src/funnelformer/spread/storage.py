@@ -1,4 +1,4 @@
-"""Files on this machine or in a store of objects, by one set of functions: list, read a range, write whole."""
+"""Files on this machine or in an object store, with one set of functions: list, read a range, write whole."""
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ _SUFFIXES = (*FORMATS, ".txt")
 
 
 def is_remote(name: str) -> bool:
+    """Whether a name is a URL, such as s3://bucket/name."""
     return "://" in name
 
 
 def as_url(path: Path | str) -> str:
-    """The URL that was given, also where a `Path` made one slash of two; paths become absolute."""
+    """A URL as it was before `Path` made one slash of its two; any other name becomes an absolute path."""
     text = re.sub(r"^([a-z][a-z0-9+.-]+):/+(?=[^/])", r"\1://", str(path))
     return text if is_remote(text) else os.path.abspath(text)
 
 
 @cache
 def _store(scheme: str, bucket: str) -> Any:
-    """The file system of pyarrow for URLs of a scheme: its own for S3, else what fsspec has."""
+    """The file system for URLs of a scheme: pyarrow's own for S3, fsspec's for any other."""
     from pyarrow import fs
 
     if scheme == "s3":
@@ -55,9 +56,9 @@ def _store(scheme: str, bucket: str) -> Any:
         if endpoint is None and region is None:
             region = fs.resolve_s3_region(bucket)
         if endpoint is not None:
-            # Servers other than Amazon's often refuse the checksums that its client sends behind a body by default.
+            # By default Amazon's client appends checksums to a body; other servers often refuse them.
             os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-        # With its opening delayed a file of a few MB is one request.
+        # A file of a few MB then takes one request.
         return fs.S3FileSystem(region=region, endpoint_override=endpoint, allow_delayed_open=True)
     import fsspec
 
@@ -65,7 +66,12 @@ def _store(scheme: str, bucket: str) -> Any:
 
 
 def open_store(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it. Raises UserError where there is none for it."""
+    """The pyarrow file system of a URL, and the path of the URL in it.
+
+    For S3 the region and the endpoint come from the variables that Amazon's own tools read, such as AWS_REGION and
+    AWS_ENDPOINT_URL.
+    Raises UserError if no installed library knows the URL's scheme, or if the store cannot be reached.
+    """
     scheme, _, path = url.partition("://")
     try:
         return _store(scheme, path.partition("/")[0]), path
@@ -74,7 +80,10 @@ def open_store(url: str) -> tuple[Any, str]:
 
 
 def list_files(folder: str) -> dict[str, int]:
-    """The files below a folder, by their path in it, with their bytes; none where there is no such folder."""
+    """The size in bytes of each file in a folder and below, by its path from there; empty if there is no folder.
+
+    Raises UserError if a store cannot be read.
+    """
     if not is_remote(folder):
         base = Path(folder)
         return {
@@ -96,7 +105,7 @@ def list_files(folder: str) -> dict[str, int]:
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file of that name."""
+    """Whether there is a file with that name, which may be a path or a URL."""
     if not is_remote(url):
         return os.path.isfile(url)
     from pyarrow import fs
@@ -106,14 +115,16 @@ def exists(url: str) -> bool:
 
 
 def file_sizes(urls: list[str]) -> list[int]:
-    """The bytes of files in stores of objects."""
+    """The sizes in bytes of files in object stores, in the order of their URLs."""
     return [open_store(url)[0].get_file_info(open_store(url)[1]).size for url in urls]
 
 
 def list_sources(data: str) -> list[str]:
-    """The files that a name, a pattern or a folder stands for, sorted; a folder's are those with a suffix of data.
+    """The files that `data` stands for, as absolute paths or URLs, sorted.
 
-    Raises UserError where there is none.
+    data: a file; a glob pattern; or a folder, of which it takes the files there and below that end in .txt or a suffix
+    of `FORMATS`, compressed or not, and are not hidden.
+    Raises UserError if there is none, or if the name cannot be read.
     """
     data = as_url(data)
     if not is_remote(data):
@@ -144,12 +155,12 @@ def _is_data(name: str) -> bool:
 
 def _some(data: str, found: list[str]) -> list[str]:
     if not found:
-        raise UserError(f"{data}: no file with a suffix of data ({', '.join(_SUFFIXES)}) is there")
+        raise UserError(f"{data}: no data files found; allowed suffixes: {', '.join(_SUFFIXES)}")
     return sorted(found)
 
 
 def _glob_form(pattern: str) -> re.Pattern[str]:
-    """A pattern as Python's glob reads it: only "**" goes over slashes."""
+    """A regular expression for a pattern, as Python's glob reads it: only "**" matches slashes."""
     pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
     return re.compile(
@@ -159,7 +170,10 @@ def _glob_form(pattern: str) -> re.Pattern[str]:
 
 @contextmanager
 def local_copy(source: str) -> Iterator[Path]:
-    """Yield a file of this machine with a source's content and suffixes: the source itself where it is one."""
+    """Yield a path on this machine with a source's content and suffixes.
+
+    It is the source itself, or a temporary copy of one in a store. Raises UserError if the store cannot be read.
+    """
     if not is_remote(source):
         yield Path(source)
         return
@@ -175,7 +189,7 @@ def local_copy(source: str) -> Iterator[Path]:
 
 
 def read_range(source: str, begin: int, end: int) -> bytes:
-    """The bytes of a source from `begin` to before `end`."""
+    """The bytes of a source from `begin` to before `end`. Raises UserError if it cannot be read."""
     try:
         if not is_remote(source):
             with open(source, "rb") as file:
@@ -191,7 +205,10 @@ def read_range(source: str, begin: int, end: int) -> bytes:
 
 
 def write_whole(target: str, content: Any) -> None:
-    """Write a file that is there whole or not at all: renamed on this machine, one object in a store."""
+    """Write bytes to a file, which appears whole or not at all: by renaming on this machine, as one object in a store.
+
+    Raises UserError if it cannot be written.
+    """
     if not is_remote(target):
         with atomic_path(target) as temporary:
             temporary.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Rows in, rows out: the tables of a run as parts of parquet, with the columns that a job adds."""
+"""Rows in, rows out: the rows of the sources with the columns that a job adds, as parquet files called parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ORIGIN", "Job", "PartMaker", "make_parts", "refuse_taken"]
 
-# Columns of every part that say where a row is from: its file, and its number there, counted from 1.
+# Columns in every part for the origin of a row: its file, and its number there, counted from 1.
 ORIGIN = ("source", "row")
 _FIRST_ROWS = 4096
 
@@ -34,32 +34,32 @@ class Job(Protocol):
     command: str
     reader: RowReader
     hidden: tuple[str, ...]
-    "Columns of the sources that the parts do not have."
+    "Columns of the sources that are left out of the parts."
 
     def sources(self, data: str) -> list[str]:
-        """The files that were named."""
+        """The files that `data` stands for. Raises UserError if there is none."""
 
     def prepare(self, first: Table) -> list[str]:
-        """Choose the columns by the first rows; return what was guessed, in words."""
+        """Choose the columns from the first rows; return messages about what was guessed."""
 
     def check(self, table: Table, before: int) -> None:
-        """Raise UserError for a row that cannot be used; `before` rows of its source are not in the table."""
+        """Raise UserError if a row cannot be used. before: how many rows of the source come before the table."""
 
     def fields(self) -> list[pa.Field]:
-        """The columns of the results."""
+        """The names and types of the columns that the job adds."""
 
     def results(self, table: Table) -> list[pa.Array]:
-        """The results for the rows of a table, by `fields`."""
+        """The results for a table of N rows: one array of length N for each of `fields`."""
 
 
 def make_parts(
     job: Job, data: str, out: str, engine: EngineOptions, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write the results for the rows of `data` as parts below `out`, and a manifest; return the manifest.
+    """Write the results for the rows of `data` as parts below `out`, and then a manifest; return the manifest.
 
-    data: a file, a pattern or a folder, here or in a store. out: a folder, here or in a store.
-    settings: what decides the results; a run that goes on must have the same.
-    Raises UserError for input that cannot be used before the first part is made, and for a source that changed after.
+    data: a file, a pattern or a folder, on this machine or in a store. out: a folder, likewise.
+    settings: all that decides the results, the key "model" among them; a resumed run must have the same.
+    Raises UserError before the first part is made if the input cannot be used; later, if a source has changed since.
     """
     out = as_url(out)
     check_folder(out, engine.resume)
@@ -84,7 +84,7 @@ def make_parts(
 
 
 def scan_for(job: Job, taken: list[str], rows_per_part: int, source: str) -> Scanned:
-    """Look through a source as a job needs it. taken: names of columns that the results need for themselves."""
+    """`scan` a source with the checks of a job. taken: names of the results' columns, which a source must not have."""
 
     def check(table: Table, before: int) -> None:
         refuse_taken(table, taken)
@@ -94,14 +94,14 @@ def scan_for(job: Job, taken: list[str], rows_per_part: int, source: str) -> Sca
 
 
 def refuse_taken(table: Table, taken: list[str]) -> None:
-    """Raise UserError for a column that has the name of one of the results."""
+    """Raise UserError if a column of the table has a name that the results need."""
     for name in taken:
         if name in table.columns:
             raise UserError(f"{table.name}: has a column {name!r}, which the results need; rename it")
 
 
 def _schema_of(scans: list[Scanned]) -> Any:
-    """The columns of all sources, with types that hold all values. Raises UserError where there is no such type."""
+    """The columns of all sources, with types that hold the values of all. Raises UserError if there is no such type."""
     import pyarrow as pa
 
     schema = scans[0].schema
@@ -117,9 +117,9 @@ def _schema_of(scans: list[Scanned]) -> Any:
 
 @dataclass(frozen=True)
 class PartMaker:
-    """Makes the part of a work item. A part that is there is whole, and is not made again.
+    """A callable that makes the part of a work item: the item's rows and their results.
 
-    schema: of the sources' columns.
+    schema: the columns of all sources. out: the folder of the results.
     """
 
     job: Job
@@ -127,13 +127,13 @@ class PartMaker:
     out: str
 
     def __call__(self, item: WorkItem) -> None:
-        """Make the part, unless it is there. Raises UserError if the item's source has changed since the scan."""
+        """Make the part, unless it is there. Raises UserError if the source has changed since the scan."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         target = inside(self.out, PARTS, item.part)
         if exists(target):
-            return
+            return  # parts appear whole
         table = read_item(item, self.job.reader)
         numbers = np.arange(item.first + 1, item.first + item.rows + 1, dtype=np.int64)
         empty = [None] * item.rows
@@ -144,6 +144,6 @@ class PartMaker:
         results = self.job.fields()
         table_of_part = pa.Table.from_arrays(values, schema=pa.schema([*fields, *self.schema, *results]))
         buffer = io.BytesIO()
-        # Hardly a number of a vector comes twice: a dictionary of them is as large again.
+        # The numbers of vectors hardly repeat, so a dictionary would only double their size.
         pq.write_table(table_of_part, buffer, use_dictionary=[*ORIGIN, *self.schema.names])
         write_whole(target, buffer.getbuffer())

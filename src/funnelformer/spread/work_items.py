@@ -1,4 +1,4 @@
-"""Work items: so many rows of one source, with where they begin in it, and the name of the part they become."""
+"""Work items: a range of rows of one source, the bytes that hold them, and the name of the part they become."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
     "source_copy",
 ]
 
-# Formats whose rows begin at bytes that can be looked for; others are read from their beginning.
+# Formats in which one can seek to a row; files of other formats are read from their beginning.
 _BY_BYTES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
 _WITH_HEADER = (".csv", ".tsv")
 _MARK = codecs.BOM_UTF8
@@ -45,10 +45,10 @@ _MARK = codecs.BOM_UTF8
 
 @dataclass(frozen=True)
 class WorkItem:
-    """`rows` rows of a source, from the row `first`, counted from 0.
+    """`rows` rows of a source, from row `first` on, counted from 0.
 
-    begin, end: bytes of the source that hold them; header: the bytes before the first row. end is 0 where the format
-    has no such places.
+    begin, end: the rows are the bytes from `begin` to before `end` of the source; both are 0 if one cannot seek in it.
+    header: number of bytes before the source's first row, which hold the names of its columns.
     """
 
     source: str
@@ -60,7 +60,7 @@ class WorkItem:
 
     @property
     def part(self) -> str:
-        """The name of the file of its results: it follows from the item alone, so that a retry writes the same file."""
+        """The file name of the item's results. It depends on the item alone, so a retry writes the same file."""
         digest = hashlib.sha256(self.source.encode()).hexdigest()[:16]
         return f"{digest}-{self.first:012d}-{self.rows:06d}.parquet"
 
@@ -68,7 +68,7 @@ class WorkItem:
 class RowReader(Protocol):
     """How the rows of a file are read.
 
-    is_whole: it has the whole file in memory, and what is wrong with a row is found there.
+    is_whole: True if `rows` loads and checks the whole file anyway, so that `scan` takes it as one table.
     """
 
     @property
@@ -80,7 +80,7 @@ class RowReader(Protocol):
 
 @dataclass(frozen=True)
 class TextRows:
-    """The rows of texts to predict on, see `iter_texts`."""
+    """Reads the rows of texts to predict on, see `iter_texts`."""
 
     is_whole: bool = False
 
@@ -93,7 +93,11 @@ TEXT_ROWS: RowReader = TextRows()
 
 @dataclass(frozen=True)
 class Scanned:
-    """What one pass over a source found: every row can be used. schema: the types of its columns."""
+    """What one pass over a source found; all its rows can be used.
+
+    bytes, sha256: of the file; the hash is in hex. rows: their number. items: together they have every row once, in
+    order. schema: the types of the columns that the results keep.
+    """
 
     source: str
     bytes: int
@@ -104,13 +108,13 @@ class Scanned:
 
 
 def first_rows(source: str, number: int, reader: RowReader = TEXT_ROWS) -> Table:
-    """The first rows of a source, to choose columns by."""
+    """The first `number` rows of a source, fewer if it has fewer. Raises UserError if it has none or cannot be read."""
     with source_copy(source) as path:
         return collect(islice(reader.rows(path), number), source)
 
 
 def has_places(source: str) -> bool:
-    """Whether one can seek to the rows of a source; any other source is read from its beginning."""
+    """Whether one can seek to a row of a source; if not, it is read from its beginning."""
     return Path(source).suffix.lower() in _BY_BYTES
 
 
@@ -121,11 +125,12 @@ def scan(
     hidden: tuple[str, ...] = (),
     reader: RowReader = TEXT_ROWS,
 ) -> Scanned:
-    """Read a source once, as one machine would, and divide it into work items.
+    """Read a source once, check every row, and divide it into work items of `rows_per_part` rows, the last with fewer.
 
-    check: raises UserError for rows that cannot be used, given a table and how many rows of the source are before it.
-    hidden: columns that the results are not to have. Raises UserError naming the source with the row and line of the
-    first that cannot be used.
+    check: called with a table of rows and how many rows of the source come before it; raises UserError if a row of the
+        table cannot be used.
+    hidden: columns that the results leave out.
+    Raises UserError if the source cannot be read, or has no rows; and what `check` raises.
     """
     by_bytes = has_places(source) and isinstance(reader, TextRows)
     with source_copy(source) as path:
@@ -151,10 +156,12 @@ def scan(
 
 
 def places_of(path: Path, lines: list[int | None]) -> tuple[list[tuple[int, int, int]], int, str]:
-    """Where the rows that begin at the given lines are, in their order; the size of the file, and its SHA-256.
+    """Find the bytes of groups of rows, given the line on which each group begins.
 
-    A place is (begin, end, header), see `WorkItem`: it ends where the next begins, and the last with the file.
-    Raises UserError where a line is not there.
+    lines: counted from 1, in rising order; may be empty.
+    Returns (begin, end, header) of each group, see `WorkItem`: it ends where the next one begins, the last one at the
+    end of the file; then the size of the file in bytes, and its SHA-256 in hex.
+    Raises UserError if the file has no such line any more.
     """
     begins, size, digest = _places(path, lines)
     if len(begins) != len(lines):
@@ -165,7 +172,10 @@ def places_of(path: Path, lines: list[int | None]) -> tuple[list[tuple[int, int,
 
 
 def _places(path: Path, lines: list[int | None]) -> tuple[list[int], int, str]:
-    """The bytes where the given lines begin, in their order; the size of the file, and its SHA-256."""
+    """The offsets in bytes at which the given lines begin; then the size of the file, and its SHA-256 in hex.
+
+    Lines beyond the end of the file are left out.
+    """
     digest, place = hashlib.sha256(), 0
     places: list[int] = []
     with open(path, "rb") as file:
@@ -186,7 +196,7 @@ def _places(path: Path, lines: list[int | None]) -> tuple[list[int], int, str]:
 
 @contextmanager
 def source_copy(source: str) -> Iterator[Path]:
-    """Yield a file of this machine with a source's content; errors of a copy name the source that it is a copy of."""
+    """`local_copy`, but a UserError that names the temporary copy names the source instead."""
     with local_copy(source) as path:
         try:
             yield path
@@ -197,7 +207,7 @@ def source_copy(source: str) -> Iterator[Path]:
 
 
 def read_item(item: WorkItem, reader: RowReader = TEXT_ROWS) -> Table:
-    """The rows of an item, read like those of a whole file. Raises UserError if the source has changed since."""
+    """Read the rows of an item as a table. Raises UserError if the source has changed since the scan."""
     rows = list(item_rows(item, reader))
     if len(rows) != item.rows:
         raise UserError(f"{item.source}: changed while it was read")
@@ -205,22 +215,22 @@ def read_item(item: WorkItem, reader: RowReader = TEXT_ROWS) -> Table:
 
 
 def item_rows(item: WorkItem, reader: RowReader = TEXT_ROWS) -> Iterator[Row]:
-    """The rows of an item, one by one; of those with places their lines are not the file's.
+    """The rows of an item, one by one. If the item has bytes, lines are counted from there, not from the file's start.
 
-    Raises UserError when the source is not as it was.
+    Raises UserError if the source has changed since the scan.
     """
     if item.end:
         content = read_range(item.source, item.begin, item.end)
         if item.header:
             content = read_range(item.source, 0, item.header) + content
         elif item.begin and content.startswith(_MARK):
-            content = _MARK + content  # of a file's first line one is dropped
+            content = _MARK + content  # the reader drops one mark, as at the start of a file
         with tempfile.NamedTemporaryFile(suffix=plain_suffix(item.source)) as file:
             file.write(content)
             file.flush()
             try:
                 yield from reader.rows(Path(file.name))
-            except UserError:  # the scan read them
+            except UserError:  # the scan could read these rows
                 raise UserError(f"{item.source}: changed while it was read") from None
     elif item.source.lower().endswith(".parquet") and isinstance(reader, TextRows):
         yield from _parquet_rows(item)
@@ -230,7 +240,7 @@ def item_rows(item: WorkItem, reader: RowReader = TEXT_ROWS) -> Iterator[Row]:
 
 
 def _parquet_rows(item: WorkItem) -> Iterator[Row]:
-    """The item's rows out of the row groups that hold them; no other group is read."""
+    """The item's rows; only the row groups that hold them are read."""
     import pyarrow.parquet as pq
 
     opened: Callable[[], Any]
