@@ -248,7 +248,7 @@ def test_rules(tmp_path, form, rule):
         return
     wanted = (wanted,) if isinstance(wanted, str) else wanted
     # A file of JSON without a row is empty.
-    wanted = (*wanted, "the file is empty", "no table can be read") if what == "no rows" else wanted
+    wanted = (*wanted, "the file is empty", "cannot be read as a table") if what == "no rows" else wanted
     with pytest.raises(UserError) as caught:
         used(path)
     assert any(part in str(caught.value) for part in wanted), str(caught.value)
