@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from funnelformer import FunnelformerConfig, FunnelformerForSequenceClassification
 from funnelformer.bench.measure import time_pairs
 from funnelformer.bench.results import spread
-from funnelformer.data.tables import read_texts
+from funnelformer.data.tables import read_text_table
 from funnelformer.inference.load import ready
 from funnelformer.inference.predictor import Predictor
 
@@ -106,7 +106,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     if options.data:
-        texts = list(read_texts(str(options.data)).columns[options.column])[: options.texts]
+        texts = list(read_text_table(str(options.data)).columns[options.column])[: options.texts]
     else:
         texts = make_texts(options.lengths, options.texts)
     clock = {"wall": time.perf_counter, "cpu": time.process_time}[options.clock]

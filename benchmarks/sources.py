@@ -36,7 +36,7 @@ from measure import seconds_in_turns
 
 from funnelformer.base.figures import save_png
 from funnelformer.base.machine import hardware, load_average, versions
-from funnelformer.data.tables import read_texts
+from funnelformer.data.tables import read_text_table
 from funnelformer.inference.embedder import load_embedder
 
 RESULTS = Path(__file__).parent / "results" / "sources.json"
@@ -190,7 +190,7 @@ def run_cell(name: str, model: str, seed: int, options: argparse.Namespace) -> d
 
 def texts_of(file: Path, number: int) -> list[str]:
     """Texts of a table, those of a pair joined: evenly spaced ones, so that all kinds of a table are among them."""
-    columns = read_texts(file).columns
+    columns = read_text_table(file).columns
     labels = {"label", "labels"}
     rows = zip(*(values for column, values in columns.items() if column not in labels), strict=True)
     texts = [" ".join(str(text) for text in row) for row in rows]

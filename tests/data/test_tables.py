@@ -19,7 +19,7 @@ from funnelformer.data.tables import (
     guess_columns,
     guess_text_column,
     read_table,
-    read_texts,
+    read_text_table,
 )
 from funnelformer.data.values import load_task
 
@@ -214,21 +214,21 @@ def test_a_missing_file_is_not_looked_for_on_the_hub():
 # ---- texts to predict on
 
 
-def test_read_texts_of_a_file(tmp_path):
-    read = read_texts(write(tmp_path / "a.txt", "one\n\ntwo\n"))
+def test_read_text_table_of_a_file(tmp_path):
+    read = read_text_table(write(tmp_path / "a.txt", "one\n\ntwo\n"))
     assert read.columns == {"text": ["one", "", "two"]}
     message = error_of(load_task, read, TaskColumns("text"))
     assert message.endswith("a.txt: row 2 (line 2): column 'text' is empty")
-    assert read_texts(write(tmp_path / "a.tsv", "x\ty\n1\t2\n")).columns == {"x": ["1"], "y": ["2"]}
+    assert read_text_table(write(tmp_path / "a.tsv", "x\ty\n1\t2\n")).columns == {"x": ["1"], "y": ["2"]}
 
 
 @pytest.mark.parametrize(
     ("content", "columns"),
     [("one\n{two\n", {"text": ["one", "{two"]}), ('\n {"t": "a", "n": 1}\n', {"t": ["a"], "n": [1]})],
 )
-def test_read_texts_of_stdin(monkeypatch, content, columns):
+def test_read_text_table_of_stdin(monkeypatch, content, columns):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content.encode())))
-    assert read_texts("-").columns == columns
+    assert read_text_table("-").columns == columns
 
 
 @pytest.mark.parametrize(
@@ -239,9 +239,9 @@ def test_read_texts_of_stdin(monkeypatch, content, columns):
         (b'{"a": 1}\n{\n', "stdin: line 2: not valid JSON"),
     ],
 )
-def test_read_texts_of_bad_stdin(monkeypatch, content, message):
+def test_read_text_table_of_bad_stdin(monkeypatch, content, message):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
-    assert message in error_of(read_texts, "-")
+    assert message in error_of(read_text_table, "-")
 
 
 # ---- columns

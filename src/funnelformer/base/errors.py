@@ -11,6 +11,7 @@ __all__ = [
     "HARMLESS",
     "UserError",
     "as_seen",
+    "changed",
     "did_you_mean",
     "joined",
     "one_line",
@@ -34,6 +35,11 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(" ".join(message.splitlines())))
+
+
+def changed(source: object) -> UserError:
+    """The error to raise if a source that is read twice differs the second time."""
+    return UserError(f"{source}: changed while it was read")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

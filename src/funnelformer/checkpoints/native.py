@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ..base.errors import UserError
-from ..base.foreign_code import without_own_code
 from ..base.json_toml import read_json
-from ..config.model_config import FunnelformerConfig
+from ..config.model_config import FunnelformerConfig, own_options
 from ..modeling import HEADS
 from .foreign_options import make_config
 from .form_table import add_form
@@ -54,12 +53,7 @@ def load(folder: str | Path) -> Loaded:
 
 def config_in(path: Path) -> FunnelformerConfig:
     """The config in a file. Raises UserError naming the file and the key."""
-    values = read_json(path)
-    if values.get("quantization_config") is not None:
-        raise UserError(
-            f"{path}: quantization_config is given; allowed: none, because quantised weights cannot be read"
-        )
-    return make_config(without_own_code(values), str(path))
+    return make_config(own_options(read_json(path), str(path)), str(path))
 
 
 def save(

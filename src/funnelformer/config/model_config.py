@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from ..base.foreign_models import reader
 from ..base.version import VERSION_KEY, stamped
 from .model_options import FOREIGN_KEYS, MIXERS, ModelOptions, check_dtype
 
-__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "parse_layout", "parse_name"]
+__all__ = ["MIXERS", "PRESETS", "FunnelformerConfig", "own_options", "parse_layout", "parse_name"]
 
 GRAMMAR = (
     "a name is B<layers>[x<repeats>]-...H<width> or L<layers>H<width>, "
@@ -105,6 +106,18 @@ def _read_layout(name: str) -> tuple[list[int], list[int], int | None] | None:
     pairs = [part.split("x") for part in (match["flat"] or match["blocks"]).split("-")]
     repeats = [int(pair[1]) if len(pair) == 2 else 1 for pair in pairs]
     return [int(pair[0]) for pair in pairs], repeats, None if match["width"] is None else int(match["width"])
+
+
+def own_options(values: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """The options in the content of a config.json of ours: all its keys, apart from names of this package's own code.
+
+    Raises UserError naming the file if it says that the weights are quantised.
+    """
+    if values.get("quantization_config") is not None:
+        raise UserError(
+            f"{file}: quantization_config is given; allowed: none, because quantised weights cannot be read"
+        )
+    return without_own_code(values)
 
 
 class FunnelformerConfig(ModelOptions, PreTrainedConfig):
@@ -248,12 +261,9 @@ class FunnelformerConfig(ModelOptions, PreTrainedConfig):
         file = name if os.path.isfile(name) else os.path.join(name, subfolder, "config.json")
         if values.get("model_type", cls.model_type) != cls.model_type:
             return reader().translated(values, file).to_dict(), kwargs
+        options = own_options(values, file)
         try:
-            if values.get("quantization_config") is not None:
-                raise UserError(
-                    "quantization_config is given; allowed: none, because quantised weights cannot be read"
-                )
-            cls(**without_own_code(values))
+            cls(**options)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
         return values, kwargs

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..base.files import atomic_writer
 from ..base.strict_json import dump_json, json_text
+from .build import SPLITS
 
 __all__ = [
     "MANIFEST",
@@ -17,11 +19,15 @@ __all__ = [
     "hash_tokenizer",
     "is_count",
     "is_histogram",
+    "is_part_name",
+    "is_shard",
+    "is_split",
     "length_histogram",
     "write_json_file",
 ]
 
 MANIFEST = "manifest.json"
+_PART_NAME = r"\d{5,}-\d{5,}"
 
 
 def hash_tokenizer(tokenizer: Any) -> str:
@@ -61,6 +67,33 @@ _LENGTHS = frozenset(str(1 << power) for power in range(64))
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number from 0 to below 2^63."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def is_split(split: str, entry: Any) -> bool:
+    """Whether a value has the counts of a split: rows, row_tokens, documents, tokens and document_lengths."""
+    return (
+        split in SPLITS
+        and isinstance(entry, dict)
+        and all(is_count(entry.get(name)) for name in ("rows", "row_tokens", "documents", "tokens"))
+        and is_histogram(entry.get("document_lengths"))
+    )
+
+
+def is_part_name(value: Any) -> bool:
+    """Whether a value has the form of what `parts.part_name` returns: no such name leads out of its folder."""
+    return isinstance(value, str) and re.fullmatch(_PART_NAME, value, re.ASCII) is not None
+
+
+def is_shard(split: str, entry: Any) -> bool:
+    """Whether a value describes an Arrow file of a split: file, in the folder itself, rows, bytes and sha256."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(name := entry.get("file"), str)
+        and re.fullmatch(rf"{re.escape(split)}-{_PART_NAME}\.arrow", name, re.ASCII) is not None
+        and is_count(entry.get("rows"))
+        and is_count(entry.get("bytes"))
+        and isinstance(entry.get("sha256"), str)
+    )
 
 
 def add_histograms(histograms: Iterable[Mapping[str, int]]) -> dict[str, int]:

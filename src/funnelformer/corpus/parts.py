@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -20,7 +19,9 @@ from .manifest import (
     add_histograms,
     hash_tokenizer,
     is_count,
-    is_histogram,
+    is_part_name,
+    is_shard,
+    is_split,
     length_histogram,
     write_json_file,
 )
@@ -91,9 +92,6 @@ def is_finished(out: Path, key: tuple[int, int]) -> bool:
     return all(path.is_file() and path.stat().st_size == size for path, size in shards)
 
 
-_NUMBERS = ("bytes", "rows", "row_tokens", "documents", "tokens")
-
-
 def _read_counts(file: Path) -> dict[str, Any]:
     """Read the counts of a part, as `prepare_part` writes them. Raises UserError if the file has another form."""
     counts = read_json(file)
@@ -101,29 +99,21 @@ def _read_counts(file: Path) -> dict[str, Any]:
     if (
         not is_count(counts.get("documents"))
         or not isinstance(splits, dict)
-        or not all(_is_split(file, *entry) for entry in splits.items())
+        or not all(_is_own(file, *entry) for entry in splits.items())
     ):
         raise UserError(f"{file}: is damaged; delete it and run prepare again, which makes its part anew")
     return counts
 
 
-def _is_split(file: Path, split: str, entry: Any) -> bool:
-    return (
-        split in SPLITS
-        and isinstance(entry, dict)
-        and entry.get("file") == f"{split}-{file.stem}.arrow"  # never a file outside the folder
-        and isinstance(entry.get("sha256"), str)
-        and all(is_count(entry.get(name)) for name in _NUMBERS)
-        and is_histogram(entry.get("document_lengths"))
-    )
+def _is_own(file: Path, split: str, entry: Any) -> bool:
+    """Whether a value in the counts `file` of a part has the counts of a split, and the split's Arrow file."""
+    return is_split(split, entry) and is_shard(split, entry) and entry["file"] == f"{split}-{file.stem}.arrow"
 
 
 def _read_job(file: Path) -> list[str]:
     """Read the names of the parts of a job that has ended. Raises UserError if the file has another form."""
     names = read_json(file).get("parts")
-    if not isinstance(names, list) or not all(
-        isinstance(name, str) and re.fullmatch(r"\d{5,}-\d{5,}", name, re.ASCII) for name in names
-    ):
+    if not isinstance(names, list) or not all(is_part_name(name) for name in names):
         raise UserError(f"{file}: is damaged; delete it, and run the job again")
     return names
 

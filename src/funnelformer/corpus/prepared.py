@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import UserError, joined
 from ..base.json_toml import read_json
-from .build import SPLITS
 from .documents import Split
-from .manifest import MANIFEST, hash_tokenizer, is_count, is_histogram
+from .manifest import MANIFEST, hash_tokenizer, is_count, is_shard, is_split
 from .parts import SETTINGS, missing_jobs
 from .row_settings import RowSettings
 
@@ -44,7 +42,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if (
         not isinstance(manifest.get("tokenizer_sha256"), str)
         or not isinstance(splits, dict)
-        or not all(_is_split(*entry) for entry in splits.items())
+        or not all(_is_whole(*entry) for entry in splits.items())
     ):
         raise _damaged(folder / MANIFEST)
     try:
@@ -58,26 +56,12 @@ def _damaged(file: Path) -> UserError:
     return UserError(f"{file}: is damaged; prepare the text again, in another folder")
 
 
-def _is_split(split: str, entry: Any) -> bool:
+def _is_whole(split: str, entry: Any) -> bool:
+    """Whether a value has the counts of a split, and its Arrow files."""
     return (
-        split in SPLITS
-        and isinstance(entry, dict)
-        and all(is_count(entry.get(name)) for name in ("rows", "row_tokens", "documents", "tokens"))
-        and is_histogram(entry.get("document_lengths"))
+        is_split(split, entry)
         and isinstance(entry.get("shards"), list)
-        and all(_is_shard(split, shard) for shard in entry["shards"])
-    )
-
-
-def _is_shard(split: str, shard: Any) -> bool:
-    return (
-        isinstance(shard, dict)
-        and isinstance(name := shard.get("file"), str)
-        # never a file outside the folder
-        and re.fullmatch(rf"{split}-\d{{5,}}-\d{{5,}}\.arrow", name, re.ASCII) is not None
-        and is_count(shard.get("rows"))
-        and is_count(shard.get("bytes"))
-        and isinstance(shard.get("sha256"), str)
+        and all(is_shard(split, shard) for shard in entry["shards"])
     )
 
 

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..base.errors import UserError
+from ..base.errors import changed
 from ..base.files import plain_suffix
 from ..data.tokenizer import load_tokenizer
 from ..spread.work_items import WorkItem, has_places, item_rows, places_of, source_copy
@@ -176,6 +176,6 @@ class CorpusMaker:
             texts = list(islice(own, part.documents))
             if len(texts) != part.documents:
                 names = ", ".join(dict.fromkeys(piece.rows.source for piece in part.pieces))
-                raise UserError(f"part {part_name(part.key)}: {names} changed while it was read")
+                raise changed(f"{names} (part {part_name(part.key)})")
             if not is_finished(self.out, part.key):
                 prepare_part(texts, self._tokenizer, self.settings, part.key, self.out)

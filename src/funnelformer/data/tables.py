@@ -29,7 +29,7 @@ __all__ = [
     "guess_text_column",
     "iter_texts",
     "read_table",
-    "read_texts",
+    "read_text_table",
 ]
 
 # In order of preference, compared in lower case.
@@ -250,7 +250,7 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
     return _table(name, columns, [None] * len(data))
 
 
-def read_texts(source: str | Path) -> Table:
+def read_text_table(source: str | Path) -> Table:
     """Read texts to predict on into a table, from all that `iter_texts` reads, or from stdin if `source` is "-"."""
     name, rows = iter_texts(source, stdin_bytes() if str(source) == "-" else None)
     return collect(rows, name)

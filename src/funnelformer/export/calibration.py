@@ -12,7 +12,7 @@ import numpy as np
 from ..base.errors import UserError
 from ..data.example_rows import Rows
 from ..data.padding import pad_batch
-from ..data.tables import guess_columns, read_texts
+from ..data.tables import guess_columns, read_text_table
 from ..data.values import load_task
 from ..inference.engines import open_session
 from ..inference.evaluate import score
@@ -95,7 +95,7 @@ def read_calibration(predictor: Predictor, data: str, input_names: list[str]) ->
         head = chosen.select(range(min(len(chosen), _NUM_TEXTS)))
         features = kind.encode(head, predictor.tokenizer, predictor.task["max_length"]).features
     else:
-        table = read_texts(data)
+        table = read_text_table(data)
         columns, _ = guess_columns(table, need_label=False)
         chosen = load_task(table, columns)
         head = chosen.select(range(min(len(chosen), _NUM_TEXTS)))

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base.errors import UserError, printable
+from ..base.errors import UserError, changed, printable
 from ..base.files import atomic_path, atomic_writer, check_output
 from ..base.options import takes
 from ..base.progress import progress_bar
@@ -181,7 +181,7 @@ def _vectors(
             break
         yield rows, embedder.vectors([row[checked.column] for row in rows], batch_size, advance)
     if number != checked.number:
-        raise UserError(f"{checked.name}: changed while it was read")
+        raise changed(checked.name)
 
 
 def _writer(out: Path) -> Callable[[Path, _Checked, Chunks], None]:

@@ -9,7 +9,7 @@ from ..base.errors import UserError, printable
 from ..base.processes import rank
 from ..data.data_source import DataFolder, HubData, find_data
 from ..data.example_rows import Rows
-from ..data.tables import Table, TaskColumns, guess_columns, read_table, read_texts
+from ..data.tables import Table, TaskColumns, guess_columns, read_table, read_text_table
 from ..data.values import load_task
 from ..tasks.kind import Kind
 from ..tasks.kinds import kind_of
@@ -35,7 +35,7 @@ def read_examples(predictor: Predictor, data: str, *, labelled: bool) -> tuple[K
 
     Raises UserError for a file that does not fit the model.
     """
-    table = read_table(data) if labelled else read_texts(data)
+    table = read_table(data) if labelled else read_text_table(data)
     columns, _ = columns_of(predictor, table, None, None, None, labelled=labelled)
     if predictor.kind == "tokens" and not labelled:
         table, columns = split_at_spaces(table, columns)

@@ -14,7 +14,7 @@ from ..base.options import takes
 from ..base.processes import num_processes, rank, start_processes
 from ..base.streams import output
 from ..base.strict_json import json_line
-from ..data.tables import Table, read_table, read_texts
+from ..data.tables import Table, read_table, read_text_table
 from ..spread.table_parts import make_parts
 from ..tasks.releases.squad import WHERE
 from ..tasks.spans import Questions
@@ -101,7 +101,9 @@ def _read(
         chosen = named.part(config.part) if config.part is not None else named.of_role("test")[0]
         return read_part(named, config.data, chosen), dataclasses.replace(named.columns, label=None), []
     check_part(config.data, config.part)
-    table = read_texts(config.data) if config.part is None else read_table(config.data, split=config.part)
+    table = (
+        read_text_table(config.data) if config.part is None else read_table(config.data, split=config.part)
+    )
     columns, messages = columns_of(predictor, table, config.text, config.text_pair, None, labelled=False)
     if predictor.kind == "tokens":
         table, columns = split_at_spaces(table, columns)

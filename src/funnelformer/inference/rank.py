@@ -11,7 +11,7 @@ from ..base.files import check_output
 from ..base.options import takes
 from ..base.streams import output
 from ..base.strict_json import json_line
-from ..data.tables import TaskColumns, guess_single_text, read_texts
+from ..data.tables import TaskColumns, guess_single_text, read_text_table
 from ..data.values import load_task, text_problem
 from ..tasks.ranking import check_ranks, score_column
 from .config import RankConfig
@@ -35,7 +35,7 @@ def rank(config: RankConfig) -> int:
     predictor = load_predictor(config.model, config.max_length, config.device, config.backend)
     check_ranks(predictor.kind, predictor.task, config.model)
     label = score_column(predictor.kind, predictor.labels, config.label, config.model)
-    table = read_texts(config.documents)
+    table = read_text_table(config.documents)
     column, messages = guess_single_text(table, config.text)
     texts = list(load_task(table, TaskColumns(column))["text"])
     for name in ("rank", "row", "score"):

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..base.errors import UserError
+from ..base.errors import UserError, changed
 from ..base.files import plain_suffix
 from ..data.formats import Row, arrow_rows
 from ..data.tables import Table, collect, iter_texts
@@ -165,7 +165,7 @@ def places_of(path: Path, lines: list[int | None]) -> tuple[list[tuple[int, int,
     """
     begins, size, digest = _places(path, lines)
     if len(begins) != len(lines):
-        raise UserError(f"{path}: changed while it was read")
+        raise changed(path)
     header = begins[0] if begins and path.suffix.lower() in _WITH_HEADER else 0
     ends = [*begins[1:], size] if begins else []
     return [(begin, end, header) for begin, end in zip(begins, ends, strict=True)], size, digest
@@ -210,7 +210,7 @@ def read_item(item: WorkItem, reader: RowReader = TEXT_ROWS) -> Table:
     """Read the rows of an item as a table. Raises UserError if the source has changed since the scan."""
     rows = list(item_rows(item, reader))
     if len(rows) != item.rows:
-        raise UserError(f"{item.source}: changed while it was read")
+        raise changed(item.source)
     return collect(rows, item.source)
 
 
@@ -231,7 +231,7 @@ def item_rows(item: WorkItem, reader: RowReader = TEXT_ROWS) -> Iterator[Row]:
             try:
                 yield from reader.rows(Path(file.name))
             except UserError:  # the scan could read these rows
-                raise UserError(f"{item.source}: changed while it was read") from None
+                raise changed(item.source) from None
     elif item.source.lower().endswith(".parquet") and isinstance(reader, TextRows):
         yield from _parquet_rows(item)
     else:
