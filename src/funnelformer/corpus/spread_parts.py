@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..base.errors import changed
+from ..base.errors import UserError, changed
 from ..base.files import plain_suffix
 from ..data.tokenizer import load_tokenizer
 from ..spread.work_items import WorkItem, has_places, item_rows, places_of, source_copy
