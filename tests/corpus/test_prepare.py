@@ -13,7 +13,7 @@ from funnelformer.corpus import parts
 from funnelformer.corpus import prepare as prepare_module
 from funnelformer.corpus.build import iter_parts, rows_from_text
 from funnelformer.corpus.documents import iter_documents
-from funnelformer.corpus.manifest import hash_tokenizer, length_histogram
+from funnelformer.corpus.manifest import hash_tokenizer, is_shard, is_split, length_histogram
 from funnelformer.corpus.prepare import prepare
 from funnelformer.corpus.prepare_config import PrepareConfig
 from funnelformer.corpus.prepared import is_prepared, open_prepared, read_manifest
@@ -255,6 +255,22 @@ def test_the_hash_of_a_tokenizer_is_of_its_ids_alone():
     assert hash_tokenizer(one) == hash_tokenizer(other)
     other.add_tokens(["new"])
     assert hash_tokenizer(one) != hash_tokenizer(other)
+
+
+def test_what_a_file_says_of_a_split_is_checked():
+    entry = {"rows": 3, "row_tokens": 40, "documents": 2, "tokens": 42, "document_lengths": {"16": 2}}
+    entry |= {"file": "train-00003-00012.arrow", "bytes": 900, "sha256": "ab"}
+    assert is_split("train", entry)
+    assert is_shard("train", entry)
+    for change in ({"rows": -1}, {"rows": True}, {"tokens": None}, {"document_lengths": {"3": 1}}):
+        assert not is_split("train", entry | change)
+    assert not is_split("test", entry)
+    assert not is_split("train", [entry])
+    outside = ("../train-00003-00012.arrow", "/train-00003-00012.arrow", "train-00003-00012.arrow\n")
+    for name in (*outside, "validation-00003-00012.arrow", "train-00003.arrow", "train-3-12.arrow", 3):
+        assert not is_shard("train", entry | {"file": name})
+    for change in ({"bytes": 1 << 63}, {"rows": 3.0}, {"sha256": None}):
+        assert not is_shard("train", entry | change)
 
 
 def test_settings_are_readable(settings):

@@ -80,6 +80,7 @@ def prepare_part(
 
 
 def part_name(key: tuple[int, int]) -> str:
+    """The name of a part's files, "00003-00012" for (3, 12), without their suffix."""
     return f"{key[0]:05}-{key[1]:05}"
 
 
