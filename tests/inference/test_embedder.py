@@ -311,7 +311,7 @@ def test_what_cannot_be_used_is_said_before_work(model, table, tmp_path, capsys,
         assert message in fails(capsys, "embed", model, *arguments)
     named.write_text('{"text": "the cat", "embedding": 1}\n')
     message = fails(capsys, "embed", model, named, "--out", tmp_path / "out.jsonl")
-    assert message == f"{named}: has a column 'embedding', which the vectors need; rename it"
+    assert message == f"{named}: has a column 'embedding', which the results need; rename it"
     named.write_text('{"text": "the cat", "embedding": 1}\n{"other": "x"}\n')
     assert tree(tmp_path) == before
 

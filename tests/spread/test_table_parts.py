@@ -6,6 +6,8 @@ import csv
 import gzip
 import json
 import pickle
+import sys
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -21,6 +23,7 @@ from funnelformer.inference.config import EmbedConfig, PredictConfig
 from funnelformer.inference.embedder import load_embedder
 from funnelformer.inference.part_jobs import EmbedJob, PredictJob
 from funnelformer.inference.predict import predict
+from funnelformer.spread.engine_options import ClusterOptions
 from funnelformer.spread.parts_manifest import (
     check_folder,
     describe,
@@ -29,7 +32,7 @@ from funnelformer.spread.parts_manifest import (
     open_run,
     write_manifest,
 )
-from funnelformer.spread.ray_engine import Worker
+from funnelformer.spread.ray_engine import Worker, on_cluster
 from funnelformer.spread.storage import as_url, list_files, list_sources, read_range, write_whole
 from funnelformer.spread.table_parts import PartMaker, scan_for
 from funnelformer.spread.work_items import first_rows, read_item
@@ -226,6 +229,29 @@ def test_a_change_is_refused_by_name(tmp_path):
     made = called(PartMaker(EmbedJob(EmbedConfig("mini")), scans[0].schema, out), [item])
     assert made["error"] == [f"{tmp_path / 'a.txt'}: changed while it was read"]
     assert not list_files(f"{out}/parts")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("10.0.0.1:6379", "--ray-address 10.0.0.1:6379: no cluster answers (refused)"),
+        (None, "--engine ray: Ray does not start on this machine (refused)"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch, address, message):
+    def init(**options):
+        raise ConnectionError("refused")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with (
+        pytest.raises(UserError) as caught,
+        on_cluster(ClusterOptions(engine="ray", ray_address=address)),
+    ):
+        pass
+    assert str(caught.value) == message
 
 
 def test_a_folder_of_something_else_is_not_gone_on_with(tmp_path):

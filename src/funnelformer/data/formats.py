@@ -33,6 +33,7 @@ __all__ = [
     "json_object",
     "jsonl_rows",
     "row_name",
+    "with_first",
 ]
 
 # A table with more has rows and columns exchanged, or values in the place of its keys.
@@ -131,14 +132,21 @@ def _add_columns(columns: dict[str, None], row: dict[str, Any], where: str) -> N
         _check_number(len(columns), f"{where}: with the rows before")
 
 
+def with_first(lines: Iterator[Line]) -> tuple[str, Iterator[Line]]:
+    """The first character that is not white space, "" if there is none; and all the lines again."""
+    begun: list[Line] = []
+    first = ""
+    while not first and (entry := next(lines, None)) is not None:
+        begun.append(entry)
+        first = entry[1].lstrip()[:1]
+    return first, itertools.chain(begun, lines)
+
+
 def _json_rows(path: Path, bad: OnBadRow) -> Iterator[Row]:
     """Read an array of objects, all in memory; a file that does not begin with "[" is read as JSON lines."""
-    lines = iter_lines(path, MAX_DOCUMENT_BYTES)
-    begun: list[Line] = []
-    while not (begun and begun[-1][1].strip()) and (entry := next(lines, None)) is not None:
-        begun.append(entry)
-    if not begun[-1][1].lstrip().startswith("["):
-        yield from jsonl_rows(itertools.chain(begun, lines), str(path), bad)
+    first, lines = with_first(iter_lines(path, MAX_DOCUMENT_BYTES))
+    if first != "[":
+        yield from jsonl_rows(lines, str(path), bad)
         return
     del lines  # this closes the file
     columns: dict[str, None] = {}

@@ -16,7 +16,7 @@ from ..base.streams import stdin_bytes
 from .bad_rows import OnBadRow, refuse
 from .columns import check_names, plain_name
 from .data_source import DataFolder, HubData, find_data
-from .formats import FORMATS, Line, Row, arrow_columns, iter_rows, jsonl_rows, row_name
+from .formats import FORMATS, Line, Row, arrow_columns, iter_rows, jsonl_rows, row_name, with_first
 from .local_folder import check_saved, split_files, table_files
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "guess_single_text",
     "guess_text_column",
     "iter_texts",
+    "no_rows",
     "read_table",
     "read_text_table",
 ]
@@ -89,6 +90,11 @@ class TaskColumns:
 # ---- tables
 
 
+def no_rows(name: str) -> UserError:
+    """The error to raise for a source without rows."""
+    return UserError(f"{name}: there are no rows of data in it")
+
+
 def collect(rows: Iterable[Row], name: str) -> Table:
     """Put rows into a table, with None where a row lacks a column. Raises UserError if there are no rows."""
     columns: dict[str, list[Any]] = {}
@@ -104,7 +110,7 @@ def collect(rows: Iterable[Row], name: str) -> Table:
                 values.extend([None] * (index + 1 - len(values)))
         lines.append(line)
     if not lines:
-        raise UserError(f"{name}: there are no rows of data in it")
+        raise no_rows(name)
     return _table(name, columns, lines)
 
 
@@ -246,7 +252,7 @@ def _from_datasets(data: Any, name: str, split: str | None) -> Table:
     columns = arrow_columns(data.with_format("arrow")[:], name)
     _name_classes(columns, data.features)
     if len(data) == 0:
-        raise UserError(f"{name}: there are no rows of data in it")
+        raise no_rows(name)
     return _table(name, columns, [None] * len(data))
 
 
@@ -267,13 +273,8 @@ def iter_texts(source: str | Path, stdin: Iterable[bytes] | None = None) -> tupl
     """
     path = Path(source)
     if stdin is not None:
-        rest = decode_lines(stdin, "stdin")
-        begun: list[Line] = []
-        while not (begun and begun[-1][1].strip()) and (entry := next(rest, None)) is not None:
-            begun.append(entry)
-        is_json = bool(begun) and begun[-1][1].lstrip().startswith("{")
-        lines = itertools.chain(begun, rest)
-        return "stdin", jsonl_rows(lines, "stdin") if is_json else _text_rows(lines)
+        first, lines = with_first(decode_lines(stdin, "stdin"))
+        return "stdin", jsonl_rows(lines, "stdin") if first == "{" else _text_rows(lines)
     if plain_suffix(source) == ".txt":
         return str(source), _text_rows(iter_lines(source))
     if path.is_file() and plain_suffix(path) in FORMATS:

@@ -21,10 +21,10 @@ from ..base.progress import progress_bar
 from ..base.streams import stdin_bytes
 from ..base.strict_json import json_line
 from ..data.formats import Row, row_name
-from ..data.tables import check_column, collect, guess_single_text, iter_texts
+from ..data.tables import check_column, collect, guess_single_text, iter_texts, no_rows
 from ..data.values import BadValue, read_text
 from ..spread.arrow_types import common_schema
-from ..spread.table_parts import make_parts
+from ..spread.table_parts import make_parts, refuse_taken
 from .config import EmbedConfig
 from .embedder import Embedder, asked_embedder
 from .part_jobs import EmbedJob
@@ -152,12 +152,12 @@ def _check(
             except BadValue as problem:
                 raise UserError(f"{row_name(name, number, line)}: column {column!r} {problem}") from None
             number += 1
-        if suffix != ".npy" and _COLUMN in table.columns:
-            raise UserError(f"{name}: has a column {_COLUMN!r}, which the vectors need; rename it")
+        if suffix != ".npy":
+            refuse_taken(table, [_COLUMN])
         if suffix == ".parquet":
             schema = common_schema(schema, table.columns, name)
     if not column:
-        raise UserError(f"{name}: there are no rows of data in it")
+        raise no_rows(name)
     if schema is not None:
         import pyarrow as pa
 

@@ -44,7 +44,8 @@ def on_cluster(options: ClusterOptions) -> Iterator[None]:
     """Connect to a cluster for the time of a `with` block.
 
     It is the cluster that this process is connected to already, which stays so; else the one at `ray_address`; without
-    an address, a new one of this machine alone. Raises UserError if no cluster answers at the address.
+    an address, a new one of this machine alone. Raises UserError if no cluster answers at the
+    address, or if a new one cannot be started.
     """
     import ray
     import ray.data
@@ -63,6 +64,8 @@ def on_cluster(options: ClusterOptions) -> Iterator[None]:
         else:
             ray.init(address=options.ray_address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        if options.ray_address is None:
+            raise UserError(f"--engine ray: Ray does not start on this machine ({one_line(error)})") from None
         raise UserError(
             f"--ray-address {options.ray_address}: no cluster answers ({one_line(error)})"
         ) from None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..base.errors import UserError, changed
 from ..base.files import plain_suffix
 from ..data.formats import Row, arrow_rows
-from ..data.tables import Table, collect, iter_texts
+from ..data.tables import Table, collect, iter_texts, no_rows
 from .arrow_types import common_schema
 from .storage import is_remote, local_copy, open_store, read_range
 
@@ -146,7 +146,7 @@ def scan(
                 begins.append((number + start, chunk[start][0], min(rows_per_part, len(chunk) - start)))
             number += len(chunk)
         if schema is None:
-            raise UserError(f"{source}: there are no rows of data in it")
+            raise no_rows(source)
         ranges, size, digest = places_of(path, [line for _, line, _ in begins] if by_bytes else [])
         items = [
             WorkItem(source, first, count, *place)
