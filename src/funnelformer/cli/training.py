@@ -14,7 +14,7 @@ from .app import app, print_metrics, show
 
 @app.command(name="prepare")
 def _prepare(settings: PrepareConfig) -> None:
-    """Tokenise text once, in parallel, into files for pretraining; run it again to go on after an interruption."""
+    """Tokenise text once, in parallel, into files for pretraining; run it again to continue after an interruption."""
     from ..corpus.prepare import prepare
 
     print_metrics(prepare(settings), f"the data are in {settings.out}")

@@ -234,7 +234,7 @@ def _told_when_interrupted(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted; {out} keeps what is finished: run the command again to go on"
+            f"interrupted; {out} keeps what is finished: run the command again to continue"
         ) from None
 
 

@@ -37,7 +37,7 @@ def common_schema(schema: pa.Schema | None, columns: dict[str, list[Any]], name:
                 problem = "half of a surrogate pair"
             raise UserError(
                 f"{name}: column {column!r} has {problem}, which parquet cannot hold ({one_line(error)}); "
-                "write .jsonl or .npy"
+                "change the column, or write another format, without --engine ray"
             ) from None
         fields.append(found)
     rest = [] if schema is None else [field for field in schema if field.name not in columns]

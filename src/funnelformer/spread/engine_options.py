@@ -24,7 +24,7 @@ class ClusterOptions:
     worker_cpus: Annotated[int, at_least(1)] = 1
     "Number of CPUs for each worker."
     worker_gpus: Annotated[float, at_least(0)] = 0
-    "Number of GPUs for each worker; a part such as 0.5 lets workers share one."
+    "Number of GPUs for each worker; a fraction such as 0.5 lets workers share one."
 
     def check_engine(self, *also_local: str, **unused: object) -> None:
         """Raise UserError if the options contradict the engine, or if the engine is ray and Ray is not installed.
