@@ -116,7 +116,7 @@ def exists(url: str) -> bool:
 
 def file_sizes(urls: list[str]) -> list[int]:
     """The sizes in bytes of files in object stores, in the order of their URLs."""
-    return [open_store(url)[0].get_file_info(open_store(url)[1]).size for url in urls]
+    return [store.get_file_info(path).size for store, path in map(open_store, urls)]
 
 
 def list_sources(data: str) -> list[str]:
