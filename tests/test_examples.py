@@ -52,6 +52,8 @@ NOT_RUN = {
     "from fastembed": "needs other versions than this environment's; tests/export/test_fastembed.py makes its own",
     "torchrun --standalone --nproc-per-node 8": "eight processes; tests/training/run has two",
     "torchrun --nnodes 2": "two machines; tests/training/run/test_torchrun_nodes.py runs them on the loopback",
+    "sbatch": "needs Slurm; tests/test_clusters.py reads the scripts",
+    "kubectl apply": "needs a cluster; tests/test_clusters.py reads the manifest",
     "export TORCH_DISABLE": "belongs to the command below it",
 }
 
