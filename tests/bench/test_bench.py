@@ -169,8 +169,9 @@ def test_peak_memory_of_a_process():
     )
     # two kernels of 64 x (4096 - 64), and a bias of 4096 - 64
     assert large[0] - small[0] == 4 * (2 * 64 * 4032 + 4032)
-    # 4,032 more states of 1,024 of the 4,096 tokens at least once, and never of all
-    assert 4 * 1024 * 4032 < large[1] - small[1] < 4 * 4096 * 4032
+    # 4,032 more states of 1,024 of the 4,096 tokens at least once. All tokens would have them twice, before and after
+    # the activation; less than that may stay with the allocator, which reuses the pieces or does not.
+    assert 4 * 1024 * 4032 < large[1] - small[1] < 2 * 4 * 4096 * 4032
 
 
 # ---- the run and its files
