@@ -23,7 +23,7 @@ from ..tasks.windows import check_stride, encode_windows
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend
-from .settings import DEFAULT_LENGTH, check_length, read_settings
+from .settings import DEFAULT_LENGTH, check_asked_length, check_length, read_settings
 
 if TYPE_CHECKING:
     from ..modeling import FunnelformerModel
@@ -203,8 +203,7 @@ def load_embedder(
     only_runs: you will not save the model, so it may be made faster, see `ready`.
     Raises UserError if there is no model, or if its vectors need modules that are not known here.
     """
-    if max_length is not None and max_length < 3:
-        raise UserError(f"--max-length is {max_length}; allowed: 3 or more")
+    check_asked_length(max_length)
     source = located(source)
     refuse_foreign_code(source)
     model, tokenizer, is_foreign = _load(source, backend, device, only_runs)

@@ -29,7 +29,7 @@ from ..tasks.windows import by_owner, check_stride, encode_windows
 from .batches import in_batches, most_padding
 from .finite import refuse_not_finite
 from .onnx_model import OnnxModel, choose_backend
-from .settings import DEFAULT_LENGTH, check_length, read_architectures, read_settings
+from .settings import DEFAULT_LENGTH, check_asked_length, check_length, read_architectures, read_settings
 
 __all__ = ["Predictor", "load_predictor"]
 
@@ -197,8 +197,7 @@ def load_predictor(
         `choose_backend`.
     windows: how long texts are read; by default as in training.
     """
-    if max_length is not None and max_length < 3:
-        raise UserError(f"--max-length is {max_length}; allowed: 3 or more")
+    check_asked_length(max_length)
     tokenizer: Any
     model: Any
     chosen = choose_backend(folder, backend)

@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_LENGTH",
     "TASK_FILE",
     "allow_length",
+    "check_asked_length",
     "check_length",
     "read_architectures",
     "read_settings",
@@ -23,6 +24,12 @@ __all__ = [
 TASK_FILE = "task.json"
 # Tokens after which a text is cut, if nothing says how many.
 DEFAULT_LENGTH = 512
+
+
+def check_asked_length(max_length: int | None) -> None:
+    """Raise UserError if a length that a user asked for has no room for a token between the special ones."""
+    if max_length is not None and max_length < 3:
+        raise UserError(f"--max-length is {max_length}; allowed: 3 or more")
 
 
 def check_length(config: Any, max_length: int, flag: str) -> None:
